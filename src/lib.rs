@@ -54,6 +54,7 @@
 pub mod dtype;
 pub mod error;
 pub mod knobs;
+pub mod shape;
 pub mod storage;
 
 pub use error::{Error, Result};
@@ -62,4 +63,5 @@ pub use error::{Error, Result};
 pub mod prelude {
     pub use crate::dtype::DType;
     pub use crate::error::{Error, Result};
+    pub use crate::shape::Expr;
 }
