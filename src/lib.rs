@@ -51,6 +51,7 @@
 
 #![deny(missing_docs)]
 
+pub mod array;
 pub mod dtype;
 pub mod error;
 pub mod knobs;
