@@ -55,6 +55,7 @@ pub mod array;
 pub mod dtype;
 pub mod error;
 pub mod knobs;
+pub mod op;
 pub mod shape;
 pub mod storage;
 

@@ -1,0 +1,166 @@
+//! `Gather` and `Scatter`: coordinates that are data.
+//!
+//! Both walk one axis. The index operand is `I32`; a number outside `0..n` is an error when executed, in every
+//! pipeline. `Scatter` takes `(base, index, updates)`, and updates are applied in row-major order.
+
+use super::table::{Arity, EvalContext, OpRow, check_arity};
+use super::{Op, ScatterMode, TensorType, samples};
+use crate::array::{Array, Data};
+use crate::dtype::DType;
+
+pub(super) static GATHER: OpRow = OpRow::new(
+    "gather",
+    Arity::Exact(2),
+    infer_gather,
+    eval_gather,
+    samples::gather,
+);
+pub(super) static SCATTER: OpRow = OpRow::new(
+    "scatter",
+    Arity::Exact(3),
+    infer_scatter,
+    eval_scatter,
+    samples::scatter,
+);
+
+/// `index` fits `data`: same rank, same sizes except on `axis`, `I32`.
+fn check_index(data: &TensorType, index: &TensorType, axis: usize) -> Result<(), String> {
+    if index.dtype != DType::I32 {
+        return Err(format!("the index must be i32, not {index}"));
+    }
+    if axis >= data.dims.len() || index.dims.len() != data.dims.len() {
+        return Err(format!(
+            "an index {index} over axis {axis} of {data}: ranks must be equal and hold the axis"
+        ));
+    }
+    let differs = (0..data.dims.len()).find(|&i| i != axis && data.dims[i] != index.dims[i]);
+    match differs {
+        Some(i) => Err(format!("index {index} and data {data} differ on axis {i}")),
+        None => Ok(()),
+    }
+}
+
+fn infer_gather(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
+    check_arity(op, inputs)?;
+    let Op::Gather { axis } = op else {
+        unreachable!("the row of gather")
+    };
+    check_index(&inputs[0], &inputs[1], *axis)?;
+    Ok(TensorType {
+        dims: inputs[1].dims.clone(),
+        dtype: inputs[0].dtype,
+    })
+}
+
+fn infer_scatter(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
+    check_arity(op, inputs)?;
+    let Op::Scatter { axis, .. } = op else {
+        unreachable!("the row of scatter")
+    };
+    let (base, index, updates) = (&inputs[0], &inputs[1], &inputs[2]);
+    check_index(base, index, *axis)?;
+    if updates.dims != index.dims || updates.dtype != base.dtype {
+        return Err(format!(
+            "updates {updates} do not fit index {index} and base {base}"
+        ));
+    }
+    Ok(base.clone())
+}
+
+/// For every element of `index`, in row-major order, the linear position in `data` that it names.
+///
+/// # Errors
+/// If an index is outside the axis.
+pub fn positions(
+    data_dims: &[usize],
+    index_dims: &[usize],
+    index: &[i32],
+    axis: usize,
+) -> Result<Vec<usize>, String> {
+    let inner: usize = data_dims[axis + 1..].iter().product();
+    let index_inner: usize = index_dims[axis..].iter().product();
+    let n = data_dims[axis];
+    let place = |(i, &at): (usize, &i32)| {
+        let row = usize::try_from(at).ok().filter(|&row| row < n);
+        let row =
+            row.ok_or_else(|| format!("index {at} is out of range for axis {axis} of size {n}"))?;
+        let (outer, within) = (i / index_inner, i % inner);
+        Ok((outer * n + row) * inner + within)
+    };
+    index.iter().enumerate().map(place).collect()
+}
+
+fn index_of(array: &Array) -> Result<&[i32], String> {
+    match array.data() {
+        Data::I32(v) => Ok(v),
+        _ => Err(format!("the index must be i32, not {}", array.dtype())),
+    }
+}
+
+fn eval_gather(op: &Op, inputs: &[Array], _: &EvalContext<'_>) -> Result<Array, String> {
+    let Op::Gather { axis } = op else {
+        unreachable!("the row of gather")
+    };
+    let places = positions(
+        inputs[0].dims(),
+        inputs[1].dims(),
+        index_of(&inputs[1])?,
+        *axis,
+    )?;
+    let data = crate::map_dtype!(inputs[0].data(), v => places.iter().map(|&i| v[i]).collect());
+    Ok(Array::new(inputs[1].dims().to_vec(), data))
+}
+
+fn write<T: Copy>(base: &[T], places: &[usize], updates: &[T], f: impl Fn(T, T) -> T) -> Vec<T> {
+    let mut out = base.to_vec();
+    for (&place, &update) in places.iter().zip(updates) {
+        out[place] = f(out[place], update);
+    }
+    out
+}
+
+/// `new` on top of `old`.
+fn larger<T: PartialOrd + Copy>(old: T, new: T) -> T {
+    #[allow(clippy::eq_op)]
+    if old != old || new < old { old } else { new }
+}
+
+macro_rules! scatter_as {
+    ($mode:expr, $base:expr, $places:expr, $updates:expr, $add:expr) => {
+        match $mode {
+            ScatterMode::Set => write($base, $places, $updates, |_, new| new),
+            ScatterMode::Add => write($base, $places, $updates, $add),
+            ScatterMode::Max => write($base, $places, $updates, larger),
+        }
+    };
+}
+
+fn eval_scatter(op: &Op, inputs: &[Array], _: &EvalContext<'_>) -> Result<Array, String> {
+    let Op::Scatter { axis, mode } = op else {
+        unreachable!("the row of scatter")
+    };
+    let places = &positions(
+        inputs[0].dims(),
+        inputs[1].dims(),
+        index_of(&inputs[1])?,
+        *axis,
+    )?;
+    let data = match (inputs[0].data(), inputs[2].data()) {
+        (Data::F32(b), Data::F32(u)) => Data::F32(scatter_as!(mode, b, places, u, |a, x| a + x)),
+        (Data::F64(b), Data::F64(u)) => Data::F64(scatter_as!(mode, b, places, u, |a, x| a + x)),
+        (Data::F16(b), Data::F16(u)) => Data::F16(scatter_as!(mode, b, places, u, |a, x| a + x)),
+        (Data::BF16(b), Data::BF16(u)) => Data::BF16(scatter_as!(mode, b, places, u, |a, x| a + x)),
+        (Data::I32(b), Data::I32(u)) => {
+            Data::I32(scatter_as!(mode, b, places, u, |a: i32, x| a.wrapping_add(x)))
+        }
+        (Data::Bool(b), Data::Bool(u)) => Data::Bool(scatter_as!(mode, b, places, u, |a, x| a | x)),
+        _ => {
+            return Err(format!(
+                "base of {} and updates of {}",
+                inputs[0].dtype(),
+                inputs[2].dtype()
+            ));
+        }
+    };
+    Ok(Array::new(inputs[0].dims().to_vec(), data))
+}

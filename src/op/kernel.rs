@@ -1,0 +1,116 @@
+//! Compiled pieces of graph.
+//!
+//! A [`Kernel`] holds the steps that it replaced ([`KernelStep`]), so that the reference executor can run, print and
+//! check a graph at any stage, and, when a back end could lower it, the [`NativeCode`] that does the same faster.
+//! Equality and hash are those of the steps and of the code's presence: equal kernels are compiled once.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::{Op, TensorType};
+use crate::error::Result;
+use crate::shape::{Symbols, View};
+
+/// Where a step takes an operand from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum KernelInput {
+    /// The kernel's operand of this number, as its buffer lies in memory.
+    Operand(usize),
+    /// The result of an earlier step.
+    Step(usize),
+}
+
+/// One op inside a kernel.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct KernelStep {
+    /// What it computes.
+    pub op: Op,
+    /// Its operands, each looked at through a view.
+    pub inputs: Vec<(KernelInput, View)>,
+    /// Type of its result.
+    pub ty: TensorType,
+}
+
+/// A compiled node: the last step's value is the result.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// For listings: what it does.
+    pub name: String,
+    /// The ops that it replaced, in order.
+    pub steps: Vec<KernelStep>,
+    /// Types of the operands' buffers.
+    pub operands: Vec<TensorType>,
+    /// The native code; `None` means the reference executor runs the steps.
+    pub code: Option<Arc<dyn NativeCode>>,
+}
+
+impl Kernel {
+    /// Type of the result.
+    ///
+    /// # Panics
+    /// If there are no steps, which no compiler makes.
+    pub fn ty(&self) -> &TensorType {
+        &self.steps.last().expect("a kernel has steps").ty
+    }
+}
+
+impl PartialEq for Kernel {
+    fn eq(&self, other: &Self) -> bool {
+        self.operands == other.operands
+            && self.steps == other.steps
+            && self.code.is_some() == other.code.is_some()
+    }
+}
+
+impl Eq for Kernel {}
+
+impl Hash for Kernel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.operands.hash(state);
+        self.steps.hash(state);
+    }
+}
+
+/// One call of native code.
+pub struct KernelCall<'a> {
+    /// The operands' buffers, in order.
+    pub inputs: &'a [*const u8],
+    /// The buffer of the result.
+    pub output: *mut u8,
+    /// Working memory of at least [`NativeCode::scratch_bytes`], 64-byte aligned.
+    pub scratch: *mut u8,
+    /// Sizes at this execution.
+    pub symbols: &'a Symbols,
+    /// How many threads may work.
+    pub n_threads: usize,
+}
+
+/// Machine code for a kernel.
+pub trait NativeCode: std::fmt::Debug + Send + Sync {
+    /// Name of the generated code: `{op}_{shape}_{isa}`.
+    fn name(&self) -> &str;
+
+    /// Working memory that one call needs, in bytes.
+    ///
+    /// # Errors
+    /// If a symbol has no value.
+    fn scratch_bytes(&self, symbols: &Symbols, n_threads: usize) -> Result<usize>;
+
+    /// Runs the code, split over `call.n_threads` threads; the bits do not depend on their number.
+    ///
+    /// # Errors
+    /// A symbol without a value, or an index out of range.
+    ///
+    /// # Safety
+    /// The buffers must be as large as the kernel's operand and result types say under `call.symbols`, the result
+    /// and the scratch memory must overlap nothing else in the call.
+    unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()>;
+
+    /// The generated assembly, for those who want to read it.
+    fn assembly(&self) -> Option<String> {
+        None
+    }
+
+    /// Identity of the machine code: kernels with the same key share it.
+    fn code_key(&self) -> u64;
+}
