@@ -54,6 +54,7 @@
 pub mod array;
 pub mod dtype;
 pub mod error;
+pub mod graph;
 pub mod knobs;
 pub mod op;
 pub mod shape;
@@ -65,5 +66,6 @@ pub use error::{Error, Result};
 pub mod prelude {
     pub use crate::dtype::DType;
     pub use crate::error::{Error, Result};
+    pub use crate::graph::{Dyn, Graph, GraphTensor, R0, R1, R2, R3, R4, R5, R6, Shape};
     pub use crate::shape::Expr;
 }

@@ -1,0 +1,437 @@
+//! Handles to values: what users hold.
+
+use std::marker::PhantomData;
+use std::panic::Location;
+
+use super::dag::{NodeIndex, Source, ValueId};
+use super::registry::{Inner, with_graph};
+use super::set::{Given, IntoData};
+use super::state::InputData;
+use super::typed::Shape;
+use crate::array::Array;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::op::{Op, TensorType};
+use crate::shape::{Dims, Symbols};
+use crate::storage::{AlignedBytes, SharedBytes, Storage};
+
+/// The shape parameter of tensors whose shape is known when the graph is recorded, not when it is compiled by rustc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dyn;
+
+/// A handle to a value of a graph: `Copy`, two integers.
+///
+/// With a static shape (`GraphTensor<R2<3, 4>>`) mismatches are compile errors; without one (`GraphTensor`, also for
+/// symbolic dimensions) they panic at the line that recorded the op. Moving, sending or compiling the graph never
+/// invalidates a handle.
+pub struct GraphTensor<S: Shape = Dyn> {
+    pub(crate) graph: u32,
+    pub(crate) value: ValueId,
+    shape: PhantomData<fn() -> S>,
+}
+
+impl<S: Shape> Clone for GraphTensor<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Shape> Copy for GraphTensor<S> {}
+
+impl<S: Shape> GraphTensor<S> {
+    pub(crate) fn from_parts(graph: u32, value: ValueId) -> Self {
+        GraphTensor {
+            graph,
+            value,
+            shape: PhantomData,
+        }
+    }
+
+    /// The same value under another shape parameter, unchecked: for signatures that prove it themselves.
+    pub(crate) fn retag<T: Shape>(self) -> GraphTensor<T> {
+        GraphTensor::from_parts(self.graph, self.value)
+    }
+
+    #[track_caller]
+    pub(crate) fn with<R>(self, f: impl FnOnce(&mut Inner) -> Result<R>) -> R {
+        match with_graph(self.graph, f) {
+            Ok(done) => done,
+            Err(e) => e.raise(),
+        }
+    }
+
+    /// Shape and format.
+    ///
+    /// # Panics
+    /// If the graph was dropped.
+    #[track_caller]
+    pub fn ty(self) -> TensorType {
+        self.with(|inner| Ok(inner.dag.value(self.value).ty.clone()))
+    }
+
+    /// The dimensions, outermost first.
+    ///
+    /// # Panics
+    /// If the graph was dropped.
+    #[track_caller]
+    pub fn dims(self) -> Dims {
+        self.ty().dims
+    }
+
+    /// Number of dimensions.
+    ///
+    /// # Panics
+    /// If the graph was dropped.
+    #[track_caller]
+    pub fn rank(self) -> usize {
+        self.ty().dims.len()
+    }
+
+    /// The elements' format.
+    ///
+    /// # Panics
+    /// If the graph was dropped.
+    #[track_caller]
+    pub fn dtype(self) -> DType {
+        self.ty().dtype
+    }
+
+    /// Forgets the static shape.
+    pub fn dynamic(self) -> GraphTensor {
+        self.retag()
+    }
+
+    /// Claims a static shape.
+    ///
+    /// # Panics
+    /// If the shape is another one.
+    #[track_caller]
+    pub fn typed<T: Shape>(self) -> GraphTensor<T> {
+        let ty = self.ty();
+        if let Some(want) = T::dims()
+            && want[..] != ty.dims[..]
+        {
+            let want = TensorType {
+                dims: want,
+                dtype: ty.dtype,
+            };
+            Error::Shape {
+                op: "typed".into(),
+                what: format!("this tensor is {ty}, not {want}"),
+            }
+            .raise();
+        }
+        self.retag()
+    }
+
+    /// Names the op that made this value, for listings and errors.
+    ///
+    /// # Panics
+    /// If the graph was dropped.
+    #[track_caller]
+    pub fn set_name(self, name: &str) -> Self {
+        self.with(|inner| {
+            let node = inner.dag.source(self.value)?.node;
+            inner.dag.set_name(node, name);
+            Ok(())
+        });
+        self
+    }
+
+    /// Keeps the value through compilation, so that it can be read after an execution.
+    ///
+    /// # Panics
+    /// If the value was optimized away already.
+    #[track_caller]
+    pub fn retrieve(self) -> Self {
+        self.with(|inner| {
+            inner.dag.source(self.value)?;
+            inner.dag.add_output(self.value);
+            Ok(())
+        });
+        self
+    }
+
+    /// After each execution this input's data becomes `new`: state that a graph carries from one execution to the
+    /// next (a key-value cache, parameters under training). Where `new` only writes some rows of this input, only
+    /// those rows are written.
+    ///
+    /// # Panics
+    /// If this is no input, or shape or format differ.
+    #[track_caller]
+    pub fn assign<T: Shape>(self, new: GraphTensor<T>) -> Self {
+        let fail = |what: String| {
+            Err(Error::Shape {
+                op: "assign".into(),
+                what,
+            })
+        };
+        self.with(|inner| {
+            if new.graph != self.graph {
+                return fail("tensors of two different graphs".into());
+            }
+            let source = inner.dag.source(self.value)?.clone();
+            let is_input = matches!(inner.dag.node(source.node).op, Op::Input { .. });
+            if !is_input || !is_whole(inner, &source) {
+                return fail("only an input can be assigned to".into());
+            }
+            let (old_ty, new_ty) = (
+                &inner.dag.value(self.value).ty,
+                &inner.dag.value(new.value).ty,
+            );
+            if old_ty != new_ty {
+                return fail(format!("{old_ty} is assigned a {new_ty}"));
+            }
+            inner.dag.add_assign(self.value, new.value);
+            Ok(())
+        });
+        self
+    }
+
+    /// Gives an input its data: nested arrays, a vector or a slice, converted to the tensor's format. It stays until
+    /// it is set again.
+    ///
+    /// # Panics
+    /// If this is no input or the shape does not fit.
+    #[track_caller]
+    pub fn set(self, data: impl IntoData) -> Self {
+        match self.try_set(data) {
+            Ok(done) => done,
+            Err(e) => e.raise(),
+        };
+        self
+    }
+
+    /// [`GraphTensor::set`] with a `Result`.
+    ///
+    /// # Errors
+    /// If this is no input or the shape does not fit.
+    pub fn try_set(self, data: impl IntoData) -> Result<()> {
+        let Given { dims, data } = data.into_data();
+        let n = crate::each_dtype!(&data, v => v.len());
+        with_graph(self.graph, |inner| {
+            let (id, ty) = input_of(inner, self.value)?;
+            check_given(&ty, dims.as_deref(), n)?;
+            let array = Array::new(vec![n], data);
+            let array = if array.dtype() == ty.dtype {
+                array
+            } else {
+                array.cast(ty.dtype)
+            };
+            let since = inner.state.runs;
+            if let Some(InputData {
+                dims: old,
+                storage: Storage::Owned(bytes),
+                since: set,
+            }) = inner.state.inputs.get_mut(&id)
+                && bytes.len() == array.bytes().len()
+            {
+                bytes.as_mut_slice().copy_from_slice(array.bytes());
+                (*old, *set) = (dims, since);
+                return Ok(());
+            }
+            let storage = Storage::Owned(AlignedBytes::copy_of(array.bytes()));
+            let data = InputData {
+                dims,
+                storage,
+                since,
+            };
+            inner.state.inputs.insert(id, data);
+            Ok(())
+        })
+    }
+
+    /// Gives an input memory that somebody else holds (a mapped file), without copying it.
+    ///
+    /// # Errors
+    /// If this is no input, or the bytes are not exactly as many as its static shape and format need.
+    pub fn try_set_shared(self, bytes: SharedBytes) -> Result<()> {
+        with_graph(self.graph, |inner| {
+            let (id, ty) = input_of(inner, self.value)?;
+            let len = (*bytes).as_ref().len();
+            if !len.is_multiple_of(ty.dtype.size()) {
+                return Err(Error::Shape {
+                    op: "set".into(),
+                    what: format!("{len} bytes are no whole number of {}", ty.dtype),
+                });
+            }
+            check_given(&ty, None, len / ty.dtype.size())?;
+            inner.state.inputs.insert(
+                id,
+                InputData {
+                    dims: None,
+                    storage: Storage::Shared(bytes),
+                    since: inner.state.runs,
+                },
+            );
+            Ok(())
+        })
+    }
+
+    /// Fills an input of static size with zeros.
+    ///
+    /// # Panics
+    /// If this is no input, or its size is symbolic.
+    #[track_caller]
+    pub fn set_zeros(self) -> Self {
+        self.with(|inner| {
+            let (id, ty) = input_of(inner, self.value)?;
+            let n = ty.numel().as_usize();
+            let n = n.ok_or_else(|| Error::Shape {
+                op: "set_zeros".into(),
+                what: format!("the size of {ty} is symbolic"),
+            })?;
+            let storage = Storage::Owned(AlignedBytes::zeroed(n * ty.dtype.size()));
+            inner.state.inputs.insert(
+                id,
+                InputData {
+                    dims: None,
+                    storage,
+                    since: inner.state.runs,
+                },
+            );
+            Ok(())
+        });
+        self
+    }
+
+    /// The value after the last execution.
+    ///
+    /// # Errors
+    /// If there was none since the graph changed, or the value was not kept.
+    pub fn try_array(self) -> Result<Array> {
+        with_graph(self.graph, |inner| {
+            let source = inner.dag.source(self.value)?.clone();
+            let resolve = |symbols: &Symbols| {
+                let view = source.view.resolve(symbols);
+                view.map_err(|e| Error::msg(e.to_string()))
+            };
+            if matches!(inner.dag.node(source.node).op, Op::Input { .. }) {
+                let array = input_array(inner, source.node)?;
+                return Ok(array.look(&resolve(&inner.state.symbols)?));
+            }
+            let program = inner
+                .program
+                .as_ref()
+                .filter(|program| program.version() == inner.dag.version());
+            let program =
+                program.ok_or_else(|| Error::msg("not computed yet: call `execute` first"))?;
+            let symbols = program
+                .symbols()
+                .ok_or_else(|| Error::msg("the last execution failed: call `execute` again"))?;
+            let array = program.read(&inner.dag, &inner.state, source.node)?;
+            Ok(array.look(&resolve(symbols)?))
+        })
+    }
+
+    /// The value after the last execution.
+    ///
+    /// # Panics
+    /// If there was no execution since the graph changed, or the value was not kept.
+    #[track_caller]
+    pub fn array(self) -> Array {
+        match self.try_array() {
+            Ok(done) => done,
+            Err(e) => e.raise(),
+        }
+    }
+
+    /// The elements after the last execution as `f32`, row-major.
+    ///
+    /// # Panics
+    /// If there was no execution since the graph changed, or the value was not kept.
+    #[track_caller]
+    pub fn data(self) -> Vec<f32> {
+        self.array().to_f32()
+    }
+
+    /// The line that recorded this value.
+    ///
+    /// # Panics
+    /// If the graph was dropped.
+    #[track_caller]
+    pub fn location(self) -> &'static Location<'static> {
+        self.with(|inner| Ok(inner.dag.value(self.value).location))
+    }
+}
+
+/// All elements of an input, in one dimension.
+fn input_array(inner: &Inner, node: NodeIndex) -> Result<Array> {
+    let data = inner.state.input(&inner.dag, node)?;
+    let ty = &inner.dag.node(node).ty;
+    let bytes = data.storage.bytes();
+    let n = bytes.len() / ty.dtype.size();
+    let wanted = ty
+        .numel()
+        .eval(&inner.state.symbols)
+        .map_err(|e| Error::msg(e.to_string()))?;
+    if i64::try_from(n) != Ok(wanted) {
+        return Err(Error::Node {
+            node: inner.dag.describe(node),
+            what: format!("was given {n} numbers, but its size is {wanted}"),
+        });
+    }
+    Ok(Array::from_bytes(vec![n], ty.dtype, bytes))
+}
+
+/// Whether a source is all of its node's buffer, in order.
+fn is_whole(inner: &Inner, source: &Source) -> bool {
+    source
+        .view
+        .is_identity(inner.dag.node(source.node).ty.numel())
+}
+
+/// Number and type of the input that a value is.
+fn input_of(inner: &Inner, value: ValueId) -> Result<(u32, TensorType)> {
+    let source = inner.dag.source(value)?;
+    let node = inner.dag.node(source.node);
+    match &node.op {
+        Op::Input { id, ty } if is_whole(inner, source) && *source.view.dims() == ty.dims[..] => {
+            Ok((*id, ty.clone()))
+        }
+        _ => Err(Error::Node {
+            node: inner.dag.describe(source.node),
+            what: "is no input: only inputs can be set".into(),
+        }),
+    }
+}
+
+/// Whether data of this shape (or only this many elements) can fill a tensor of this type. Symbolic sizes are checked
+/// when executed.
+fn check_given(ty: &TensorType, dims: Option<&[usize]>, n: usize) -> Result<()> {
+    let fits = match dims {
+        Some(dims) => {
+            let same = |(have, want): (&usize, &crate::shape::Expr)| {
+                want.as_usize().is_none_or(|want| want == *have)
+            };
+            dims.len() == ty.dims.len() && dims.iter().zip(&ty.dims).all(same)
+        }
+        None => ty.numel().as_usize().is_none_or(|want| want == n),
+    };
+    if fits {
+        return Ok(());
+    }
+    let given = dims.map_or_else(
+        || format!("{n} numbers"),
+        |dims| format!("data of shape {dims:?}"),
+    );
+    Err(Error::Shape {
+        op: "set".into(),
+        what: format!("{given} for a {ty}"),
+    })
+}
+
+impl<S: Shape> std::fmt::Debug for GraphTensor<S> {
+    /// The type, and the numbers once they are computed.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Ok(ty) = with_graph(self.graph, |inner| {
+            Ok(inner.dag.value(self.value).ty.clone())
+        }) else {
+            return f.write_str("GraphTensor(of a dropped graph)");
+        };
+        match self.try_array() {
+            Ok(array) => write!(f, "{ty} {array}"),
+            Err(why) => write!(f, "{ty} ({why})"),
+        }
+    }
+}

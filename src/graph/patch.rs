@@ -1,0 +1,405 @@
+//! The only way a pass changes the graph.
+//!
+//! A [`Patch`] lists new nodes and replacements `old -> new through a view`. It is checked as a whole (types must
+//! agree, nothing may refer to a node that is not there) and then applied as a whole, or not at all. Readers of a
+//! replaced node read the new one through the composition of both views; values move along. A patch does not delete
+//! what became unused: dead-code elimination does, through [`Patch::remove`].
+
+use petgraph::Direction;
+use petgraph::visit::EdgeRef;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::dag::{Dag, Edge, Node, NodeIndex, Source};
+use crate::error::{Error, Result};
+use crate::op::{Op, TensorType};
+use crate::shape::View;
+
+/// A node of the graph or one that the patch adds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum NodeRef {
+    /// A node that is there.
+    Old(NodeIndex),
+    /// The patch's new node of this number.
+    New(usize),
+}
+
+struct NewNode {
+    op: Op,
+    operands: Vec<(NodeRef, View)>,
+    ty: TensorType,
+    origin: NodeIndex,
+}
+
+/// A set of changes, applied at once.
+#[derive(Default)]
+pub struct Patch {
+    new: Vec<NewNode>,
+    replace: Vec<(NodeIndex, NodeRef, View)>,
+    remove: Vec<NodeIndex>,
+}
+
+impl Patch {
+    /// A patch that changes nothing.
+    pub fn new() -> Patch {
+        Patch::default()
+    }
+
+    /// Number of replacements and removals.
+    pub fn len(&self) -> usize {
+        self.replace.len() + self.remove.len()
+    }
+
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds a node that takes its name and line from `origin`.
+    ///
+    /// # Errors
+    /// If the operands do not fit the op.
+    pub fn add(
+        &mut self,
+        dag: &Dag,
+        op: Op,
+        operands: Vec<(NodeRef, View)>,
+        origin: NodeIndex,
+    ) -> Result<NodeRef> {
+        let types: Vec<TensorType> = operands
+            .iter()
+            .map(|(source, view)| TensorType {
+                dims: view.dims().iter().copied().collect(),
+                dtype: self.ty(dag, *source).dtype,
+            })
+            .collect();
+        let ty = op.infer(&types).map_err(|what| Error::Node {
+            node: dag.describe(origin),
+            what: format!("{}: {what}", op.name()),
+        })?;
+        self.new.push(NewNode {
+            op,
+            operands,
+            ty,
+            origin,
+        });
+        Ok(NodeRef::New(self.new.len() - 1))
+    }
+
+    /// Type of a node, old or new.
+    pub fn ty<'a>(&'a self, dag: &'a Dag, node: NodeRef) -> &'a TensorType {
+        match node {
+            NodeRef::Old(id) => &dag.node(id).ty,
+            NodeRef::New(i) => &self.new[i].ty,
+        }
+    }
+
+    /// Op of a node, old or new.
+    pub fn op<'a>(&'a self, dag: &'a Dag, node: NodeRef) -> &'a Op {
+        match node {
+            NodeRef::Old(id) => &dag.node(id).op,
+            NodeRef::New(i) => &self.new[i].op,
+        }
+    }
+
+    /// Operands of the patch's new node of this number.
+    pub fn new_operands(&self, i: usize) -> &[(NodeRef, View)] {
+        &self.new[i].operands
+    }
+
+    /// Everything that read `old` shall read `new` through `view`, whose dimensions are those of `old`.
+    pub fn replace(&mut self, old: NodeIndex, new: NodeRef, view: View) {
+        self.replace.push((old, new, view));
+    }
+
+    /// Everything that read `old` shall read `new`, which has the same dimensions.
+    pub fn replace_with(&mut self, dag: &Dag, old: NodeIndex, new: NodeRef) {
+        let view = View::contiguous(self.ty(dag, new).dims.clone());
+        self.replace(old, new, view);
+    }
+
+    /// Deletes a node that nothing reads once the patch is applied.
+    pub fn remove(&mut self, node: NodeIndex) {
+        self.remove.push(node);
+    }
+
+    fn check(&self, dag: &Dag) -> Result<()> {
+        for (old, new, view) in &self.replace {
+            if !dag.contains(*old) {
+                return Err(Error::msg(format!(
+                    "a patch replaces node {}, which is not there",
+                    old.index()
+                )));
+            }
+            let (was, is) = (&dag.node(*old).ty, self.ty(dag, *new));
+            if was.dims[..] != *view.dims() || was.dtype != is.dtype {
+                let what = format!("a patch replaces it by {is} seen as {view}");
+                return Err(Error::Node {
+                    node: dag.describe(*old),
+                    what,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies the patch.
+    ///
+    /// # Errors
+    /// If a replacement has another type than what it replaces, nodes are replaced twice or in a circle, or a removed
+    /// node is not there or still read. The driver gives
+    /// up on the first error, so a graph is never used after a failed patch.
+    pub fn apply(self, dag: &mut Dag) -> Result<()> {
+        self.check(dag)?;
+        if self.is_empty() {
+            return Ok(());
+        }
+        // First, so that a program made for the graph as it was is not used after a failure either.
+        dag.version += 1;
+        let ids = self.add_nodes(dag);
+        let resolve = |node: NodeRef| match node {
+            NodeRef::Old(id) => id,
+            NodeRef::New(i) => ids[i],
+        };
+        let mut moved: FxHashMap<NodeIndex, Source> = FxHashMap::default();
+        for (old, new, view) in self.replace {
+            let node = resolve(new);
+            if moved.insert(old, Source { node, view }).is_some() {
+                return Err(Error::Node {
+                    node: dag.describe(old),
+                    what: "a patch replaces it twice".into(),
+                });
+            }
+        }
+        let targets = follow_all(dag, &moved)?;
+        for (old, target) in &targets {
+            redirect(dag, *old, target);
+        }
+        move_values(dag, &targets);
+        remove_nodes(dag, &self.remove)
+    }
+
+    fn add_nodes(&self, dag: &mut Dag) -> Vec<NodeIndex> {
+        let mut ids = Vec::with_capacity(self.new.len());
+        for new in &self.new {
+            let Node { name, location, .. } = dag.node(new.origin).clone();
+            let id = dag.nodes.add_node(Node {
+                op: new.op.clone(),
+                ty: new.ty.clone(),
+                name,
+                location,
+            });
+            for (slot, (source, view)) in new.operands.iter().enumerate() {
+                let source = match source {
+                    NodeRef::Old(id) => *id,
+                    NodeRef::New(i) => ids[*i],
+                };
+                dag.nodes.add_edge(
+                    source,
+                    id,
+                    Edge {
+                        slot,
+                        view: view.clone(),
+                    },
+                );
+            }
+            ids.push(id);
+        }
+        ids
+    }
+}
+
+/// Where each replaced node ends, through chains of replacements. Each link is followed once.
+fn follow_all(dag: &Dag, moved: &FxHashMap<NodeIndex, Source>) -> Result<Vec<(NodeIndex, Source)>> {
+    let mut ends: FxHashMap<NodeIndex, Source> = FxHashMap::default();
+    let mut path: Vec<NodeIndex> = Vec::new();
+    for &start in moved.keys() {
+        let mut at = start;
+        while moved.contains_key(&at) && !ends.contains_key(&at) {
+            if path.len() == moved.len() {
+                return Err(Error::Node {
+                    node: dag.describe(at),
+                    what: "a patch replaces it in a circle".into(),
+                });
+            }
+            path.push(at);
+            at = moved[&at].node;
+        }
+        while let Some(old) = path.pop() {
+            let link = &moved[&old];
+            let end = match ends.get(&link.node) {
+                None => link.clone(),
+                Some(end) => Source {
+                    node: end.node,
+                    view: end.view.compose(&link.view),
+                },
+            };
+            ends.insert(old, end);
+        }
+    }
+    let mut targets: Vec<(NodeIndex, Source)> = ends.into_iter().collect();
+    targets.sort_unstable_by_key(|(old, _)| *old);
+    Ok(targets)
+}
+
+/// Moves every reader of `old` to `target`.
+fn redirect(dag: &mut Dag, old: NodeIndex, target: &Source) {
+    let edges: Vec<_> = dag
+        .nodes
+        .edges_directed(old, Direction::Outgoing)
+        .map(|e| (e.id(), e.target()))
+        .collect();
+    let identity = target.view.is_identity(dag.node(target.node).ty.numel());
+    for (edge, reader) in edges {
+        let Some(Edge { slot, view }) = dag.nodes.remove_edge(edge) else {
+            continue;
+        };
+        let view = if identity {
+            view
+        } else {
+            target.view.compose(&view)
+        };
+        dag.nodes.add_edge(target.node, reader, Edge { slot, view });
+    }
+}
+
+fn move_values(dag: &mut Dag, targets: &[(NodeIndex, Source)]) {
+    let targets: FxHashMap<NodeIndex, &Source> =
+        targets.iter().map(|(old, target)| (*old, target)).collect();
+    for entry in &mut dag.values {
+        let Some(source) = &mut entry.source else {
+            continue;
+        };
+        if let Some(target) = targets.get(&source.node) {
+            *source = Source {
+                node: target.node,
+                view: target.view.compose(&source.view),
+            };
+        }
+    }
+}
+
+fn remove_nodes(dag: &mut Dag, remove: &[NodeIndex]) -> Result<()> {
+    let removed: FxHashSet<NodeIndex> = remove.iter().copied().collect();
+    for &id in remove {
+        if !dag.contains(id) {
+            return Err(Error::msg(format!(
+                "a patch removes node {}, which is not there",
+                id.index()
+            )));
+        }
+        let reader = dag
+            .readers(id)
+            .map(|(reader, _, _)| reader)
+            .find(|reader| !removed.contains(reader));
+        if let Some(reader) = reader {
+            let what = format!("a patch removes it, but {} reads it", dag.describe(reader));
+            return Err(Error::Node {
+                node: dag.describe(id),
+                what,
+            });
+        }
+    }
+    if !remove.is_empty() {
+        // All at once: taking one node out of the graph costs as many steps as its operands have readers.
+        let nodes = std::mem::take(&mut dag.nodes);
+        dag.nodes = nodes.filter_map_owned(
+            |id, node| (!removed.contains(&id)).then_some(node),
+            |_, edge| Some(edge),
+        );
+        for entry in &mut dag.values {
+            if entry
+                .source
+                .as_ref()
+                .is_some_and(|source| !dag.nodes.contains_node(source.node))
+            {
+                entry.source = None;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::UnaryOp;
+    use crate::prelude::*;
+
+    /// A chain of `n` square roots: the DAG and the nodes.
+    fn chain(n: usize) -> (Dag, Vec<NodeIndex>) {
+        let mut cx = Graph::new();
+        let x = cx.tensor::<R1<2>>();
+        (0..n).fold(x, |x, _| x.sqrt()).retrieve();
+        let dag = cx.inspect(Dag::clone);
+        let order = dag.topological().expect("recorded graphs have no cycle");
+        (dag, order)
+    }
+
+    fn error(patch: Patch, dag: &mut Dag) -> String {
+        patch.apply(dag).expect_err("a wrong patch").to_string()
+    }
+
+    #[test]
+    fn chains_of_replacements_are_followed_to_their_end() {
+        let n = 2000;
+        let (mut dag, order) = chain(n);
+        let mut patch = Patch::new();
+        for pair in order.windows(2).skip(1) {
+            patch.replace_with(&dag, pair[1], NodeRef::Old(pair[0]));
+        }
+        patch.apply(&mut dag).expect("a right patch");
+        let kept = dag.kept_nodes();
+        assert_eq!(kept.into_iter().collect::<Vec<_>>(), [order[1]]);
+        assert_eq!(dag.readers(order[1]).count(), n - 1);
+    }
+
+    #[test]
+    fn circles_and_repetitions_are_refused() {
+        let (mut dag, order) = chain(3);
+        let mut circle = Patch::new();
+        circle.replace_with(&dag, order[1], NodeRef::Old(order[2]));
+        circle.replace_with(&dag, order[2], NodeRef::Old(order[1]));
+        assert!(error(circle, &mut dag).contains("in a circle"));
+        let mut itself = Patch::new();
+        itself.replace_with(&dag, order[1], NodeRef::Old(order[1]));
+        assert!(error(itself, &mut dag).contains("in a circle"));
+        let mut twice = Patch::new();
+        twice.replace_with(&dag, order[2], NodeRef::Old(order[1]));
+        twice.replace_with(&dag, order[2], NodeRef::Old(order[0]));
+        assert!(error(twice, &mut dag).contains("twice"));
+    }
+
+    #[test]
+    fn only_unread_nodes_that_are_there_can_be_removed() {
+        let (mut dag, order) = chain(3);
+        let mut read = Patch::new();
+        read.remove(order[1]);
+        assert!(error(read, &mut dag).contains("reads it"));
+        let mut all = Patch::new();
+        order[1..].iter().for_each(|&id| all.remove(id));
+        all.apply(&mut dag).expect("nothing else reads them");
+        assert_eq!(dag.ids().collect::<Vec<_>>(), [order[0]]);
+        assert!(
+            dag.values()
+                .filter(|(_, entry)| entry.source.is_some())
+                .count()
+                == 1
+        );
+        let mut gone = Patch::new();
+        gone.remove(order[1]);
+        assert!(error(gone, &mut dag).contains("not there"));
+    }
+
+    #[test]
+    fn a_patch_reads_its_own_new_nodes() {
+        let (dag, order) = chain(2);
+        let mut patch = Patch::new();
+        let op = Op::Unary(UnaryOp::Recip);
+        let operands = vec![(NodeRef::Old(order[0]), View::contiguous(2))];
+        let new = patch.add(&dag, op.clone(), operands.clone(), order[1]);
+        let new = new.expect("recip takes one operand");
+        assert_eq!(*patch.op(&dag, new), op);
+        assert_eq!(patch.new_operands(0), operands);
+        assert!(patch.is_empty(), "an unused new node changes nothing");
+    }
+}
