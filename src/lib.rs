@@ -54,6 +54,7 @@
 pub mod array;
 pub mod dtype;
 pub mod error;
+pub mod exec;
 pub mod graph;
 pub mod knobs;
 pub mod op;

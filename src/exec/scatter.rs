@@ -1,0 +1,108 @@
+//! Writing rows in place: what a scheduled `Scatter` does.
+//!
+//! The base is in the result's bytes already (or is copied there first); only the rows that the index names are
+//! written.
+
+use crate::dtype::DType;
+use crate::op::ScatterMode;
+use half::{bf16, f16};
+
+/// Sizes of a scatter: base `[outer, axis, inner]`, index and updates `[outer, rows, inner]`.
+#[derive(Clone, Copy, Debug)]
+pub struct ScatterShape {
+    /// Product of the dimensions before the axis.
+    pub outer: usize,
+    /// Size of the base's axis.
+    pub axis: usize,
+    /// Size of the index's axis.
+    pub rows: usize,
+    /// Product of the dimensions after the axis.
+    pub inner: usize,
+}
+
+/// Applies `updates` to `base`, in row-major order; returns the number of bytes written.
+///
+/// # Errors
+/// If an index is out of range; rows before it are written then.
+///
+/// # Panics
+/// If the slices are not as long as the shape says.
+pub fn scatter(
+    shape: ScatterShape,
+    dtype: DType,
+    mode: ScatterMode,
+    base: &mut [u8],
+    index: &[u8],
+    updates: &[u8],
+) -> Result<usize, String> {
+    let ScatterShape {
+        outer,
+        axis,
+        rows,
+        inner,
+    } = shape;
+    let size = dtype.size();
+    assert_eq!(base.len(), outer * axis * inner * size, "base bytes");
+    assert_eq!(updates.len(), outer * rows * inner * size, "update bytes");
+    // Shared memory may lie at any address.
+    let index = index.chunks_exact(size_of::<i32>()).map(read::<i32>);
+    assert_eq!(index.len(), outer * rows * inner, "index elements");
+    for (i, at) in index.enumerate() {
+        let row = usize::try_from(at).ok().filter(|&row| row < axis);
+        let row =
+            row.ok_or_else(|| format!("index {at} is out of range for an axis of size {axis}"))?;
+        let place = ((i / (rows * inner)) * axis + row) * inner + i % inner;
+        let (old, new) = (
+            &mut base[place * size..(place + 1) * size],
+            &updates[i * size..(i + 1) * size],
+        );
+        combine(dtype, mode, old, new);
+    }
+    Ok(updates.len())
+}
+
+fn read<T: bytemuck::Pod>(bytes: &[u8]) -> T {
+    bytemuck::pod_read_unaligned(bytes)
+}
+
+fn combine(dtype: DType, mode: ScatterMode, old: &mut [u8], new: &[u8]) {
+    if mode == ScatterMode::Set {
+        old.copy_from_slice(new);
+        return;
+    }
+    let add = mode == ScatterMode::Add;
+    match dtype {
+        DType::F32 => {
+            let (a, b): (f32, f32) = (read(old), read(new));
+            old.copy_from_slice(&pick(add, a, b, a + b).to_le_bytes());
+        }
+        DType::F64 => {
+            let (a, b): (f64, f64) = (read(old), read(new));
+            old.copy_from_slice(&pick(add, a, b, a + b).to_le_bytes());
+        }
+        DType::F16 => {
+            let (a, b): (f16, f16) = (read(old), read(new));
+            old.copy_from_slice(&pick(add, a, b, a + b).to_le_bytes());
+        }
+        DType::BF16 => {
+            let (a, b): (bf16, bf16) = (read(old), read(new));
+            old.copy_from_slice(&pick(add, a, b, a + b).to_le_bytes());
+        }
+        DType::I32 => {
+            let (a, b): (i32, i32) = (read(old), read(new));
+            old.copy_from_slice(&pick(add, a, b, a.wrapping_add(b)).to_le_bytes());
+        }
+        DType::Bool => old[0] |= new[0],
+    }
+}
+
+/// The sum, or the larger number (a NaN stays).
+fn pick<T: PartialOrd + Copy>(add: bool, old: T, new: T, sum: T) -> T {
+    #[allow(clippy::eq_op)]
+    let stays = old != old || new < old;
+    match (add, stays) {
+        (true, _) => sum,
+        (false, true) => old,
+        (false, false) => new,
+    }
+}
