@@ -56,6 +56,7 @@ pub mod dtype;
 pub mod error;
 pub mod exec;
 pub mod graph;
+pub mod hl_ops;
 pub mod knobs;
 pub mod op;
 pub mod shape;
