@@ -58,6 +58,7 @@ pub mod exec;
 pub mod graph;
 pub mod hl_ops;
 pub mod knobs;
+pub mod nn;
 pub mod op;
 pub mod shape;
 pub mod storage;

@@ -1,0 +1,192 @@
+//! Scaled dot-product attention with grouped key heads, and the key-value cache.
+//!
+//! Query head `h` of `n` reads key head `h / (n / n_kv)`. Keys are not repeated in memory: query heads of one group are
+//! an axis of their own, along which keys and values are broadcast views.
+
+use super::ops;
+use crate::dtype::DType;
+use crate::graph::{Graph, GraphTensor};
+use crate::shape::Expr;
+
+/// Which keys a query sees. Query `i` of a step stands at position `start + i`.
+#[derive(Clone, Copy, Debug)]
+pub enum Mask {
+    /// All of them.
+    None,
+    /// Those at its own position and before.
+    Causal,
+    /// The last so many at its own position and before.
+    SlidingWindow(usize),
+    /// Those that a tensor says, which broadcasts to `[.., heads, s, t]`: booleans that are true for keys that are seen, or
+    /// numbers that are added to the scores (-inf hides a key).
+    Given(GraphTensor),
+}
+
+/// The rows of one step in a sequence: `rows` new ones after `start` that came before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Steps {
+    /// Position of the first new row.
+    pub start: Expr,
+    /// Number of new rows.
+    pub rows: Expr,
+}
+
+impl Steps {
+    /// Position after the last new row: the length of the sequence.
+    pub fn end(&self) -> Expr {
+        self.start + self.rows
+    }
+}
+
+/// What happens between the products of queries with keys and the weights on the values.
+#[derive(Clone, Copy, Debug)]
+pub struct ScoreRule {
+    /// Factor of the products.
+    pub scale: f64,
+    /// `cap * tanh(score / cap)`, after scaling.
+    pub soft_cap: Option<f64>,
+    /// Which scores count.
+    pub mask: Mask,
+}
+
+impl ScoreRule {
+    /// Scaled by `1 / sqrt(width)`, not capped, all keys seen (Vaswani et al. 2017).
+    pub fn scaled(width: usize) -> ScoreRule {
+        ScoreRule {
+            scale: 1.0 / (width as f64).sqrt(),
+            soft_cap: None,
+            mask: Mask::None,
+        }
+    }
+
+    /// Attention of queries `[.., heads, s, d]` over keys and values `[.., kv_heads, t, d]`, which stand at positions
+    /// `0..t`; `start` is the first query's position. Gives `[.., heads, s, d]`.
+    ///
+    /// ```
+    /// # use brain_blitz::prelude::*;
+    /// use brain_blitz::nn::{Mask, ScoreRule};
+    /// let mut cx = Graph::new();
+    /// let q = cx.input((1, 2, 1), DType::F32).set([[[0.0], [0.0]]]);
+    /// let v = cx.input((1, 2, 1), DType::F32).set([[[1.0], [3.0]]]);
+    /// let rule = ScoreRule { scale: 1.0, soft_cap: None, mask: Mask::Causal };
+    /// let y = rule.attend(q, q, v, 0).retrieve();
+    /// cx.execute();
+    /// assert_eq!(y.data(), [1.0, 2.0]);
+    /// ```
+    ///
+    /// # Panics
+    /// If `kv_heads` does not divide `heads`, or shapes do not fit.
+    #[track_caller]
+    pub fn attend(
+        &self,
+        queries: GraphTensor,
+        keys: GraphTensor,
+        values: GraphTensor,
+        start: impl Into<Expr>,
+    ) -> GraphTensor {
+        let dims = queries.dims();
+        let head_axis = dims.len() - 3;
+        let (heads, kv_heads) = (dims[head_axis], keys.dims()[head_axis]);
+        let group = heads.floor_div(kv_heads);
+        let grouped = |x: GraphTensor| {
+            let mut dims = x.dims();
+            let axis = dims.len() - 3;
+            dims[axis] = group;
+            dims.insert(axis, kv_heads);
+            x.reshape(dims)
+        };
+        let queries = grouped(queries); // [.., kv, group, s, d]
+        let (keys, values) = (keys.unsqueeze(-3), values.unsqueeze(-3)); // [.., kv, 1, t, d]
+
+        let scores = queries.matmul(keys.transpose(-1, -2)) * self.scale;
+        let scores = match self.soft_cap {
+            Some(cap) => ops::soft_cap(scores, cap),
+            None => scores,
+        };
+        let scores = match self.mask {
+            Mask::Given(mask) if mask.rank() < 3 => mask_scores(scores, mask),
+            Mask::Given(mask) if mask.dims()[mask.rank() - 3].is_one() => {
+                mask_scores(scores, mask.unsqueeze(-3))
+            }
+            Mask::Given(mask) => mask_scores(scores, grouped(mask)),
+            _ => self.hide_by_position(scores, start.into()),
+        };
+        let out = scores.softmax(-1).matmul(values);
+        let width = out.dims()[out.rank() - 1];
+        let mut dims = dims;
+        let last = dims.len() - 1;
+        dims[last] = width;
+        out.reshape(dims)
+    }
+
+    /// Scores `[.., s, t]` with -inf where a key's position is not seen from a query's.
+    #[track_caller]
+    fn hide_by_position(&self, scores: GraphTensor, start: Expr) -> GraphTensor {
+        let dims = scores.dims();
+        let (s, t) = (dims[dims.len() - 2], dims[dims.len() - 1]);
+        let query = ops::iota(scores, s) + GraphTensor::size(scores.graph, start);
+        let (query, key) = (query.unsqueeze(1), ops::iota(scores, t));
+        let causal = || key.lt(query + 1);
+        match self.mask {
+            Mask::Causal => mask_scores(scores, causal()),
+            Mask::SlidingWindow(n) => mask_scores(scores, causal() & query.lt(key + n)),
+            Mask::None | Mask::Given(_) => scores,
+        }
+    }
+}
+
+/// Scores with -inf where `mask` is false, or with the numbers of `mask` added.
+#[track_caller]
+fn mask_scores(scores: GraphTensor, mask: GraphTensor) -> GraphTensor {
+    match mask.dtype() {
+        DType::Bool => mask.where_(scores, f32::NEG_INFINITY),
+        _ => scores + mask,
+    }
+}
+
+/// Keys and values of the positions so far, kept in the graph's state from one execution to the next.
+#[derive(Clone, Copy, Debug)]
+pub struct KvCache {
+    /// `[kv_heads, capacity, d]`.
+    keys: GraphTensor,
+    /// `[kv_heads, capacity, d]`.
+    values: GraphTensor,
+}
+
+impl KvCache {
+    /// An empty cache for `capacity` positions.
+    #[track_caller]
+    pub fn new(cx: &mut Graph, kv_heads: usize, capacity: usize, width: usize) -> KvCache {
+        let mut cache = |name| {
+            let input = cx.input((kv_heads, capacity, width), DType::F32);
+            input.set_zeros().set_name(name)
+        };
+        KvCache {
+            keys: cache("key_cache"),
+            values: cache("value_cache"),
+        }
+    }
+
+    /// Writes the new rows `[kv_heads, s, d]` at their positions and gives all rows so far, `[kv_heads, end, d]`. Only the
+    /// new rows are written to memory. To be called once for a cache: it defines the graph's next state.
+    ///
+    /// # Panics
+    /// If shapes do not fit.
+    #[track_caller]
+    pub fn append(
+        &self,
+        keys: GraphTensor,
+        values: GraphTensor,
+        steps: Steps,
+    ) -> (GraphTensor, GraphTensor) {
+        let dims = keys.dims();
+        let index = ops::iota(keys, dims[1]) + GraphTensor::size(keys.graph, steps.start);
+        let index = index.insert_axis(1, dims[2]).insert_axis(0, dims[0]);
+        let write = |state: GraphTensor, rows: GraphTensor| {
+            let new = state.scatter(1, index, rows);
+            state.assign(new);
+            new.slice_axis(1, 0, steps.end())
+        };
+        (write(self.keys, keys), write(self.values, values))
+    }
+}

@@ -1,0 +1,41 @@
+//! Layers of neural networks, one module a file, and whole models in [`models`].
+//!
+//! A layer is a plain struct of parameter handles: constructing it adds inputs to the graph, `forward` records ops.
+//! Sizes may be known at run time or symbolic. Parameters are found by dotted name through [`Module`]; their data
+//! comes from a checkpoint or from an initializer.
+//!
+//! A parameter may be stored in `BF16` or `F16`; layers cast to `F32` where they read it, so compilers can fold the
+//! conversion into the read and the wide copy never lies in memory.
+//!
+//! This layer names no compiler and reads no files.
+
+pub mod activation;
+pub mod attention;
+pub mod dropout;
+pub mod embedding;
+pub mod feed_forward;
+pub mod init;
+pub mod linear;
+pub mod models;
+pub mod module;
+pub mod multi_head;
+pub mod norm;
+mod ops;
+pub mod rope;
+pub mod sequential;
+pub mod transformer;
+
+pub use activation::Activation;
+pub use attention::{KvCache, Mask, ScoreRule, Steps};
+pub use dropout::Dropout;
+pub use embedding::Embedding;
+pub use feed_forward::{GatedMlp, Mlp};
+pub use init::Init;
+pub use linear::Linear;
+pub use module::{Layer, Module, Parameters, Visitor};
+pub use multi_head::{AttentionConfig, MultiHeadAttention};
+pub use norm::{LayerNorm, RmsNorm};
+pub use ops::soft_cap;
+pub use rope::Rope;
+pub use sequential::Sequential;
+pub use transformer::TransformerBlock;

@@ -1,0 +1,3 @@
+//! Whole models, written like their papers.
+
+pub mod gemma2;
