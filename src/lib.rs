@@ -55,6 +55,7 @@ pub mod array;
 pub mod dtype;
 pub mod error;
 pub mod exec;
+pub mod formats;
 pub mod graph;
 pub mod hl_ops;
 pub mod knobs;

@@ -1,0 +1,79 @@
+//! Everything that reads or writes foreign bytes: model files, their configuration and their tokenizers.
+//!
+//! Two rules hold in every file below this one.
+//! - *No byte is trusted.* A file that does not hold what it should is an [`Error::Format`] that names the file, the
+//!   field and, where there is one, the byte offset. It is never a panic, and never an allocation that the size of
+//!   the file does not justify: sizes that a file claims are checked against the bytes it has before they are used.
+//! - *A file is replaced, not edited.* Writers go through [`atomic`], so a killed process leaves the old file or
+//!   the new one.
+//!
+//! The data in these files is little-endian, and it is handed on without swapping, so the module only builds for
+//! little-endian targets.
+//!
+//! This layer knows number formats ([`crate::dtype`]) and errors; it knows no graph and no model.
+
+use std::path::Path;
+
+use crate::error::Error;
+
+pub mod atomic;
+pub mod bytes;
+pub mod gemma2_config;
+pub mod huggingface;
+mod json;
+pub mod npy;
+pub mod safetensors;
+mod suggest;
+pub mod tensor;
+pub mod tokenizer;
+
+pub use bytes::Bytes;
+pub use gemma2_config::Gemma2Config;
+pub use huggingface::ConfigReader;
+pub use safetensors::Checkpoint;
+pub use tensor::{StoredType, TensorView};
+pub use tokenizer::Tokenizer;
+
+#[cfg(target_endian = "big")]
+compile_error!("the formats module hands on little-endian data without swapping");
+
+/// The [`Error::Format`] for `field` of `file`.
+fn format_error(
+    file: &Path,
+    field: impl Into<String>,
+    offset: Option<u64>,
+    what: impl Into<String>,
+) -> Error {
+    Error::Format {
+        file: file.to_path_buf(),
+        field: field.into(),
+        offset,
+        what: what.into(),
+    }
+}
+
+/// The [`Error::Io`] for `path`.
+fn io_error(path: &Path, source: std::io::Error) -> Error {
+    Error::Io {
+        path: path.to_path_buf(),
+        source,
+    }
+}
+
+/// A foreign string as it may stand in a message: quoted, with control characters escaped, cut to a readable length.
+fn quote(text: &str) -> String {
+    let short = shorten(text);
+    match short.len() < text.len() {
+        false => format!("{text:?}"),
+        true => format!("{short:?}... ({} bytes)", text.len()),
+    }
+}
+
+/// The start of a text that is too long for a message.
+fn shorten(text: &str) -> &str {
+    const LONGEST: usize = 160;
+    match text.char_indices().nth(LONGEST) {
+        None => text,
+        Some((cut, _)) => &text[..cut],
+    }
+}

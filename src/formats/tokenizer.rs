@@ -1,0 +1,274 @@
+//! Text to token ids and back: a thin layer over the `tokenizers` crate.
+//!
+//! What it adds: errors that name the file, an explicit choice of whether a text starts with the begin-of-text token
+//! (the crate's post-processing templates are not used), ids without a token as errors (the crate drops them
+//! silently), and a stream that decodes token by token.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+
+use super::bytes::Bytes;
+use super::{format_error, json};
+use crate::error::{Error, Result};
+
+/// The longest tokenizer that is read.
+const LONGEST_TOKENIZER: u64 = 1 << 30;
+/// The file in a checkpoint's folder.
+const FILE: &str = "tokenizer.json";
+/// What a decoder puts in the place of bytes that are not valid UTF-8.
+const REPLACEMENT: char = '\u{FFFD}';
+
+/// A tokenizer with its vocabulary.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    file: PathBuf,
+    inner: tokenizers::Tokenizer,
+    bos: Option<u32>,
+    vocab_size: usize,
+}
+
+impl Tokenizer {
+    /// Opens `tokenizer.json` in a checkpoint's folder.
+    ///
+    /// # Errors
+    /// If it is not there, cannot be read, or is not a tokenizer.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Tokenizer> {
+        let file = folder.as_ref().join(FILE);
+        if !file.exists() {
+            let what = format!(
+                "does not exist; copy the {FILE} that the checkpoint was published with into this folder"
+            );
+            return Err(format_error(&file, "file", None, what));
+        }
+        let text = Bytes::read(&file, LONGEST_TOKENIZER)?;
+        Tokenizer::from_bytes(&file, &text)
+    }
+
+    /// The tokenizer in `text`, the contents of a `tokenizer.json`; messages call it `file`.
+    ///
+    /// # Errors
+    /// If it is not a tokenizer.
+    pub fn from_bytes(file: &Path, text: &[u8]) -> Result<Tokenizer> {
+        json::check(file, text)?;
+        let inner = guard(|| tokenizers::Tokenizer::from_bytes(text));
+        let mut inner = inner.map_err(|what| format_error(file, "tokenizer", None, what))?;
+        // A saved tokenizer may carry the settings of the batch that it was last used for.
+        inner.with_padding(None);
+        inner
+            .with_truncation(None)
+            .map_err(|error| format_error(file, "truncation", None, error.to_string()))?;
+        let bos = ["<bos>", "<s>", "<|begin_of_text|>"];
+        let bos = bos.iter().find_map(|name| inner.token_to_id(name));
+        let ids = inner.get_vocab(true).into_values();
+        Ok(Tokenizer {
+            file: file.to_path_buf(),
+            vocab_size: ids.max().map_or(0, |largest| largest as usize + 1),
+            inner,
+            bos,
+        })
+    }
+
+    /// Chooses the begin-of-text token; by default it is the one called `<bos>`, `<s>` or `<|begin_of_text|>`.
+    pub fn set_bos(&mut self, bos: Option<u32>) {
+        self.bos = bos;
+    }
+
+    /// The begin-of-text token.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// One more than the largest id that has a token. A model's embedding may have more rows than that.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The id of a token.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token of an id, as the vocabulary spells it.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Whether the id is a control token, such as the one that ends a text.
+    pub fn is_special(&self, id: u32) -> bool {
+        let added = self.inner.get_added_vocabulary();
+        self.inner
+            .id_to_token(id)
+            .is_some_and(|token| added.is_special_token(&token))
+    }
+
+    /// The ids of a text, after the begin-of-text token if `add_bos`.
+    ///
+    /// # Errors
+    /// If `add_bos` and the tokenizer has no such token, or it cannot encode the text.
+    pub fn encode(&self, text: &str, add_bos: bool) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        if add_bos {
+            ids.push(
+                self.bos
+                    .ok_or_else(|| self.error("there is no begin-of-text token"))?,
+            );
+        }
+        let encoding = guard(|| self.inner.encode_fast(text, false));
+        ids.extend(encoding.map_err(|what| self.error(what))?.get_ids());
+        Ok(ids)
+    }
+
+    /// The text of the ids, without control tokens. Bytes that are not valid UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// If an id has no token.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        if let Some(&id) = ids.iter().find(|&&id| self.inner.id_to_token(id).is_none()) {
+            return Err(self.error(format!("id {id} has no token")));
+        }
+        guard(|| self.inner.decode(ids, true)).map_err(|what| self.error(what))
+    }
+
+    /// A decoder for ids that come one at a time.
+    pub fn decode_stream(&self) -> DecodeStream<'_> {
+        DecodeStream {
+            tokenizer: self,
+            ids: Vec::new(),
+            settled: 0,
+            shown: String::new(),
+            waiting: 0,
+        }
+    }
+
+    fn error(&self, what: impl Into<String>) -> Error {
+        format_error(&self.file, "tokenizer", None, what)
+    }
+}
+
+/// Runs a call into the `tokenizers` crate. A `tokenizer.json` that its parser accepts can still break assumptions of
+/// its code, and foreign bytes must not end the program: such a panic becomes an error.
+fn guard<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    // The tokenizer is behind a shared reference, and what it caches inside is only ever whole entries.
+    match panic::catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the tokenizer contradicts itself".to_owned()),
+    }
+}
+
+/// Decodes ids as they come.
+///
+/// A token may hold part of a character, and its text may depend on the tokens before it (a space that is only written
+/// between words). So the last tokens are decoded together, what was shown before is cut off, and text that
+/// ends in an unfinished character waits for the rest of it. The pieces, with [`DecodeStream::finish`], add up to what
+/// [`Tokenizer::decode`] gives for all ids, if those spell valid UTF-8; in runs of invalid bytes, the number of U+FFFD may
+/// differ.
+#[derive(Debug)]
+pub struct DecodeStream<'t> {
+    tokenizer: &'t Tokenizer,
+    /// The tokens that are decoded together: `settled` ones for context, and those after them.
+    ids: Vec<u32>,
+    settled: usize,
+    /// How the text of `ids` begins that was given out.
+    shown: String,
+    /// Tokens since the last piece.
+    waiting: usize,
+}
+
+impl DecodeStream<'_> {
+    /// An unfinished character has at most this many bytes, and a token at least one: what waits longer is invalid.
+    const LONGEST_WAIT: usize = 3;
+
+    /// Takes the next id, and gives the text that is complete with it, if there is any. Control tokens have none.
+    ///
+    /// # Errors
+    /// If the id has no token; the stream can go on without it.
+    pub fn push(&mut self, id: u32) -> Result<Option<String>> {
+        if self.tokenizer.is_special(id) {
+            return Ok(None);
+        }
+        self.ids.push(id);
+        let text = match self.tokenizer.decode(&self.ids) {
+            Ok(text) => text,
+            Err(error) => {
+                self.ids.pop();
+                return Err(error);
+            }
+        };
+        self.waiting += 1;
+        let overdue = self.waiting > Self::LONGEST_WAIT;
+        let whole = text.trim_end_matches(REPLACEMENT);
+        let piece = if whole.len() == text.len() {
+            if text.len() == self.shown.len() && !overdue {
+                return Ok(None);
+            }
+            let piece = self.rest(&text)?;
+            self.settle()?;
+            piece
+        } else if let Some(more) = whole
+            .strip_prefix(self.shown.as_str())
+            .filter(|s| !s.is_empty())
+        {
+            let piece = more.to_owned();
+            self.shown = whole.to_owned();
+            self.waiting = 0;
+            piece
+        } else if overdue {
+            self.give_up_the_oldest()?
+        } else {
+            String::new()
+        };
+        Ok((!piece.is_empty()).then_some(piece))
+    }
+
+    /// What is left at the end of the stream: the bytes of an unfinished character, as U+FFFD. The stream starts anew.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn finish(&mut self) -> Result<String> {
+        let text = self.tokenizer.decode(&self.ids)?;
+        let rest = self.rest(&text)?;
+        *self = self.tokenizer.decode_stream();
+        Ok(rest)
+    }
+
+    /// The part of `text`, which all `ids` or the first of them decode to, that was not shown. Invalid bytes may change
+    /// how the bytes before them are decoded; then the tokens after the settled ones are decoded alone.
+    fn rest(&self, text: &str) -> Result<String> {
+        match text.strip_prefix(self.shown.as_str()) {
+            Some(rest) => Ok(rest.to_owned()),
+            None => self.tokenizer.decode(&self.ids[self.settled..]),
+        }
+    }
+
+    /// Gives out the tokens that have waited too long to be part of a character that could still be finished, as the
+    /// invalid bytes that they are. The others are whole or wait on, whatever came before them.
+    fn give_up_the_oldest(&mut self) -> Result<String> {
+        let overdue = self.ids.len() - Self::LONGEST_WAIT - 1;
+        let whole = self.tokenizer.decode(&self.ids[overdue..])?;
+        let is_whole = !whole.ends_with(REPLACEMENT);
+        let fresh = self
+            .ids
+            .split_off(if is_whole { overdue } else { overdue + 1 });
+        let text = self.tokenizer.decode(&self.ids)?;
+        let mut piece = self.rest(&text)?;
+        self.settle()?;
+        let fresh_text = self.tokenizer.decode(&fresh)?;
+        self.waiting = fresh.len();
+        self.ids.extend(fresh);
+        if !fresh_text.ends_with(REPLACEMENT) {
+            piece.push_str(&fresh_text);
+            self.settle()?;
+        }
+        Ok(piece)
+    }
+
+    /// Settles all tokens; those that were settled before are no longer needed as context.
+    fn settle(&mut self) -> Result<()> {
+        self.ids.drain(..self.settled);
+        self.settled = self.ids.len();
+        self.shown = self.tokenizer.decode(&self.ids)?;
+        self.waiting = 0;
+        Ok(())
+    }
+}
