@@ -1,0 +1,336 @@
+//! Nests with a reduction.
+//!
+//! Along the reduced dim ([`Along::Reduced`]): a unit is one output element. The last
+//! reduced dim is striped over 16 partial results (position `i` goes to `i % 16`),
+//! each accumulated in sequence over everything, and combined 16 -> 8 -> 4 -> 2 -> 1,
+//! partial result `i` with `i + half`. Wide targets keep the 16 in registers; where
+//! single lanes are left over, and on targets of one lane, they are in a stack slot.
+//!
+//! Along the kept dim ([`Along::Kept`]): a unit is a block of columns of the output;
+//! each element is accumulated in sequence.
+//!
+//! Either way the order, and so every bit, is the same on all targets and for any
+//! split into units. A sum of products used nowhere else is accumulated by fused
+//! multiply-add, which the reference executor does not do.
+
+use inkwell::values::{IntValue, PointerValue};
+
+use super::emitter::Emitter;
+use super::frame::{At, Frame};
+use super::map::{self, Block};
+use super::plan::{Along, Plan};
+use super::vector::{V, lanes};
+use crate::compilers::llvm_cpu::ir::{ReduceOp, Reduction};
+use crate::dtype::DType;
+use crate::shape::{Expr, numel};
+
+/// Partial results of a reduction along the reduced dim.
+pub const STRIPES: u32 = 16;
+
+/// Output columns per unit of a reduction along the kept dim.
+pub const COLUMNS: i64 = 64;
+
+/// Vectors of columns that are accumulated side by side, to read longer pieces of
+/// each row.
+const ABREAST: u32 = 4;
+
+/// Emits one point of the reduced dims, from partial results to partial results.
+type Body<'b, 'a, 'c> =
+    dyn FnMut(&mut Emitter<'a, 'c>, &[IntValue<'c>], Vec<V<'c>>) -> Vec<V<'c>> + 'b;
+
+impl<'a, 'c> Emitter<'a, 'c> {
+    fn reduction(&self) -> Reduction {
+        self.plan
+            .nest
+            .reduction
+            .expect("only nests with a reduction get here")
+    }
+
+    /// The type of the values that are reduced.
+    fn reduced_type(&self) -> DType {
+        self.plan.types[self.reduction().value]
+    }
+
+    /// What a reduction of nothing gives.
+    fn identity(&self, l: u32) -> V<'c> {
+        let ops = &self.ops;
+        match (self.reduction().kind, self.reduced_type()) {
+            (_, DType::Bool) => ops.i8s(l).const_zero(),
+            (ReduceOp::Sum, DType::I32) => ops.i32(l, 0),
+            (ReduceOp::Sum, DType::F64) => ops.f64(l, 0.0),
+            (ReduceOp::Sum, _) => ops.f32(l, 0.0),
+            (ReduceOp::Max, DType::I32) => ops.i32(l, i32::MIN),
+            (ReduceOp::Max, DType::F64) => ops.f64(l, f64::NEG_INFINITY),
+            (ReduceOp::Max, _) => ops.f32(l, f32::NEG_INFINITY),
+        }
+    }
+
+    /// Two partial results as one.
+    fn combine(&self, a: V<'c>, b: V<'c>) -> V<'c> {
+        match (self.reduction().kind, self.reduced_type()) {
+            (_, DType::Bool) => self.ops.or(a, b),
+            (ReduceOp::Sum, DType::I32) => self.ops.add(a, b),
+            (ReduceOp::Sum, _) => self.ops.fadd(a, b),
+            (ReduceOp::Max, dtype) => self.larger(dtype, a, b),
+        }
+    }
+
+    /// A partial result and the values of one more point per lane.
+    fn accumulate(&mut self, frame: &Frame<'c>, at: &At<'c>, acc: V<'c>) -> V<'c> {
+        let values = self.evaluate(frame, at);
+        let value = |id: usize| values[id].expect("the phase evaluates its roots");
+        let next = match self.plan.fused {
+            Some((a, b)) => self.ops.fma(value(a), value(b), acc),
+            None => {
+                let mut new = value(self.reduction().value);
+                if self.reduced_type() == DType::Bool {
+                    new = self.ops.zext(new, self.ops.i8s(at.lanes));
+                }
+                self.combine(acc, new)
+            }
+        };
+        at.active
+            .map_or(next, |active| self.ops.select(active, next, acc))
+    }
+
+    /// A finished partial result as a value of the reduced type.
+    fn finished(&self, acc: V<'c>) -> V<'c> {
+        let dtype = self.reduced_type();
+        match dtype {
+            DType::Bool => self.unpacked(dtype, acc),
+            _ => self.rounded(dtype, acc),
+        }
+    }
+
+    /// Emits a reduction.
+    pub fn reduce(&mut self) {
+        match self.plan.along() {
+            Along::Reduced => self.reduce_along_reduced(),
+            Along::Kept => self.reduce_along_kept(),
+        }
+    }
+
+    /// Loops over the reduced dims from number `dim` up to `last`, outermost first.
+    fn over_reduced(
+        &mut self,
+        coords: &mut Vec<IntValue<'c>>,
+        last: usize,
+        accs: Vec<V<'c>>,
+        body: &mut Body<'_, 'a, 'c>,
+    ) -> Vec<V<'c>> {
+        let dim = coords.len();
+        if dim == last {
+            return body(self, coords, accs);
+        }
+        let size = self.expr(self.plan.reduce[dim - self.plan.space.len()]);
+        let range = (self.int(0), size, 1);
+        let accs = self.repeat(range, accs, |e, i, accs| {
+            coords.push(i);
+            e.over_reduced(coords, last, accs, body)
+        });
+        coords.truncate(dim);
+        accs
+    }
+
+    fn reduce_along_reduced(&mut self) {
+        let plan = self.plan;
+        let slot = self.slot(self.identity(1), "stripes");
+        self.for_each_unit(&plan.space, |e, unit, mut coords| {
+            let parts = if e.lanes == 1 { 0 } else { STRIPES / e.lanes };
+            if parts == 0 {
+                e.ops.store(e.identity(STRIPES).into(), slot, 16);
+            }
+            let accs = vec![e.identity(e.lanes); parts as usize];
+            let accs = e.over_reduced(
+                &mut coords.clone(),
+                plan.rank() - 1,
+                accs,
+                &mut |e, coords, accs| e.inner(coords, slot, accs),
+            );
+            let stripes = if parts == 0 {
+                e.ops
+                    .load(e.identity(STRIPES).get_type(), slot, 16)
+                    .into_vector_value()
+            } else {
+                e.concatenated(accs)
+            };
+            let reduced = e.tree(stripes);
+            // The coordinates of reduced dims are never asked for here.
+            coords.resize(plan.rank(), e.int(0));
+            let frame = e.row(&plan.epilogue, None, &coords, Some(e.finished(reduced)));
+            let result = frame.uniform[plan.nest.result].expect("the result is evaluated");
+            e.write(
+                unit,
+                result,
+                &At {
+                    lanes: 1,
+                    col: unit,
+                    active: None,
+                },
+            );
+        });
+    }
+
+    /// 16 partial results as one.
+    fn tree(&self, mut stripes: V<'c>) -> V<'c> {
+        while lanes(stripes) > 1 {
+            let half = lanes(stripes) / 2;
+            let order: Vec<u32> = (0..2 * half).collect();
+            let (low, high) = order.split_at(half as usize);
+            let low = self.ops.shuffle(stripes, stripes, low);
+            let high = self.ops.shuffle(stripes, stripes, high);
+            stripes = self.combine(low, high);
+        }
+        stripes
+    }
+
+    /// The last reduced dim, for one setting of the others.
+    fn inner(
+        &mut self,
+        outer: &[IntValue<'c>],
+        slot: PointerValue<'c>,
+        accs: Vec<V<'c>>,
+    ) -> Vec<V<'c>> {
+        let plan = self.plan;
+        let size = *plan.reduce.last().expect("a reduction has a reduced dim");
+        let n = self.expr(size);
+        let mut coords = outer.to_vec();
+        coords.push(self.int(0));
+        // What is fixed for the row is read only if the row has elements.
+        let some = self.imin(n, self.int(1));
+        self.repeat((self.int(0), some, 1), accs, |e, _, accs| {
+            let frame = e.row(&plan.prologue, Some(plan.rank() - 1), &coords, None);
+            let middle = e.iand(n, e.int(-i64::from(STRIPES)));
+            if e.lanes == 1 {
+                e.single_lanes(&frame, (e.int(0), n), slot);
+                return accs;
+            }
+            let range = (e.int(0), middle, i64::from(STRIPES));
+            let accs = e.repeat(range, accs, |e, i, mut accs| {
+                for (part, acc) in accs.iter_mut().enumerate() {
+                    let col = e.iadd(i, e.int(part as i64 * i64::from(e.lanes)));
+                    *acc = e.accumulate(
+                        &frame,
+                        &At {
+                            lanes: e.lanes,
+                            col,
+                            active: None,
+                        },
+                        *acc,
+                    );
+                }
+                accs
+            });
+            if size.as_const().is_some_and(|n| n % i64::from(STRIPES) == 0) {
+                return accs;
+            }
+            // Runs once or not at all.
+            e.repeat((middle, n, i64::from(STRIPES)), accs, |e, _, accs| {
+                e.rest(&frame, (middle, n), slot, accs)
+            })
+        })
+    }
+
+    /// Fewer than 16 positions at the end of a row.
+    fn rest(
+        &mut self,
+        frame: &Frame<'c>,
+        (start, end): (IntValue<'c>, IntValue<'c>),
+        slot: PointerValue<'c>,
+        accs: Vec<V<'c>>,
+    ) -> Vec<V<'c>> {
+        if self.lanes == STRIPES {
+            let at = self.partial(STRIPES, start, end);
+            return vec![self.accumulate(frame, &at, accs[0])];
+        }
+        let kind = accs[0].get_type();
+        let part = |e: &Self, i: usize| {
+            let index = e.int(i as i64 * i64::from(e.lanes));
+            e.ops.element(kind.get_element_type(), slot, index)
+        };
+        for (i, acc) in accs.iter().enumerate() {
+            self.ops.store((*acc).into(), part(self, i), 1);
+        }
+        self.single_lanes(frame, (start, end), slot);
+        (0..accs.len())
+            .map(|i| self.ops.load(kind, part(self, i), 1).into_vector_value())
+            .collect()
+    }
+
+    /// Positions one by one, with the partial results in memory.
+    fn single_lanes(
+        &mut self,
+        frame: &Frame<'c>,
+        (start, end): (IntValue<'c>, IntValue<'c>),
+        slot: PointerValue<'c>,
+    ) {
+        let kind = self.identity(1).get_type().get_element_type();
+        self.for_each((start, end, 1), |e, col| {
+            let stripe = e.iand(col, e.int(i64::from(STRIPES) - 1));
+            let place = e.ops.element(kind, slot, stripe);
+            let acc = e.ops.one(e.ops.load(kind, place, 1));
+            let acc = e.accumulate(
+                frame,
+                &At {
+                    lanes: 1,
+                    col,
+                    active: None,
+                },
+                acc,
+            );
+            e.ops.store(e.ops.extract(acc, 0), place, 1);
+        });
+    }
+
+    fn reduce_along_kept(&mut self) {
+        let wide = i64::from(ABREAST * self.lanes);
+        let over = self.left_over();
+        self.for_each_block(COLUMNS, |e, coords, block| {
+            let whole = e.isub(block.end, block.start);
+            let whole = e.iand(whole, e.int(-wide));
+            let middle = e.iadd(block.start, whole);
+            e.for_each((block.start, middle, wide), |e, col| {
+                let part = |i| At {
+                    lanes: e.lanes,
+                    col: e.iadd(col, e.int(i64::from(i * e.lanes))),
+                    active: None,
+                };
+                let parts: Vec<At<'c>> = (0..ABREAST).map(part).collect();
+                e.columns(&coords, block, &parts);
+            });
+            e.lanes_of_row((middle, block.end), over, |e, at| {
+                e.columns(&coords, block, &[at]);
+            });
+        });
+    }
+
+    /// Some columns, from the first reduced point to the store.
+    fn columns(&mut self, coords: &[IntValue<'c>], block: Block<'c>, parts: &[At<'c>]) {
+        let plan = self.plan;
+        let row = Some(plan.space.len() - 1);
+        let accs = parts.iter().map(|at| self.identity(at.lanes)).collect();
+        let mut point = coords.to_vec();
+        let accs = self.over_reduced(&mut point, plan.rank(), accs, &mut |e, coords, accs| {
+            let frame = e.row(&plan.prologue, row, coords, None);
+            let each = parts.iter().zip(accs);
+            each.map(|(at, acc)| e.accumulate(&frame, at, acc))
+                .collect()
+        });
+        point.resize(plan.rank(), self.int(0));
+        for (at, acc) in parts.iter().zip(accs) {
+            let reduced = self.finished(acc);
+            let frame = self.row(&plan.epilogue, row, &point, Some(reduced));
+            let values = self.evaluate(&frame, at);
+            let result = values[plan.nest.result].expect("the result is evaluated");
+            self.write(self.iadd(block.first, at.col), result, at);
+        }
+    }
+}
+
+/// How many units a reduction has.
+pub fn units(plan: &Plan<'_>) -> Expr {
+    match plan.along() {
+        Along::Reduced => numel(&plan.space),
+        Along::Kept => map::units(plan, COLUMNS),
+    }
+}

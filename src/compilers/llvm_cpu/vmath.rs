@@ -1,0 +1,176 @@
+//! The elementary functions of [`crate::op::math`] as vector code.
+//!
+//! Each function repeats its scalar namesake operation by operation, so the bits
+//! agree on every vector width. The scalar code is the definition: change it
+//! first. `fma` becomes a library call (`fmaf`, `fma`) on targets without the
+//! instruction, with the same result.
+
+use inkwell::{FloatPredicate as F, IntPredicate as I};
+
+use super::lower::vector::{Ops, V, built, lanes};
+use crate::op::math;
+
+/// `c[0] + x * (c[1] + ...)` with constants made by `constant`.
+fn horner<'c, T: Copy>(
+    ops: &Ops<'_, 'c>,
+    c: &[T],
+    x: V<'c>,
+    constant: impl Fn(T) -> V<'c>,
+) -> V<'c> {
+    let (last, rest) = c.split_last().expect("a polynomial has coefficients");
+    let first = constant(*last);
+    rest.iter()
+        .rev()
+        .fold(first, |acc, &c| ops.fma(acc, x, constant(c)))
+}
+
+/// `p * 2^n`, where `shifted` holds `n + ROUND_F32`.
+fn scale<'c>(ops: &Ops<'_, 'c>, p: V<'c>, shifted: V<'c>) -> V<'c> {
+    let l = lanes(p);
+    let (ints, floats) = (ops.i32s(l), ops.f32s(l));
+    let n = ops.sub(
+        ops.bits(shifted, ints),
+        ops.i32(l, math::ROUND_F32.to_bits() as i32),
+    );
+    let half = ops.ashr(n, ops.i32(l, 1));
+    let rest = ops.sub(n, half);
+    let power = |n| ops.bits(ops.shl(ops.add(n, ops.i32(l, 127)), ops.i32(l, 23)), floats);
+    ops.fmul(ops.fmul(p, power(half)), power(rest))
+}
+
+/// `x` limited to `low..=high`; NaN stays NaN.
+fn clamp<'c>(ops: &Ops<'_, 'c>, x: V<'c>, low: f32, high: f32) -> V<'c> {
+    let (low, high) = (ops.f32(lanes(x), low), ops.f32(lanes(x), high));
+    let x = ops.select(ops.fcmp(F::OGT, x, high), high, x);
+    ops.select(ops.fcmp(F::OLT, x, low), low, x)
+}
+
+fn neg<'c>(ops: &Ops<'_, 'c>, x: V<'c>) -> V<'c> {
+    built(ops.builder.build_float_neg(x, ""))
+}
+
+/// [`math::exp2`] of `f32` lanes.
+pub fn exp2<'c>(ops: &Ops<'_, 'c>, x: V<'c>) -> V<'c> {
+    let l = lanes(x);
+    let constant = |c| ops.f32(l, c);
+    let x = clamp(ops, x, -152.0, 129.0);
+    let shifted = ops.fadd(x, constant(math::ROUND_F32));
+    let n = ops.fsub(shifted, constant(math::ROUND_F32));
+    let f = ops.fsub(x, n);
+    let p = horner(ops, &math::EXP2_POLY, f, constant);
+    scale(ops, ops.fma(p, f, constant(1.0)), shifted)
+}
+
+/// [`math::exp`] of `f32` lanes.
+pub fn exp<'c>(ops: &Ops<'_, 'c>, x: V<'c>) -> V<'c> {
+    let l = lanes(x);
+    let constant = |c| ops.f32(l, c);
+    let x = clamp(ops, x, -106.0, 90.0);
+    let shifted = ops.fma(x, constant(math::LOG2_E_HI), constant(math::ROUND_F32));
+    let n = neg(ops, ops.fsub(shifted, constant(math::ROUND_F32)));
+    let r = ops.fma(n, constant(math::LN2_HI), x);
+    let r = ops.fma(n, constant(math::LN2_LO), r);
+    let q = horner(ops, &math::EXP_POLY, r, constant);
+    let p = ops.fadd(ops.fma(q, ops.fmul(r, r), r), constant(1.0));
+    scale(ops, p, shifted)
+}
+
+/// [`math::log2`] of `f32` lanes.
+pub fn log2<'c>(ops: &Ops<'_, 'c>, x: V<'c>) -> V<'c> {
+    let l = lanes(x);
+    let constant = |c| ops.f32(l, c);
+    let small = ops.fcmp(F::OLT, x, constant(f32::MIN_POSITIVE));
+    let scaled = ops.select(small, ops.fmul(x, constant(8_388_608.0)), x);
+    let bias = ops.select(small, constant(-23.0), constant(0.0));
+    let bits = ops.bits(scaled, ops.i32s(l));
+    let exponent = ops.ashr(
+        ops.sub(bits, ops.i32(l, math::SQRT_HALF_BITS)),
+        ops.i32(l, 23),
+    );
+    let mantissa = ops.sub(bits, ops.shl(exponent, ops.i32(l, 23)));
+    let f = ops.fsub(ops.bits(mantissa, ops.f32s(l)), constant(1.0));
+    let k = ops.fadd(ops.to_float(exponent, ops.f32s(l)), bias);
+    let q = horner(ops, &math::LOG2_POLY, f, constant);
+    let low = ops.fma(f, constant(math::LOG2_E_LO), ops.fmul(ops.fmul(f, f), q));
+    let y = ops.fadd(k, ops.fma(f, constant(math::LOG2_E_HI), low));
+    let y = ops.select(ops.fcmp(F::OLT, x, constant(f32::INFINITY)), y, x);
+    let zero = ops.fcmp(F::OEQ, x, constant(0.0));
+    let y = ops.select(zero, constant(f32::NEG_INFINITY), y);
+    ops.select(ops.fcmp(F::OLT, x, constant(0.0)), constant(f32::NAN), y)
+}
+
+/// [`math::sin`] of `f32` lanes.
+pub fn sin<'c>(ops: &Ops<'_, 'c>, x: V<'c>) -> V<'c> {
+    let l = lanes(x);
+    let constant = |c| ops.f64(l, c);
+    let wide = ops.fpext(x, ops.f64s(l));
+    let fits = ops.fcmp(F::OLE, ops.fabs(x), ops.f32(l, math::SIN_MAX));
+    let wide = ops.select(fits, wide, ops.fmul(wide, constant(0.0)));
+    let shifted = ops.fma(
+        wide,
+        constant(std::f64::consts::FRAC_1_PI),
+        constant(math::ROUND_F64),
+    );
+    let n = neg(ops, ops.fsub(shifted, constant(math::ROUND_F64)));
+    let r = ops.fma(n, constant(math::PI_HI), wide);
+    let r = ops.fma(n, constant(math::PI_LO), r);
+    let p = horner(ops, &math::SIN_POLY, ops.fmul(r, r), constant);
+    let y = ops.bits(ops.fmul(r, p), ops.i64s(l));
+    let sign = ops.shl(ops.bits(shifted, ops.i64s(l)), ops.i64(l, 63));
+    ops.fptrunc(ops.bits(ops.xor(y, sign), ops.f64s(l)), ops.f32s(l))
+}
+
+/// `x` rounded to the nearest `bf16`, as `f32`: ties to even, NaN stays NaN.
+pub fn round_bf16<'c>(ops: &Ops<'_, 'c>, x: V<'c>) -> V<'c> {
+    let l = lanes(x);
+    let int = |c: u32| ops.i32(l, c as i32);
+    let bits = ops.bits(x, ops.i32s(l));
+    let odd = ops.and(ops.lshr(bits, int(16)), int(1));
+    let rounded = ops.add(bits, ops.add(odd, int(0x7fff)));
+    let nan = ops.fcmp(F::UNO, x, x);
+    let chosen = ops.select(nan, ops.or(bits, int(0x40_0000)), rounded);
+    ops.bits(ops.and(chosen, int(0xffff_0000)), ops.f32s(l))
+}
+
+/// The bits of `x` as `f16` in `i16` lanes: nearest even. By integer operations,
+/// for targets without conversion instructions.
+pub fn f16_bits<'c>(ops: &Ops<'_, 'c>, x: V<'c>) -> V<'c> {
+    let l = lanes(x);
+    let int = |c: u32| ops.i32(l, c as i32);
+    let bits = ops.bits(x, ops.i32s(l));
+    let magnitude = ops.and(bits, int(0x7fff_ffff));
+    let sign = ops.and(ops.lshr(bits, int(16)), int(0x8000));
+    // Normal results: move the exponent from bias 127 to 15 and round at bit 13.
+    let odd = ops.and(ops.lshr(magnitude, int(13)), int(1));
+    let moved = ops.add(ops.sub(magnitude, int(112 << 23)), ops.add(odd, int(0xfff)));
+    let normal = ops.lshr(moved, int(13));
+    // Subnormal results: 2^-24 is the unit in the last place of 1/2.
+    let half = ops.f32(l, 0.5);
+    let sum = ops.fadd(ops.bits(magnitude, ops.f32s(l)), half);
+    let tiny = ops.sub(ops.bits(sum, ops.i32s(l)), int(0.5f32.to_bits()));
+    let finite = ops.select(ops.icmp(I::ULT, magnitude, int(113 << 23)), tiny, normal);
+    let payload = ops.and(ops.lshr(magnitude, int(13)), int(0x3ff));
+    let nan = ops.icmp(I::UGT, magnitude, int(0x7f80_0000));
+    let special = ops.select(nan, ops.or(payload, int(0x7e00)), int(0x7c00));
+    let large = ops.icmp(I::UGE, magnitude, int(143 << 23));
+    let result = ops.or(ops.select(large, special, finite), sign);
+    ops.trunc(result, ops.i16s(l))
+}
+
+/// The value of `f16` bits in `i16` lanes as `f32`, exactly, by integer operations.
+pub fn f16_value<'c>(ops: &Ops<'_, 'c>, half: V<'c>) -> V<'c> {
+    let l = lanes(half);
+    let int = |c: u32| ops.i32(l, c as i32);
+    let bits = ops.zext(half, ops.i32s(l));
+    let magnitude = ops.shl(ops.and(bits, int(0x7fff)), int(13));
+    let sign = ops.shl(ops.and(bits, int(0x8000)), int(16));
+    // Multiplying by 2^112 changes the bias and normalises subnormals.
+    let value = ops.fmul(
+        ops.bits(magnitude, ops.f32s(l)),
+        ops.f32(l, f32::from_bits(239 << 23)),
+    );
+    let special = ops.icmp(I::UGE, magnitude, int(0x0f80_0000));
+    let finite = ops.bits(value, ops.i32s(l));
+    let chosen = ops.select(special, ops.or(magnitude, int(0x7f80_0000)), finite);
+    ops.bits(ops.or(chosen, sign), ops.f32s(l))
+}
