@@ -1,0 +1,480 @@
+//! Matrix products: compiled per contraction, run over any number of threads.
+//!
+//! Compiled code does two things: packing operands into panels, which depends on their views, and
+//! the micro-kernel, which depends on the target only and is shared. The loops around them are
+//! plain Rust: for each part of the output (one per thread), blocks of columns, blocks of K and
+//! blocks of rows, so that packed blocks stay in the caches.
+//!
+//! [`CompiledGemm::new`] makes the code, in any thread; [`CompiledGemm::link`] gives a [`Gemm`],
+//! which holds on to the [`Jit`] its code lives in; [`Gemm::run`] allocates nothing.
+//!
+//! The bits of the output depend neither on the target nor on the number of threads.
+//!
+//! ```
+//! # fn main() -> brain_blitz::error::Result<()> {
+//! use std::sync::Arc;
+//! use brain_blitz::compilers::llvm_cpu::{cache::ObjectCache, ir::Access, jit::Jit, target::Target};
+//! use brain_blitz::compilers::llvm_cpu::gemm::{Call, CompiledGemm, Rhs};
+//! use brain_blitz::compilers::llvm_cpu::gemm::ir::Contraction;
+//! use brain_blitz::dtype::DType;
+//! use brain_blitz::shape::{IntoDims, Symbols, View};
+//!
+//! // [s, 2] times [3, 2] transposed, for any s.
+//! let access = |input, view| Access { input, dtype: DType::F32, view };
+//! let contraction = Contraction {
+//!     batch: ().into_dims(),
+//!     m: 's'.into_dims(),
+//!     n: 3.into_dims(),
+//!     k: 2.into_dims(),
+//!     lhs: access(0, View::contiguous(('s', 2))),
+//!     rhs: access(1, View::contiguous((3, 2))),
+//!     out_strides: (3, 1).into_dims(),
+//!     dtype: DType::F32,
+//! };
+//! let compiled = CompiledGemm::new(&contraction, &Target::native(), &ObjectCache::disabled())?;
+//! let gemm = compiled.link(&Arc::new(Jit::new()?))?;
+//!
+//! let symbols: Symbols = [('s', 2)].into_iter().collect();
+//! let eval = |expr: &brain_blitz::shape::Expr| expr.eval(&symbols).expect("s is set");
+//! let params: Vec<i64> = compiled.params().iter().map(eval).collect();
+//! let (lhs, rhs) = ([1f32, 2.0, 3.0, 4.0], [1f32, 0.0, 0.0, 1.0, 1.0, 1.0]);
+//! let mut out = [0f32; 6];
+//! let mut scratch = vec![0; gemm.scratch_bytes(gemm.sizes(&params), 1)];
+//! let call = Call {
+//!     lhs: lhs.as_ptr().cast(),
+//!     rhs: Rhs::Raw(rhs.as_ptr().cast()),
+//!     out: out.as_mut_ptr(),
+//!     params: &params,
+//!     scratch: &mut scratch,
+//!     threads: 1,
+//! };
+//! // SAFETY: the buffers are as large as the views say.
+//! unsafe { gemm.run(call) };
+//! assert_eq!(out, [1.0, 2.0, 3.0, 3.0, 4.0, 7.0]);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod asm;
+mod gather;
+pub mod ir;
+mod linear;
+pub mod micro;
+pub mod objects;
+mod pack;
+mod plan;
+mod run;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+
+use inkwell::context::Context;
+use inkwell::module::Module;
+
+use self::ir::{Contraction, collapse};
+use self::micro::{MicroFn, Tile, emit_micro};
+use self::pack::{Operand, PackFn, emit_pack};
+pub use self::plan::Sizes;
+use self::plan::{Blocks, Parts, Scratch};
+use self::run::Job;
+use crate::compilers::llvm_cpu::cache::{Key, ObjectCache};
+use crate::compilers::llvm_cpu::emit_view::Params;
+use crate::compilers::llvm_cpu::jit::{Jit, assembly, compile_module_cached};
+use crate::compilers::llvm_cpu::target::Target;
+use crate::error::Result;
+use crate::exec::pool;
+use crate::shape::{Expr, numel};
+
+/// A size in compiled code's terms.
+#[derive(Clone, Copy, Debug)]
+enum Size {
+    Const(i64),
+    Param(usize),
+}
+
+impl Size {
+    fn of(expr: Expr, params: &mut Params) -> Size {
+        match expr.as_const() {
+            Some(value) => Size::Const(value),
+            None => Size::Param(params.slot(expr)),
+        }
+    }
+
+    fn value(self, params: &[i64]) -> i64 {
+        match self {
+            Size::Const(value) => value,
+            Size::Param(slot) => params[slot],
+        }
+    }
+}
+
+/// Where in the output the elements of some dims are: (dim, stride), merged where possible.
+#[derive(Clone, Debug)]
+pub(super) struct Walk(Vec<(Size, Size)>);
+
+impl Walk {
+    fn of(dims: &[Expr], strides: &[Expr], params: &mut Params) -> Walk {
+        let steps = collapse(dims, strides).into_iter();
+        Walk(
+            steps
+                .map(|(d, s)| (Size::of(d, params), Size::of(s, params)))
+                .collect(),
+        )
+    }
+
+    /// The offset of a row-major linear index.
+    pub(super) fn offset(&self, mut index: usize, params: &[i64]) -> isize {
+        let mut offset = 0;
+        for (position, (dim, stride)) in self.0.iter().enumerate().rev() {
+            let coordinate = if position == 0 {
+                index
+            } else {
+                let dim = dim.value(params).max(1) as usize;
+                let coordinate = index % dim;
+                index /= dim;
+                coordinate
+            };
+            offset += coordinate as isize * stride.value(params) as isize;
+        }
+        offset
+    }
+
+    /// The distance between neighbours if it is the same for all; any number for a single one.
+    fn stride(&self, params: &[i64]) -> Option<i64> {
+        match self.0[..] {
+            [] => Some(1),
+            [(_, stride)] => Some(stride.value(params)),
+            _ => None,
+        }
+    }
+}
+
+/// Everything known about a product before it runs.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    pub(super) tile: Tile,
+    blocks: Blocks,
+    /// batch, m, n, k.
+    sizes: [Size; 4],
+    /// Output offsets along batch, m, n.
+    pub(super) out: [Walk; 3],
+}
+
+/// A matrix product's code, ready to be linked.
+#[derive(Clone, Debug)]
+pub struct CompiledGemm {
+    /// Symbols of the packing functions of the left and right operand.
+    symbols: [String; 2],
+    object: Vec<u8>,
+    micro: Arc<Micro>,
+    params: Params,
+    shape: Shape,
+}
+
+/// The micro-kernels of a target.
+#[derive(Debug)]
+struct Micro {
+    tile: Tile,
+    /// Rows and symbol of each.
+    symbols: Vec<(u32, String)>,
+    object: Vec<u8>,
+}
+
+impl Micro {
+    /// Those of `target`, compiled once per process.
+    fn of(target: &Target, cache: &ObjectCache) -> Result<Arc<Micro>> {
+        static MADE: Mutex<Option<HashMap<Target, Arc<Micro>>>> = Mutex::new(None);
+        let mut made = MADE.lock().expect("nothing panics while holding this lock");
+        let made = made.get_or_insert_default();
+        if let Some(micro) = made.get(target) {
+            return Ok(micro.clone());
+        }
+        let tile = Tile::of(target);
+        let symbols = micro_symbols(tile, target);
+        let object = compile_module_cached(target, cache, |context, module| {
+            emit_micros(context, module, tile, &symbols);
+            Ok(())
+        })?;
+        let micro = Arc::new(Micro {
+            tile,
+            symbols,
+            object,
+        });
+        made.insert(target.clone(), micro.clone());
+        Ok(micro)
+    }
+}
+
+/// Rows and symbol of each micro-kernel of a target.
+fn micro_symbols(tile: Tile, target: &Target) -> Vec<(u32, String)> {
+    tile.row_counts()
+        .map(|rows| (rows, tile.symbol(rows, target)))
+        .collect()
+}
+
+fn emit_micros<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    tile: Tile,
+    symbols: &[(u32, String)],
+) {
+    for (rows, symbol) in symbols {
+        emit_micro(context, module, symbol, tile, *rows);
+    }
+}
+
+/// Symbols of the packing functions of the left and the right operand.
+fn pack_symbols(c: &Contraction, target: &Target) -> [String; 2] {
+    let hash = Key::of(&[c.to_string().as_bytes(), format!("{target:?}").as_bytes()]);
+    ["lhs", "rhs"].map(|side| format!("gemm_pack_{side}_{hash}"))
+}
+
+fn emit_packs<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    c: &Contraction,
+    target: &Target,
+    params: &mut Params,
+) {
+    let (tile, lanes) = (Tile::of(target), target.lanes());
+    let sides = [(&c.lhs, &c.m, tile.rows), (&c.rhs, &c.n, tile.columns())];
+    for (symbol, (access, rows, width)) in pack_symbols(c, target).iter().zip(sides) {
+        let operand = Operand {
+            access,
+            batch: &c.batch,
+            rows,
+            k: &c.k,
+            width,
+            lanes,
+        };
+        emit_pack(context, module, symbol, &operand, params);
+    }
+}
+
+impl CompiledGemm {
+    /// Compiles a product for a target.
+    ///
+    /// # Errors
+    /// A contraction that does not pass [`Contraction::check`]; failure of LLVM.
+    pub fn new(c: &Contraction, target: &Target, cache: &ObjectCache) -> Result<CompiledGemm> {
+        c.check()?;
+        let micro = Micro::of(target, cache)?;
+        let tile = micro.tile;
+        let mut params = Params::default();
+        let (batch, m) = (c.batch.len(), c.batch.len() + c.m.len());
+        let shape = Shape {
+            tile,
+            blocks: Blocks::of(tile),
+            sizes: [&c.batch, &c.m, &c.n, &c.k].map(|dims| Size::of(numel(dims), &mut params)),
+            out: [
+                Walk::of(&c.batch, &c.out_strides[..batch], &mut params),
+                Walk::of(&c.m, &c.out_strides[batch..m], &mut params),
+                Walk::of(&c.n, &c.out_strides[m..], &mut params),
+            ],
+        };
+        let symbols = pack_symbols(c, target);
+        let object = compile_module_cached(target, cache, |context, module| {
+            emit_packs(context, module, c, target, &mut params);
+            Ok(())
+        })?;
+        Ok(CompiledGemm {
+            symbols,
+            object,
+            micro,
+            params,
+            shape,
+        })
+    }
+
+    /// The assembly text of all code that a product runs, for reading.
+    ///
+    /// # Errors
+    /// Those of [`CompiledGemm::new`].
+    pub fn assembly(c: &Contraction, target: &Target) -> Result<String> {
+        c.check()?;
+        let tile = Tile::of(target);
+        assembly(target, |context, module| {
+            emit_packs(context, module, c, target, &mut Params::default());
+            emit_micros(context, module, tile, &micro_symbols(tile, target));
+            Ok(())
+        })
+    }
+
+    /// The expressions whose values [`Call::params`] holds, in order.
+    pub fn params(&self) -> &[Expr] {
+        self.params.exprs()
+    }
+
+    /// Links the code. Equal products linked to the same `jit` share it.
+    ///
+    /// # Errors
+    /// Failure of the linker.
+    pub fn link(&self, jit: &Arc<Jit>) -> Result<Gemm> {
+        jit.add_once(&self.symbols[0], &self.object)?;
+        jit.add_once(&self.micro.symbols[0].1, &self.micro.object)?;
+        let mut pack = Vec::new();
+        for symbol in &self.symbols {
+            // SAFETY: the symbol is of a function that `emit_pack` wrote, with this signature.
+            pack.push(unsafe { std::mem::transmute::<*const (), PackFn>(jit.address(symbol)?) });
+        }
+        let mut micro = Vec::new();
+        for (rows, symbol) in &self.micro.symbols {
+            // SAFETY: the symbol is of a function that `emit_micro` wrote, with this signature.
+            let kernel = unsafe { std::mem::transmute::<*const (), MicroFn>(jit.address(symbol)?) };
+            micro.push((*rows as usize, kernel));
+        }
+        Ok(Gemm {
+            pack_lhs: pack[0],
+            pack_rhs: pack[1],
+            micro,
+            shape: self.shape.clone(),
+            _jit: jit.clone(),
+        })
+    }
+}
+
+/// A matrix product that can be run.
+#[derive(Debug, Clone)]
+pub struct Gemm {
+    pub(super) pack_lhs: PackFn,
+    pub(super) pack_rhs: PackFn,
+    /// Micro-kernels by ascending number of rows.
+    pub(super) micro: Vec<(usize, MicroFn)>,
+    pub(super) shape: Shape,
+    /// Keeps the code alive.
+    _jit: Arc<Jit>,
+}
+
+/// The right operand of a call.
+#[derive(Clone, Copy, Debug)]
+pub enum Rhs {
+    /// The buffer that its view looks at.
+    Raw(*const u8),
+    /// What [`Gemm::pack_rhs`] made of it.
+    Packed(*const f32),
+}
+
+/// One execution of a [`Gemm`].
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// The buffer that the left operand's view looks at.
+    pub lhs: *const u8,
+    /// The right operand.
+    pub rhs: Rhs,
+    /// The output buffer.
+    pub out: *mut f32,
+    /// Values of [`CompiledGemm::params`].
+    pub params: &'a [i64],
+    /// At least [`Gemm::scratch_bytes`] for the same sizes and threads, of any content.
+    pub scratch: &'a mut [u8],
+    /// The most threads to use.
+    pub threads: usize,
+}
+
+impl Gemm {
+    /// The sizes in an execution with these parameter values.
+    pub fn sizes(&self, params: &[i64]) -> Sizes {
+        let [batch, m, n, k] = self
+            .shape
+            .sizes
+            .map(|size| size.value(params).max(0) as usize);
+        Sizes { batch, m, n, k }
+    }
+
+    /// How much scratch memory a call needs.
+    pub fn scratch_bytes(&self, sizes: Sizes, threads: usize) -> usize {
+        let Shape { tile, blocks, .. } = self.shape;
+        // Whether the right operand will be packed beforehand is not known here, and with fewer
+        // rows or another cut a part needs no more than this.
+        let one = Scratch::of(blocks.fit(sizes, tile), sizes, tile, false).floats();
+        let parts = [false, true].map(|packed| Parts::of(sizes, tile, threads, packed).count());
+        one * parts[0].max(parts[1]) * 4 + ALIGN
+    }
+
+    /// The number of floats [`Gemm::pack_rhs`] writes.
+    pub fn packed_rhs_len(&self, sizes: Sizes) -> usize {
+        let columns = self.shape.tile.columns() as usize;
+        sizes.batch * sizes.n.next_multiple_of(columns) * sizes.k
+    }
+
+    /// Packs the whole right operand, once, for [`Rhs::Packed`] in any number of later calls with
+    /// the same batch, n and k.
+    ///
+    /// # Safety
+    /// `rhs` holds every element that the view reads with these parameters; `packed` has
+    /// [`Gemm::packed_rhs_len`] floats, does not overlap `rhs`, and is aligned to 64 bytes.
+    pub unsafe fn pack_rhs(&self, rhs: *const u8, params: &[i64], packed: *mut f32) {
+        let sizes = self.sizes(params);
+        let (columns, kc) = (self.shape.tile.columns() as usize, self.shape.blocks.kc);
+        let width = sizes.n.next_multiple_of(columns);
+        for batch in 0..sizes.batch {
+            for k in (0..sizes.k).step_by(kc) {
+                let steps = kc.min(sizes.k - k);
+                // SAFETY: the caller vouches for `rhs` and for room of `batch * width * k` floats,
+                // of which this is the block of `width` times `steps` behind all earlier ones.
+                unsafe {
+                    let to = packed.add((batch * sizes.k + k) * width);
+                    let (n, k, steps) = (sizes.n as i64, k as i64, steps as i64);
+                    (self.pack_rhs)(rhs, params.as_ptr(), batch as i64, 0, n, k, steps, to);
+                }
+            }
+        }
+    }
+
+    /// Computes the product.
+    ///
+    /// # Panics
+    /// If `params` or `scratch` is too short.
+    ///
+    /// # Safety
+    /// `lhs` and `rhs` hold every element that the views read with these parameters (a packed
+    /// `rhs` comes from [`Gemm::pack_rhs`] with equal sizes), `out` every element that the output
+    /// strides reach, no two output elements are the same one, and `out` overlaps no other memory
+    /// of the call. The target of the code runs on this machine.
+    pub unsafe fn run(&self, call: Call<'_>) {
+        let sizes = self.sizes(call.params);
+        let tile = self.shape.tile;
+        let packed = matches!(call.rhs, Rhs::Packed(_));
+        let blocks = self.shape.blocks.fit(sizes, tile);
+        let scratch = Scratch::of(blocks, sizes, tile, packed);
+        let parts = Parts::of(sizes, tile, call.threads, packed);
+        let pad = call.scratch.as_ptr().align_offset(ALIGN);
+        let needed = pad + scratch.floats() * parts.count() * 4;
+        assert!(
+            call.scratch.len() >= needed,
+            "scratch of a matrix product is too small"
+        );
+        // SAFETY: `pad` bytes are inside of the scratch memory.
+        let memory = unsafe { call.scratch.as_mut_ptr().add(pad) }.cast::<f32>();
+        let job = Job {
+            gemm: self,
+            sizes,
+            blocks,
+            scratch,
+            memory,
+            plain: self.plain(call.params),
+            lhs: call.lhs,
+            rhs: call.rhs,
+            out: call.out,
+            params: call.params,
+        };
+        let part = |index: usize| {
+            let [batch, m, n] = parts.part(index, sizes, tile);
+            job.part(index, batch, m, n);
+        };
+        pool::for_each_range(call.threads, parts.count(), &|range| range.for_each(part));
+    }
+
+    /// The distance between rows of the output if columns are neighbours and rows equally far.
+    fn plain(&self, params: &[i64]) -> Option<i64> {
+        let [_, m, n] = &self.shape.out;
+        m.stride(params).filter(|_| n.stride(params) == Some(1))
+    }
+}
+
+/// Alignment of scratch memory: a cache line, and the largest vector.
+const ALIGN: usize = 64;

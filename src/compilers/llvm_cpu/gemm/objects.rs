@@ -1,0 +1,33 @@
+//! The machine code of a matrix product as object files, for running or reading it elsewhere than in this process.
+
+use super::CompiledGemm;
+use super::micro::Tile;
+
+/// The code of a matrix product.
+#[derive(Clone, Copy, Debug)]
+pub struct Objects<'a> {
+    /// Symbols of the packing functions of the left and the right operand, with the signature of `pack`'s `PackFn`:
+    /// `fn(src, params, batch, row, rows, k, steps, dst)`.
+    pub packs: &'a [String; 2],
+    /// The object file that defines them.
+    pub pack_object: &'a [u8],
+    /// Rows and symbol of each micro-kernel, which has the signature of [`super::micro::MicroFn`].
+    pub micros: &'a [(u32, String)],
+    /// The object file that defines them.
+    pub micro_object: &'a [u8],
+    /// The register tile: panels of the left operand have its rows, those of the right one its columns.
+    pub tile: Tile,
+}
+
+impl CompiledGemm {
+    /// The object files and the functions in them.
+    pub fn objects(&self) -> Objects<'_> {
+        Objects {
+            packs: &self.symbols,
+            pack_object: &self.object,
+            micros: &self.micro.symbols,
+            micro_object: &self.micro.object,
+            tile: self.micro.tile,
+        }
+    }
+}

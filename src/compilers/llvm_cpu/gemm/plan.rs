@@ -1,0 +1,219 @@
+//! How the work of a matrix product is cut: blocks that fit the caches, parts for threads.
+//!
+//! Nothing here changes results: an output element is one sequential sum however it is cut.
+
+use super::micro::Tile;
+
+/// The sizes of a matrix product in one execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Independent products.
+    pub batch: usize,
+    /// Rows of the output.
+    pub m: usize,
+    /// Columns of the output.
+    pub n: usize,
+    /// Products summed per element.
+    pub k: usize,
+}
+
+/// Sizes of the blocks that are packed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    /// Rows of the left operand: a multiple of the tile's rows; `mc x kc` stays in L2.
+    pub mc: usize,
+    /// Steps of K: a panel of the right operand, `kc` times the tile's columns, stays in L1.
+    pub kc: usize,
+    /// Rows of the right operand: a multiple of the tile's columns; `kc x nc` stays in L3.
+    pub nc: usize,
+}
+
+/// The number of multiply-adds below which another thread costs more than it brings.
+const WORK_PER_THREAD: usize = 1 << 16;
+
+/// What packing an element costs, in multiply-adds of the micro-kernel.
+const PACK_COST: usize = 32;
+
+impl Blocks {
+    /// The blocks for a tile.
+    pub fn of(tile: Tile) -> Blocks {
+        let (rows, columns) = (tile.rows as usize, tile.columns() as usize);
+        Blocks {
+            mc: 144 / rows * rows,
+            kc: 256,
+            nc: 4096 / columns * columns,
+        }
+    }
+
+    /// The blocks for one product: with few rows of the left operand, a panel of the right one is
+    /// used so briefly that it should not leave L2 meanwhile.
+    pub fn fit(self, sizes: Sizes, tile: Tile) -> Blocks {
+        if sizes.m > self.mc {
+            return self;
+        }
+        Blocks {
+            nc: self.nc.min(8 * tile.columns() as usize),
+            ..self
+        }
+    }
+}
+
+/// Memory one thread works in, in floats; every piece is a multiple of 16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scratch {
+    /// A packed block of the left operand.
+    pub lhs: usize,
+    /// A packed block of the right operand.
+    pub rhs: usize,
+    /// One tile of the output.
+    pub tile: usize,
+}
+
+impl Scratch {
+    /// What is needed for blocks of a product; a packed right operand needs no copy.
+    pub fn of(blocks: Blocks, sizes: Sizes, tile: Tile, rhs_is_packed: bool) -> Scratch {
+        let (rows, columns) = (tile.rows as usize, tile.columns() as usize);
+        let k = sizes.k.min(blocks.kc);
+        let block = |count: usize, most: usize, width: usize| {
+            (count.min(most).next_multiple_of(width) * k).next_multiple_of(16)
+        };
+        Scratch {
+            lhs: block(sizes.m, blocks.mc, rows),
+            rhs: if rhs_is_packed {
+                0
+            } else {
+                block(sizes.n, blocks.nc, columns)
+            },
+            tile: (rows * columns).next_multiple_of(16),
+        }
+    }
+
+    /// All of it.
+    pub fn floats(self) -> usize {
+        self.lhs + self.rhs + self.tile
+    }
+}
+
+/// Into how many parts batch, m and n are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Parts of the batch.
+    pub batch: usize,
+    /// Parts of m, cut between tiles.
+    pub m: usize,
+    /// Parts of n, cut between tiles.
+    pub n: usize,
+}
+
+impl Parts {
+    /// The cut into at most `threads` parts whose largest is the cheapest.
+    pub fn of(sizes: Sizes, tile: Tile, threads: usize, rhs_is_packed: bool) -> Parts {
+        let (rows, columns) = (tile.rows as usize, tile.columns() as usize);
+        let (m, n) = (sizes.m.div_ceil(rows), sizes.n.div_ceil(columns));
+        let work = sizes.batch.saturating_mul(sizes.m).saturating_mul(sizes.n);
+        let useful = work.saturating_mul(sizes.k) / WORK_PER_THREAD + 1;
+        let threads = threads.min(useful).max(1);
+        let cost = |parts: &Parts| {
+            let batch = sizes.batch.div_ceil(parts.batch);
+            let (m, n) = (m.div_ceil(parts.m) * rows, n.div_ceil(parts.n) * columns);
+            let packed = m + if rhs_is_packed { 0 } else { n };
+            (batch * (m * n + PACK_COST * packed), parts.count())
+        };
+        let mut best = Parts {
+            batch: 1,
+            m: 1,
+            n: 1,
+        };
+        for batch in 1..=threads.min(sizes.batch.max(1)) {
+            for m in 1..=(threads / batch).min(m.max(1)) {
+                let n = (threads / batch / m).clamp(1, n.max(1));
+                let parts = Parts { batch, m, n };
+                if cost(&parts) < cost(&best) {
+                    best = parts;
+                }
+            }
+        }
+        best
+    }
+
+    /// The number of parts.
+    pub fn count(self) -> usize {
+        self.batch * self.m * self.n
+    }
+
+    /// Part `index` of the product, as ranges of batch, m and n.
+    pub fn part(self, index: usize, sizes: Sizes, tile: Tile) -> [std::ops::Range<usize>; 3] {
+        let cut = |size: usize, unit: usize, parts: usize, part: usize| {
+            let units = size.div_ceil(unit);
+            let at = |part: usize| (units * part / parts * unit).min(size);
+            at(part)..at(part + 1)
+        };
+        [
+            cut(sizes.batch, 1, self.batch, index % self.batch),
+            cut(
+                sizes.m,
+                tile.rows as usize,
+                self.m,
+                index / self.batch % self.m,
+            ),
+            cut(
+                sizes.n,
+                tile.columns() as usize,
+                self.n,
+                index / self.batch / self.m,
+            ),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TILE: Tile = Tile {
+        rows: 6,
+        vectors: 2,
+        lanes: 8,
+    };
+
+    #[test]
+    fn parts_cover_everything_once() {
+        for (batch, m, n) in [
+            (1, 7, 129),
+            (3, 1, 1),
+            (2, 100, 100),
+            (0, 5, 5),
+            (1, 0, 5),
+            (5, 13, 40),
+        ] {
+            for threads in 1..9 {
+                let sizes = Sizes {
+                    batch,
+                    m,
+                    n,
+                    k: 100_000,
+                };
+                let parts = Parts::of(sizes, TILE, threads, false);
+                assert!((1..=threads).contains(&parts.count()), "{parts:?}");
+                let mut seen = vec![0; batch * m * n];
+                for index in 0..parts.count() {
+                    let [b, m_range, n_range] = parts.part(index, sizes, TILE);
+                    for (b, i) in b.flat_map(|b| m_range.clone().map(move |i| (b, i))) {
+                        n_range.clone().for_each(|j| seen[(b * m + i) * n + j] += 1);
+                    }
+                }
+                assert!(seen.iter().all(|&count| count == 1), "{sizes:?} {parts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn threads_are_used_where_there_is_work() {
+        let parts = |batch, m, n, k| Parts::of(Sizes { batch, m, n, k }, TILE, 4, false).count();
+        assert_eq!(parts(1, 512, 512, 512), 4);
+        assert_eq!(parts(1, 1, 4096, 512), 4);
+        assert_eq!(parts(8, 6, 16, 4096), 4);
+        assert_eq!(parts(1, 6, 16, 4096), 1, "one tile is not cut");
+        assert_eq!(parts(1, 16, 16, 16), 1, "not worth it");
+    }
+}
