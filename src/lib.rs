@@ -52,6 +52,7 @@
 #![deny(missing_docs)]
 
 pub mod array;
+pub mod compilers;
 pub mod dtype;
 pub mod error;
 pub mod exec;
@@ -68,6 +69,7 @@ pub use error::{Error, Result};
 
 /// What almost every program needs.
 pub mod prelude {
+    pub use crate::compilers::{Compiler, Generic, LlvmCpu};
     pub use crate::dtype::DType;
     pub use crate::error::{Error, Result};
     pub use crate::graph::{Dyn, Graph, GraphTensor, R0, R1, R2, R3, R4, R5, R6, Shape};

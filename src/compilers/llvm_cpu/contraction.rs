@@ -1,0 +1,253 @@
+//! `SumReduce(Mul(a, b))` → one kernel, wherever it is a matrix product.
+//!
+//! A matrix product is recognised from index structure, not from names, ranks or axis numbers: of the dimensions of
+//! the product, one that both operands walk and that stays is *batch*; one that only `a` walks is *m*, only `b`, *n*;
+//! one that is summed is *k*. So products of any rank, transposed or broadcast operands, grouped-query attention,
+//! convolution through an unfold view and all their gradients are the same kernel. Casts of the operands to `F32`
+//! are taken into the kernel.
+//!
+//! Not taken: sums that keep no *m* or no *n* (a dot product, a row sum) and formats other than `F32`: those are
+//! ordinary reductions, which [`super::fusion`] handles. Where *m* or *n* is symbolic, the kernel decides at run time.
+
+use smallvec::SmallVec;
+
+use super::gemm::ir::Contraction;
+use super::ir::Access;
+use crate::compilers::Pass;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
+use crate::op::{AxisSet, BinaryOp, Kernel, KernelInput, KernelStep, Op, ReduceOp, TensorType};
+use crate::shape::{Dims, Expr, View, numel};
+
+/// The pass.
+pub struct ContractionPass;
+
+impl Pass for ContractionPass {
+    fn name(&self) -> &str {
+        "contraction"
+    }
+
+    fn run(&self, dag: &Dag) -> Result<Patch> {
+        let mut patch = Patch::new();
+        for id in dag.topological()? {
+            let Some((kernel, operands)) = candidate(dag, id) else {
+                continue;
+            };
+            if contraction_of(&kernel).is_none() {
+                continue;
+            }
+            let plain = |node: NodeIndex| View::contiguous(dag.node(node).ty.dims.clone());
+            let operands = operands
+                .into_iter()
+                .map(|node| (NodeRef::Old(node), plain(node)))
+                .collect();
+            let new = patch.add(dag, Op::Kernel(kernel.into()), operands, id)?;
+            patch.replace_with(dag, id, new);
+        }
+        Ok(patch)
+    }
+}
+
+/// The steps of a sum of products rooted at `id`, with the nodes whose buffers they read.
+fn candidate(dag: &Dag, id: NodeIndex) -> Option<(Kernel, Vec<NodeIndex>)> {
+    let Op::Reduce(ReduceOp::Sum, _) = dag.node(id).op else {
+        return None;
+    };
+    let (product, view) = dag.operands(id)[0];
+    if dag.node(product).op != Op::Binary(BinaryOp::Mul) || dag.node(product).ty.dtype != DType::F32
+    {
+        return None;
+    }
+    let mut steps = Vec::new();
+    let mut nodes: Vec<NodeIndex> = Vec::new();
+    let mut inputs = Vec::new();
+    for (operand, view) in dag.operands(product) {
+        inputs.push((
+            take_casts(dag, operand, &mut steps, &mut nodes),
+            view.clone(),
+        ));
+    }
+    steps.push(KernelStep {
+        op: Op::Binary(BinaryOp::Mul),
+        inputs,
+        ty: dag.node(product).ty.clone(),
+    });
+    let reduced = (KernelInput::Step(steps.len() - 1), view.clone());
+    let node = dag.node(id);
+    steps.push(KernelStep {
+        op: node.op.clone(),
+        inputs: vec![reduced],
+        ty: node.ty.clone(),
+    });
+    let operands = nodes
+        .iter()
+        .map(|&node| dag.node(node).ty.clone())
+        .collect();
+    Some((
+        Kernel {
+            name: "contraction".into(),
+            steps,
+            operands,
+            code: None,
+        },
+        nodes,
+    ))
+}
+
+/// Follows casts to `F32` down to a buffer; each becomes a step.
+fn take_casts(
+    dag: &Dag,
+    from: NodeIndex,
+    steps: &mut Vec<KernelStep>,
+    nodes: &mut Vec<NodeIndex>,
+) -> KernelInput {
+    let node = dag.node(from);
+    if node.op == Op::Cast(DType::F32) {
+        let (source, view) = dag.operands(from)[0];
+        if matches!(dag.node(source).ty.dtype, DType::F16 | DType::BF16) {
+            let inner = take_casts(dag, source, steps, nodes);
+            steps.push(KernelStep {
+                op: node.op.clone(),
+                inputs: vec![(inner, view.clone())],
+                ty: node.ty.clone(),
+            });
+            return KernelInput::Step(steps.len() - 1);
+        }
+    }
+    let at = nodes
+        .iter()
+        .position(|&node| node == from)
+        .unwrap_or_else(|| {
+            nodes.push(from);
+            nodes.len() - 1
+        });
+    KernelInput::Operand(at)
+}
+
+/// Whether the value at `view` depends on coordinate `axis`.
+fn walks(view: &View, axis: usize) -> bool {
+    let top = view.layers().last().expect("a view has a layer");
+    let masked = top
+        .valid
+        .as_ref()
+        .is_some_and(|valid| valid[axis] != (Expr::from(0usize), top.dims[axis]));
+    masked || !top.strides[axis].is_zero()
+}
+
+/// What the kernel reads for one factor: an operand, through casts.
+fn factor(kernel: &Kernel, input: KernelInput, view: View) -> Option<Access> {
+    match input {
+        KernelInput::Operand(input) => Some(Access {
+            input,
+            dtype: kernel.operands[input].dtype,
+            view,
+        }),
+        KernelInput::Step(step) => {
+            let step = &kernel.steps[step];
+            let Op::Cast(DType::F32) = step.op else {
+                return None;
+            };
+            let (input, inner) = &step.inputs[0];
+            factor(kernel, *input, inner.compose(&view))
+        }
+    }
+}
+
+struct Roles {
+    batch: AxisSet,
+    m: AxisSet,
+    n: AxisSet,
+    k: AxisSet,
+}
+
+/// Which dimensions of the product are what. Those that neither factor walks go with `m`.
+fn roles(lhs: &View, rhs: &View, reduced: &AxisSet) -> Roles {
+    let mut roles = Roles {
+        batch: AxisSet::new(),
+        m: AxisSet::new(),
+        n: AxisSet::new(),
+        k: AxisSet::new(),
+    };
+    for axis in 0..lhs.rank() {
+        let list = match (reduced.contains(&axis), walks(lhs, axis), walks(rhs, axis)) {
+            (true, _, _) => &mut roles.k,
+            (false, true, true) => &mut roles.batch,
+            (false, false, true) => &mut roles.n,
+            (false, _, false) => &mut roles.m,
+        };
+        list.push(axis);
+    }
+    roles
+}
+
+/// The matrix product that a kernel's steps are, if they are one.
+pub fn contraction_of(kernel: &Kernel) -> Option<Contraction> {
+    let reduce = kernel.steps.last()?;
+    let Op::Reduce(ReduceOp::Sum, axes) = &reduce.op else {
+        return None;
+    };
+    let (KernelInput::Step(product), seen) = &reduce.inputs[0] else {
+        return None;
+    };
+    let product = &kernel.steps[*product];
+    if product.op != Op::Binary(BinaryOp::Mul) || product.ty.dtype != DType::F32 || seen.is_masked()
+    {
+        return None;
+    }
+    let (left, right) = (&product.inputs[0], &product.inputs[1]);
+    let lhs = factor(kernel, left.0, left.1.compose(seen))?;
+    let rhs = factor(kernel, right.0, right.1.compose(seen))?;
+    let roles = roles(&lhs.view, &rhs.view, axes);
+    let dims_of = |axes: &AxisSet| axes.iter().map(|&axis| seen.dims()[axis]).collect::<Dims>();
+    let (m, n) = (dims_of(&roles.m), dims_of(&roles.n));
+    if numel(&m).is_one() || numel(&n).is_one() {
+        return None;
+    }
+    let contraction = Contraction {
+        batch: dims_of(&roles.batch),
+        k: dims_of(&roles.k),
+        lhs: reordered(lhs, &[&roles.batch, &roles.m, &roles.k], &roles.n)?,
+        rhs: reordered(rhs, &[&roles.batch, &roles.n, &roles.k], &roles.m)?,
+        out_strides: out_strides(
+            &reduce.ty,
+            axes,
+            &[&roles.batch, &roles.m, &roles.n],
+            seen.rank(),
+        ),
+        m,
+        n,
+        dtype: reduce.ty.dtype,
+    };
+    contraction.check().is_ok().then_some(contraction)
+}
+
+/// The access with its axes in the order of `groups`; the axes in `dropped`, along which nothing changes, are gone.
+fn reordered(access: Access, groups: &[&AxisSet], dropped: &AxisSet) -> Option<Access> {
+    let order: SmallVec<[usize; 8]> = groups
+        .iter()
+        .flat_map(|group| group.iter().copied())
+        .collect();
+    let all: SmallVec<[usize; 8]> = order.iter().chain(dropped.iter()).copied().collect();
+    let mut view = access.view.permute(&all).ok()?;
+    for axis in (order.len()..all.len()).rev() {
+        view = view.slice(axis, 0, 1, 1).ok()?.squeeze(axis).ok()?;
+    }
+    Some(Access { view, ..access })
+}
+
+/// How far the result moves with each axis of `groups`, the result being contiguous over the axes that stay.
+fn out_strides(ty: &TensorType, reduced: &AxisSet, groups: &[&AxisSet], rank: usize) -> Dims {
+    let kept: SmallVec<[usize; 8]> = (0..rank).filter(|axis| !reduced.contains(axis)).collect();
+    let stride = |axis: usize| {
+        let at = kept
+            .iter()
+            .position(|&k| k == axis)
+            .expect("batch, m and n axes stay");
+        numel(&ty.dims[at + 1..])
+    };
+    groups
+        .iter()
+        .flat_map(|group| group.iter().map(|&axis| stride(axis)))
+        .collect()
+}
