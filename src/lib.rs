@@ -57,6 +57,7 @@ pub mod dtype;
 pub mod error;
 pub mod exec;
 pub mod formats;
+pub mod generation;
 pub mod graph;
 pub mod hl_ops;
 pub mod knobs;

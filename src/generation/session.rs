@@ -1,0 +1,370 @@
+//! A loaded model with its caches: tokens in, logits out.
+//!
+//! Weights are mapped, not copied: a parameter stored in a format that graphs have is read where the file lies.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::compilers::Report;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::formats::{Bytes, Checkpoint, Gemma2Config};
+use crate::graph::state::Stats;
+use crate::graph::{Graph, GraphTensor};
+use crate::nn::Module;
+use crate::nn::models::gemma2::{Gemma2, NEW_TOKENS, PAST_TOKENS};
+use crate::op::Op;
+use crate::shape::Expr;
+
+pub use crate::nn::models::gemma2::Rows;
+
+/// Context when nobody asks for one, unless the model's own limit is lower.
+const DEFAULT_CONTEXT: usize = 4096;
+
+/// How a model is loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The machine to compile for: `native`, `scalar`, `x86-64-v3` or any that [`LlvmCpu`] knows, or `reference`, which
+    /// compiles nothing.
+    ///
+    /// [`LlvmCpu`]: crate::compilers
+    pub cpu: String,
+    /// Threads that an execution may use; as many as the machine has cores when absent.
+    pub threads: Option<usize>,
+    /// The most tokens that the caches hold; by default the model's limit, at most 4096.
+    pub context: Option<usize>,
+    /// Which logits [`Session::feed`] gives.
+    pub logits: Rows,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            cpu: "native".into(),
+            threads: None,
+            context: None,
+            logits: Rows::Last,
+        }
+    }
+}
+
+/// What loading is at.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// Parameters are given their data.
+    Loading {
+        /// Bytes of the parameters done.
+        done_bytes: u64,
+        /// Bytes of all parameters.
+        total_bytes: u64,
+    },
+    /// A group of passes rewrites the graph.
+    Compiling {
+        /// Which.
+        pass: &'a str,
+    },
+    /// Tokens can be fed.
+    Ready,
+}
+
+/// What loading did.
+#[derive(Clone, Debug, Default)]
+pub struct Info {
+    /// Seconds to record the graph and give it the weights.
+    pub load_s: f64,
+    /// Seconds to compile.
+    pub compile_s: f64,
+    /// Nodes of the graph as recorded.
+    pub nodes_recorded: usize,
+    /// Nodes of the compiled graph.
+    pub nodes_compiled: usize,
+    /// Kernels that have machine code.
+    pub kernels: usize,
+    /// Bytes of all parameters as stored.
+    pub weight_bytes: u64,
+    /// What each pass did; empty for the reference executor.
+    pub report: Report,
+}
+
+/// A loaded model.
+pub struct Session {
+    graph: Graph,
+    config: Gemma2Config,
+    tokens: GraphTensor,
+    logits: GraphTensor,
+    out: Vec<f32>,
+    position: usize,
+    capacity: usize,
+    info: Info,
+}
+
+impl Session {
+    /// Loads a checkpoint folder in the Hugging Face layout (`config.json` and safetensors files) and compiles it.
+    ///
+    /// ```no_run
+    /// use brain_blitz::generation::{Options, Session};
+    /// let folder = std::path::Path::new("models/gemma2-shakespeare");
+    /// let mut session = Session::load(folder, &Options::default(), &mut |_| ())?;
+    /// let bos = session.bos().unwrap_or(0);
+    /// assert_eq!(session.feed(&[bos])?.len(), session.vocab_size());
+    /// # Ok::<(), brain_blitz::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If a file cannot be read, does not fit the configuration, or cannot be compiled for the machine asked for.
+    pub fn load(
+        dir: &Path,
+        options: &Options,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Session> {
+        let config = Gemma2Config::open(dir)?;
+        let checkpoint = Checkpoint::open(dir)?;
+        Session::new(config, &checkpoint, options, progress)
+    }
+
+    /// A session of a model with this configuration and these weights.
+    ///
+    /// # Errors
+    /// If the weights do not fit the configuration, or cannot be compiled for the machine asked for.
+    pub fn new(
+        config: Gemma2Config,
+        checkpoint: &Checkpoint,
+        options: &Options,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Session> {
+        let start = Instant::now();
+        let capacity = capacity_of(&config, options)?;
+        let mut graph = Graph::new();
+        if let Some(n) = options.threads {
+            if n == 0 {
+                return Err(Error::msg("at least one thread is needed"));
+            }
+            graph.set_threads(n);
+        }
+        let stored = |name: &str| stored_dtype(checkpoint, name);
+        let model = Gemma2::new(&mut graph, &config, capacity, &stored);
+        let weight_bytes = load_weights(&model, checkpoint, progress)?;
+        let tokens = graph.input(NEW_TOKENS, DType::I32).set_name("tokens");
+        let logits = model.forward(tokens, options.logits).retrieve();
+        let mut info = Info {
+            load_s: start.elapsed().as_secs_f64(),
+            nodes_recorded: graph.n_nodes(),
+            weight_bytes,
+            ..Info::default()
+        };
+        let start = Instant::now();
+        compile(&mut graph, &options.cpu, &mut info, progress)?;
+        info.compile_s = start.elapsed().as_secs_f64();
+        progress(Progress::Ready);
+        Ok(Session {
+            graph,
+            config,
+            tokens,
+            logits,
+            out: Vec::new(),
+            position: 0,
+            capacity,
+            info,
+        })
+    }
+
+    /// The number of logits of a position.
+    pub fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &Gemma2Config {
+        &self.config
+    }
+
+    /// The tokens that end a text.
+    pub fn eos(&self) -> &[u32] {
+        &self.config.eos_token_ids
+    }
+
+    /// The token that starts a text.
+    pub fn bos(&self) -> Option<u32> {
+        self.config.bos_token_id
+    }
+
+    /// The number of tokens fed since the start or the last reset.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// The most tokens that can be fed without a reset.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets all tokens.
+    pub fn reset(&mut self) {
+        self.position = 0;
+    }
+
+    /// Feeds tokens after those fed before, and gives logits `[rows, vocabulary]`: one row for each token with
+    /// [`Rows::All`], the last token's with [`Rows::Last`].
+    ///
+    /// # Errors
+    /// If there is no token, one is not in the vocabulary, or there are more than fit the context. The session is then
+    /// as it was before.
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        self.check_tokens(tokens)?;
+        let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+        self.tokens.try_set(ids)?;
+        self.graph.set_dim(NEW_TOKENS, tokens.len());
+        self.graph.set_dim(PAST_TOKENS, self.position);
+        self.graph.try_execute()?;
+        self.out = self.logits.try_array()?.to_f32();
+        self.position += tokens.len();
+        Ok(&self.out)
+    }
+
+    fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        if tokens.is_empty() {
+            return Err(Error::msg("no tokens to feed"));
+        }
+        let vocab = self.vocab_size();
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocab) {
+            return Err(Error::msg(format!(
+                "token {token} is not in the vocabulary of {vocab}"
+            )));
+        }
+        let (needed, capacity) = (self.position + tokens.len(), self.capacity);
+        if needed > capacity {
+            return Err(Error::msg(format!(
+                "{needed} tokens do not fit the context of {capacity}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// What loading did.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// What the last feed did.
+    pub fn stats(&self) -> Stats {
+        self.graph.stats()
+    }
+
+    /// The model's graph, to look at.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+}
+
+fn capacity_of(config: &Gemma2Config, options: &Options) -> Result<usize> {
+    let limit = config.max_position_embeddings;
+    match options.context {
+        None => Ok(limit.min(DEFAULT_CONTEXT)),
+        Some(0) => Err(Error::msg("a context of 0 tokens holds nothing")),
+        Some(n) if n > limit => Err(Error::msg(format!(
+            "a context of {n} tokens is more than the model's limit of {limit}"
+        ))),
+        Some(n) => Ok(n),
+    }
+}
+
+/// The format that a parameter is computed from: the stored one when graphs have it, else `F32`.
+fn stored_dtype(checkpoint: &Checkpoint, name: &str) -> DType {
+    let stored = checkpoint.get(name).ok();
+    let dtype = stored.and_then(|tensor| tensor.dtype.to_dtype());
+    dtype
+        .filter(|dtype| matches!(dtype, DType::F32 | DType::F16 | DType::BF16))
+        .unwrap_or(DType::F32)
+}
+
+/// A region of a file as an input's memory.
+struct Region(Bytes);
+
+impl AsRef<[u8]> for Region {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+}
+
+/// Gives every parameter its data; returns the bytes of all.
+fn load_weights(
+    model: &Gemma2,
+    checkpoint: &Checkpoint,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<u64> {
+    let parameters = model.parameters();
+    let file = |what: String| Error::msg(format!("{}: {what}", checkpoint.source().display()));
+    // The output layer is the embedding; some files have it twice.
+    let unknown = |name: &&str| parameters.get(name).is_none() && *name != "lm_head.weight";
+    if let Some(name) = checkpoint.names().find(unknown) {
+        return Err(file(format!("the model has no parameter {name:?}")));
+    }
+    let mut tensors = Vec::new();
+    for (name, parameter) in parameters.iter() {
+        let tensor = checkpoint.get(name)?;
+        let dims: Vec<Expr> = tensor.shape.iter().map(|&n| Expr::from(n)).collect();
+        let ty = parameter.ty();
+        if dims[..] != ty.dims[..] {
+            let shape = &tensor.shape;
+            return Err(file(format!(
+                "tensor {name:?} has shape {shape:?}, but the configuration asks for {ty}"
+            )));
+        }
+        tensors.push((parameter, tensor));
+    }
+    let total_bytes = tensors.iter().map(|(_, t)| t.bytes.len() as u64).sum();
+    let mut done_bytes = 0;
+    for (parameter, tensor) in tensors {
+        let bytes = tensor
+            .convert_to(parameter.dtype())
+            .map_err(|e| file(e.to_string()))?;
+        parameter.try_set_shared(Arc::new(Region(bytes)))?;
+        done_bytes += tensor.bytes.len() as u64;
+        progress(Progress::Loading {
+            done_bytes,
+            total_bytes,
+        });
+    }
+    Ok(total_bytes)
+}
+
+/// Compiles the graph for the machine `cpu`, or leaves it to the reference executor.
+fn compile(
+    graph: &mut Graph,
+    cpu: &str,
+    info: &mut Info,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<()> {
+    if cpu != "reference" {
+        info.report = compile_native(graph, cpu, progress)?;
+    }
+    info.nodes_compiled = graph.n_nodes();
+    info.kernels = graph.inspect(|dag| {
+        let native = |op: &Op| matches!(op, Op::Kernel(kernel) if kernel.code.is_some());
+        dag.ids().filter(|&id| native(&dag.node(id).op)).count()
+    });
+    Ok(())
+}
+
+#[cfg(feature = "llvm-backend")]
+fn compile_native(
+    graph: &mut Graph,
+    cpu: &str,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Report> {
+    use crate::compilers::{Generic, llvm_cpu::LlvmCpu};
+    let machine = match cpu {
+        "native" => LlvmCpu::native(),
+        name => LlvmCpu::for_cpu(name),
+    };
+    progress(Progress::Compiling { pass: "llvm-cpu" });
+    graph.try_compile((Generic, machine), ())
+}
+
+#[cfg(not(feature = "llvm-backend"))]
+fn compile_native(_: &mut Graph, cpu: &str, _: &mut dyn FnMut(Progress<'_>)) -> Result<Report> {
+    Err(Error::msg(format!(
+        "cannot compile for `{cpu}`: this program was built without LLVM; `reference` needs none"
+    )))
+}
