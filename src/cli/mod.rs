@@ -1,0 +1,88 @@
+//! The command line: one file per subcommand, each thin over the library.
+//!
+//! Exit codes: 0 when the command did its work (also when whoever reads its output went away), 1 for an error, told on
+//! standard error as `error: ...`, 2 for wrong usage. Results go to standard output and nothing else does; progress and
+//! notes go to standard error.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod display;
+mod failure;
+mod generate;
+mod interrupt;
+mod logits;
+mod model;
+mod output;
+mod progress;
+mod tokens;
+
+use failure::Failure;
+
+/// Run language models on the CPU.
+#[derive(Parser)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Continue a text.
+    Generate(generate::Args),
+    /// Write the logits of every position to a .npy file.
+    Logits(logits::Args),
+    /// Measure how fast a model loads, reads a prompt and generates.
+    Bench(bench::Args),
+    /// Draw a model's graph.
+    Display(display::Args),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  brain-blitz generate --model models/gemma2-shakespeare --prompt 'HAMLET:' --max-tokens 100
+  brain-blitz logits --model models/gemma2-shakespeare --tokens 2,17,99 --output logits.npy
+  brain-blitz bench --model models/gemma2-shakespeare --json
+  brain-blitz display --model models/gemma2-shakespeare --output graph.svg
+
+`brain-blitz COMMAND --help` tells more about each.";
+
+/// Runs the command that the program's arguments name.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Generate(args) => generate::run(&args),
+        Command::Logits(args) => logits::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Display(args) => display::run(&args),
+    };
+    match outcome {
+        Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(Failure::Error { error, hint }) => {
+            tell(&format!("error: {error}"));
+            if let Some(hint) = hint {
+                tell(&format!("hint: {hint}"));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A line on standard error. When even that is closed there is nobody left to tell.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,174 @@
+//! The options that every command has: which model, on how many threads, for which CPU.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use brain_blitz::Error;
+use brain_blitz::formats::Gemma2Config;
+use brain_blitz::generation::session::{Options, Rows, Session};
+use brain_blitz::knobs;
+
+use super::failure::{Failure, Outcome};
+use super::progress::Bar;
+
+/// The smallest room for tokens that a session is made with, so that short texts share compiled kernels.
+const SMALLEST_CONTEXT: usize = 512;
+
+/// Which model, and what it runs on.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ModelArgs {
+    /// Folder of a Hugging Face checkpoint (config.json, model.safetensors or its shards, tokenizer.json)
+    #[arg(long, value_name = "PATH")]
+    model: PathBuf,
+    /// Threads to compute with [default: $BB_THREADS, else the machine's cores]
+    #[arg(long, value_name = "N", value_parser = thread_count)]
+    threads: Option<usize>,
+    /// CPU to compile for: native, scalar, x86-64-v3, ..., or reference to compile nothing
+    /// [default: $BB_CPU, else native]
+    #[arg(long, value_name = "NAME")]
+    cpu: Option<String>,
+    /// No progress and no notes on standard error
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+fn thread_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1 thread is needed".into()),
+        Ok(n) => Ok(n),
+        Err(_) => Err("not a number of threads".into()),
+    }
+}
+
+impl ModelArgs {
+    /// The checkpoint's folder.
+    pub fn folder(&self) -> &Path {
+        &self.model
+    }
+
+    /// The same model for another CPU.
+    pub fn with_cpu(&self, name: &str) -> ModelArgs {
+        ModelArgs {
+            cpu: Some(name.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// The name of the CPU that is compiled for.
+    pub fn cpu(&self) -> String {
+        let default = match cfg!(feature = "llvm-backend") {
+            true => "native",
+            false => "reference",
+        };
+        let given = self.cpu.clone().or_else(knobs::cpu);
+        given.unwrap_or_else(|| default.to_owned())
+    }
+
+    /// How many threads compute.
+    pub fn threads(&self) -> usize {
+        let default = brain_blitz::exec::pool::default_threads;
+        self.threads.unwrap_or_else(default)
+    }
+
+    /// Reads the model's configuration, after checking what can be checked without reading weights.
+    ///
+    /// # Errors
+    /// If the path is not a checkpoint's folder, its configuration is not one of a supported model, or this machine
+    /// cannot run code for the CPU that was asked for.
+    pub fn open_config(&self) -> Outcome<Gemma2Config> {
+        check_folder(&self.model)?;
+        check_cpu(&self.cpu())?;
+        Ok(Gemma2Config::open(&self.model)?)
+    }
+
+    /// Loads and compiles the model, with room for `context` tokens.
+    ///
+    /// # Errors
+    /// If a file is damaged or does not fit the configuration, or compiling fails.
+    pub fn load(&self, rows: Rows, context: usize, bar: &mut Bar) -> Outcome<Session> {
+        let options = Options {
+            cpu: self.cpu(),
+            threads: Some(self.threads()),
+            context: Some(context),
+            logits: rows,
+        };
+        let loaded = Session::load(&self.model, &options, &mut |progress| bar.show(progress));
+        bar.clear();
+        Ok(loaded?)
+    }
+}
+
+/// The room for tokens to make a session with that will hold `needed`: a few sizes only, since kernels are compiled
+/// for each.
+pub fn context_for(needed: usize, config: &Gemma2Config) -> usize {
+    let rounded = needed
+        .max(SMALLEST_CONTEXT)
+        .checked_next_power_of_two()
+        .unwrap_or(usize::MAX);
+    rounded.min(config.max_position_embeddings)
+}
+
+fn check_folder(path: &Path) -> Outcome {
+    let kind = path.metadata().map_err(|source| Error::Io {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    const HINT: &str = "give the folder of a Hugging Face checkpoint: config.json, model.safetensors, tokenizer.json";
+    if kind.is_dir() {
+        return match path.join("config.json").exists() {
+            true => Ok(()),
+            false => {
+                let failure = format!("{}: holds no config.json", path.display());
+                Err(Failure::new(failure).hint(HINT))
+            }
+        };
+    }
+    let what = match is_gguf(path) {
+        true => "GGUF files are not supported yet",
+        false => "is not a folder",
+    };
+    let failure = Failure::new(format!("{}: {what}", path.display()));
+    Err(failure.hint(HINT))
+}
+
+fn is_gguf(path: &Path) -> bool {
+    let named = path
+        .extension()
+        .is_some_and(|ext| ext.eq_ignore_ascii_case("gguf"));
+    let mut magic = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    named || (read.is_ok() && &magic == b"GGUF")
+}
+
+#[cfg(feature = "llvm-backend")]
+fn check_cpu(name: &str) -> Outcome {
+    use brain_blitz::compilers::llvm_cpu::Target;
+    if name == "reference" {
+        return Ok(());
+    }
+    let known = || Target::known_names().collect::<Vec<_>>().join(", ");
+    let Ok(target) = Target::for_cpu(name) else {
+        return Err(Failure::new(format!(
+            "unknown CPU `{name}`; known: reference, {}",
+            known()
+        )));
+    };
+    match target.can_run_here() {
+        true => Ok(()),
+        false => Err(
+            Failure::new(format!("this machine cannot run code for `{name}`"))
+                .hint("--cpu native compiles for this machine"),
+        ),
+    }
+}
+
+#[cfg(not(feature = "llvm-backend"))]
+fn check_cpu(name: &str) -> Outcome {
+    match name {
+        "reference" => Ok(()),
+        _ => Err(Failure::new(format!(
+            "unknown CPU `{name}`; known: reference (this program was built without LLVM)"
+        ))),
+    }
+}
