@@ -1,0 +1,37 @@
+//! Before/after files of passes, see `support/filetest.rs`.
+
+#[path = "support/filetest.rs"]
+mod filetest;
+
+use brain_blitz::compilers::Pass;
+use brain_blitz::graph::{Dag, NodeRef, Patch};
+use brain_blitz::op::{Op, UnaryOp};
+
+/// `recip(recip(x))` → `x`: shows how a pass is tested with files.
+struct DoubleRecip;
+
+impl Pass for DoubleRecip {
+    fn name(&self) -> &str {
+        "double-recip"
+    }
+
+    fn run(&self, dag: &Dag) -> brain_blitz::Result<Patch> {
+        let recip = Op::Unary(UnaryOp::Recip);
+        let mut patch = Patch::new();
+        for outer in dag.ids().filter(|&id| dag.node(id).op == recip) {
+            let (inner, outer_view) = dag.operands(outer)[0];
+            if dag.node(inner).op == recip {
+                let (x, inner_view) = dag.operands(inner)[0];
+                patch.replace(outer, NodeRef::Old(x), inner_view.compose(outer_view));
+            }
+        }
+        Ok(patch)
+    }
+}
+
+#[test]
+fn double_recip() {
+    filetest::check("double-recip", || {
+        filetest::Single(|| Box::new(DoubleRecip) as Box<dyn Pass>)
+    });
+}
