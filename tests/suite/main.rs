@@ -1,0 +1,5 @@
+//! One suite, all pipelines: ops one by one, then random graphs.
+
+mod ops;
+mod pipelines;
+mod random;
