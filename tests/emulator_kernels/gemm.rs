@@ -1,0 +1,226 @@
+//! The pieces of matrix products: micro-kernels of every height, and packing from views of every kind.
+
+use brain_blitz::array::Array;
+use brain_blitz::compilers::llvm_cpu::cache::ObjectCache;
+use brain_blitz::compilers::llvm_cpu::gemm::CompiledGemm;
+use brain_blitz::compilers::llvm_cpu::gemm::ir::Contraction;
+use brain_blitz::compilers::llvm_cpu::gemm::objects::Objects;
+use brain_blitz::compilers::llvm_cpu::ir::Access;
+use brain_blitz::compilers::llvm_cpu::target::Target;
+use brain_blitz::prelude::*;
+use brain_blitz::shape::{Dims, IntoDims, Symbols, View};
+
+use crate::TARGETS;
+use crate::avx512::Emulator;
+use crate::batch::{Arg, Batch, Place};
+use crate::cases::spread;
+
+/// `[m, k]` times `[n, k]` transposed.
+fn product(dtype: DType, lhs: View, rhs: View) -> Contraction {
+    let (m, n, k) = (lhs.dims()[0], rhs.dims()[0], lhs.dims()[1]);
+    let access = |input, view| Access { input, dtype, view };
+    Contraction {
+        batch: ().into_dims(),
+        m: Dims::from_iter([m]),
+        n: Dims::from_iter([n]),
+        k: Dims::from_iter([k]),
+        lhs: access(0, lhs),
+        rhs: access(1, rhs),
+        out_strides: Dims::from_iter([n, Expr::from(1)]),
+        dtype: DType::F32,
+    }
+}
+
+fn compiled(c: &Contraction, target: &Target) -> CompiledGemm {
+    CompiledGemm::new(c, target, &ObjectCache::disabled()).expect("it compiles")
+}
+
+fn bytes(floats: &[f32]) -> Vec<u8> {
+    floats.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+fn value(i: usize) -> f32 {
+    ((i * 37 + 11) % 101) as f32 / 7.0 - 6.0
+}
+
+/// One micro-kernel on packed data: what it must give, and where it will be.
+fn micro(
+    batch: &mut Batch,
+    objects: &Objects,
+    rows: usize,
+    k: usize,
+    fresh: bool,
+) -> (Vec<f32>, Place) {
+    let (panel, columns) = (objects.tile.rows as usize, objects.tile.columns() as usize);
+    let ldc = columns + 3;
+    let a: Vec<f32> = (0..panel * k).map(value).collect();
+    let b: Vec<f32> = (0..columns * k).map(|i| value(i * 3 + 1)).collect();
+    let mut c: Vec<f32> = (0..rows * ldc).map(|i| value(i * 5 + 2)).collect();
+    let [a_place, b_place] = [&a, &b].map(|floats| batch.input(&bytes(floats)));
+    batch.label(format!("{rows} rows, k = {k}"));
+    let c_place = batch.state(&bytes(&c));
+    let symbol = &objects
+        .micros
+        .iter()
+        .find(|micro| micro.0 as usize == rows)
+        .expect("listed")
+        .1;
+    let args = [
+        Arg::Int(k as i64),
+        Arg::Pointer(a_place),
+        Arg::Pointer(b_place),
+        Arg::Pointer(c_place),
+        Arg::Int(ldc as i64),
+        Arg::Int(i64::from(fresh)),
+    ];
+    batch.call(symbol, &args);
+    for row in 0..rows {
+        for column in 0..columns {
+            let start = if fresh { 0.0 } else { c[row * ldc + column] };
+            let step =
+                |sum: f32, k: usize| a[k * panel + row].mul_add(b[k * columns + column], sum);
+            c[row * ldc + column] = (0..k).fold(start, step);
+        }
+    }
+    (c, c_place)
+}
+
+#[test]
+fn micro_kernels_of_every_height() {
+    let Some(emulator) = Emulator::for_test("micro_kernels_of_every_height") else {
+        return;
+    };
+    let plain = View::contiguous([4, 4]);
+    let contraction = product(DType::F32, plain.clone(), plain);
+    for (name, model) in TARGETS {
+        let target = Target::for_cpu(name).expect("a known target");
+        let gemm = compiled(&contraction, &target);
+        let objects = gemm.objects();
+        let mut batch = Batch::default();
+        batch.object("micro", objects.micro_object);
+        let mut wanted = Vec::new();
+        for &(rows, _) in objects.micros {
+            for (k, fresh) in [(0, true), (1, true), (3, false), (4, true), (37, false)] {
+                let case = micro(&mut batch, &objects, rows as usize, k, fresh);
+                wanted.push((rows, k, fresh, case));
+            }
+        }
+        assert!(wanted.len() >= 40, "{} kernels times 5", wanted.len());
+        let after = batch.run(&emulator, model).expect("the emulator runs");
+        for (rows, k, fresh, (want, place)) in wanted {
+            let got = after.floats(place);
+            assert_eq!(got, want, "{rows} rows, k = {k}, fresh = {fresh} on {name}");
+        }
+    }
+}
+
+/// Views of a `[30, 26]` buffer that packing treats differently.
+fn views() -> Vec<(&'static str, View)> {
+    let x = View::contiguous([30, 26]);
+    let fits = "fits [30, 26]";
+    let flat = x.permute(&[1, 0]).expect(fits).reshape([780]).expect(fits);
+    vec![
+        ("steps next to each other", x.clone()),
+        ("rows next to each other", x.permute(&[1, 0]).expect(fits)),
+        (
+            "every second",
+            x.slice(0, 0, 30, 2)
+                .expect(fits)
+                .slice(1, 1, 26, 2)
+                .expect(fits),
+        ),
+        ("backwards", x.flip(1).expect(fits)),
+        (
+            "padded",
+            x.pad(0, 2, 3).expect(fits).pad(1, 1, 4).expect(fits),
+        ),
+        ("of two layers", flat.reshape([39, 20]).expect(fits)),
+        (
+            "one row repeated",
+            x.slice(0, 3, 4, 1)
+                .expect(fits)
+                .reshape([26])
+                .expect(fits)
+                .insert(0, 17)
+                .expect(fits),
+        ),
+    ]
+}
+
+/// `[panel][k][width]` with zeros behind the last row.
+fn packed(x: &Array, view: &View, width: usize, (k, steps): (usize, usize)) -> Vec<f32> {
+    let seen = view.resolve(&Symbols::new()).expect("static");
+    let rows = seen.dims()[0];
+    let data = x.to_f32();
+    let mut out = Vec::new();
+    for panel in 0..rows.div_ceil(width) {
+        for step in k..k + steps {
+            for row in panel * width..(panel + 1) * width {
+                let index = if row < rows {
+                    seen.index(&[row, step])
+                } else {
+                    None
+                };
+                out.push(index.map_or(0.0, |i| data[i]));
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn packing_from_views_of_every_kind() {
+    let Some(emulator) = Emulator::for_test("packing_from_views_of_every_kind") else {
+        return;
+    };
+    for (name, model) in TARGETS {
+        let target = Target::for_cpu(name).expect("a known target");
+        let (mut batch, mut wanted) = (Batch::default(), Vec::new());
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            if dtype == DType::F16 && name != "x86-64-v4" {
+                // Conversions use FP16 instructions there, which the emulator lacks.
+                continue;
+            }
+            for (label, view) in views() {
+                let gemm = compiled(&product(dtype, view.clone(), view.clone()), &target);
+                let objects = gemm.objects();
+                batch.object(&objects.packs[0], objects.pack_object);
+                let x = spread(&[30, 26], 8, dtype);
+                assert!(gemm.params().is_empty(), "static sizes need no parameters");
+                let widths = [objects.tile.rows, objects.tile.columns()];
+                for (symbol, width) in objects.packs.iter().zip(widths) {
+                    let all = view.dims()[1].as_usize().expect("static");
+                    for part in [(0, all), (3, all - 5)] {
+                        batch.label(label);
+                        let want = packed(&x, &view, width as usize, part);
+                        let (rows, source) = (
+                            view.dims()[0].as_const().expect("static"),
+                            batch.input(x.bytes()),
+                        );
+                        let (none, out) = (batch.input(&[]), batch.output(want.len() * 4));
+                        let args = [
+                            Arg::Pointer(source),
+                            Arg::Pointer(none),
+                            Arg::Int(0),
+                            Arg::Int(0),
+                            Arg::Int(rows),
+                            Arg::Int(part.0 as i64),
+                            Arg::Int(part.1 as i64),
+                            Arg::Pointer(out),
+                        ];
+                        batch.call(symbol, &args);
+                        wanted.push((
+                            format!("{label} of {dtype} in panels of {width}"),
+                            want,
+                            out,
+                        ));
+                    }
+                }
+            }
+        }
+        let after = batch.run(&emulator, model).expect("the emulator runs");
+        for (label, want, place) in wanted {
+            assert_eq!(after.floats(place), want, "{label} on {name}");
+        }
+    }
+}
