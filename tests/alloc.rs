@@ -1,0 +1,117 @@
+//! In the steady state an execution allocates nothing: the counting allocator sees every request of this thread.
+#![cfg(feature = "llvm-backend")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::path::Path;
+
+use brain_blitz::formats::{Checkpoint, Gemma2Config};
+use brain_blitz::nn::Module;
+use brain_blitz::nn::models::gemma2::{Gemma2, NEW_TOKENS, PAST_TOKENS, Rows};
+use brain_blitz::prelude::*;
+
+struct Counting;
+
+thread_local! {
+    /// Requests of this thread; `None` while nobody counts.
+    static REQUESTS: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+fn count() {
+    REQUESTS.set(REQUESTS.get().map(|n| n + 1));
+}
+
+// SAFETY: every request is handed to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    // SAFETY: the contract of the trait, which the system's allocator is bound to as well.
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's contract is this one's.
+        unsafe { System.alloc(layout) }
+    }
+
+    // SAFETY: the contract of the trait, which the system's allocator is bound to as well.
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract is this one's.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    // SAFETY: the contract of the trait, which the system's allocator is bound to as well.
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's contract is this one's.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How often `f` asks for memory.
+fn requests(f: impl FnOnce()) -> usize {
+    REQUESTS.set(Some(0));
+    f();
+    REQUESTS.take().expect("counting was switched on")
+}
+
+#[test]
+fn the_counter_counts() {
+    let n = requests(|| drop(std::hint::black_box(vec![1u8; 100])));
+    assert_eq!(n, 1);
+}
+
+#[test]
+fn executing_a_compiled_perceptron_again() {
+    let mut cx = Graph::new();
+    cx.set_threads(1);
+    let (x, a) = (
+        cx.input(('s', 64), DType::F32),
+        cx.input((64, 96), DType::F32),
+    );
+    let b = cx.input((96, 10), DType::F32);
+    let y = x.matmul(a).relu().matmul(b).softmax(-1).retrieve();
+    a.set(vec![0.01; 64 * 96]);
+    b.set(vec![0.02; 96 * 10]);
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    x.set(vec![1.0; 32 * 64]);
+    cx.set_dim('s', 32);
+    cx.execute();
+    assert_eq!(requests(|| cx.execute()), 0);
+    // A smaller size needs no new memory either, the first time that it comes.
+    x.set(vec![1.0; 5 * 64]);
+    cx.set_dim('s', 5);
+    assert_eq!(requests(|| cx.execute()), 0);
+    assert_eq!(y.data().len(), 50);
+}
+
+#[test]
+fn generating_tokens() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gemma2/tiny");
+    let config = Gemma2Config::open(&folder).unwrap();
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let mut cx = Graph::new();
+    cx.set_threads(1);
+    let model = Gemma2::new(&mut cx, &config, 64, &|_| DType::F32);
+    for (name, parameter) in model.parameters().iter() {
+        let bytes = checkpoint
+            .get(name)
+            .unwrap()
+            .convert_to(DType::F32)
+            .unwrap();
+        parameter.set(bytes.cast::<f32>().unwrap());
+    }
+    let tokens = cx.input(NEW_TOKENS, DType::I32);
+    let logits = model.forward(tokens, Rows::Last).retrieve();
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    cx.set_dim(PAST_TOKENS, 0);
+    cx.set_dim(NEW_TOKENS, 20);
+    tokens.set(vec![3; 20]);
+    cx.execute();
+    cx.set_dim(NEW_TOKENS, 1);
+    tokens.set([5]);
+    for past in 20..40 {
+        cx.set_dim(PAST_TOKENS, past);
+        assert_eq!(requests(|| cx.execute()), 0, "{past} tokens in the caches");
+    }
+    assert_eq!(logits.data().len(), config.vocab_size);
+}

@@ -1,0 +1,52 @@
+//! What the compiled model is made of.
+
+use brain_blitz::op::Op;
+
+use crate::support::{folder, golden, session};
+
+#[test]
+fn every_product_is_a_contraction_and_nothing_falls_back() {
+    for name in ["tiny", "odd", "bf16"] {
+        for cpu in ["scalar", "x86-64-v3", "native"] {
+            let session = session(&folder(name), cpu, 1);
+            let layers = session.config().num_hidden_layers;
+            let notes = session.info().report.notes();
+            let fallbacks = notes
+                .iter()
+                .filter(|note| note.contains("reference executor"));
+            assert_eq!(fallbacks.count(), 0, "{name} on {cpu}: {notes:#?}");
+            // Seven projections and two products of attention in each layer, and the output layer.
+            let (products, rest) = session.graph().inspect(|dag| {
+                let (mut products, mut rest) = (0, Vec::new());
+                for id in dag.ids() {
+                    match &dag.node(id).op {
+                        Op::Kernel(kernel) if kernel.code.is_some() => {
+                            products += usize::from(kernel.name.contains("contraction"));
+                        }
+                        Op::Input { .. } | Op::Scatter { .. } => {}
+                        _ => rest.push(dag.describe(id)),
+                    }
+                }
+                (products, rest)
+            });
+            assert_eq!(products, 9 * layers + 1, "{name} on {cpu}");
+            assert_eq!(rest, Vec::<String>::new(), "{name} on {cpu}: not compiled");
+        }
+    }
+}
+
+#[test]
+fn caches_grow_by_their_new_rows_only() {
+    for name in ["tiny", "odd", "bf16"] {
+        let mut session = session(&folder(name), "native", 1);
+        let config = session.config();
+        let row = config.num_key_value_heads * config.head_dim * size_of::<f32>();
+        let per_token = 2 * config.num_hidden_layers * row;
+        let prompt = golden(name).prompt;
+        for tokens in [&prompt[..], &prompt[..1], &prompt[..5]] {
+            session.feed(tokens).unwrap();
+            let written = session.stats().state_bytes_written;
+            assert_eq!(written, per_token * tokens.len(), "{name}");
+        }
+    }
+}
