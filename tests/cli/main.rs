@@ -1,0 +1,8 @@
+//! The program as a whole, run as a user runs it: what it prints, what it writes, and how it fails.
+
+mod damaged;
+mod signals;
+mod success;
+mod support;
+#[cfg(feature = "llvm-backend")]
+mod switches;

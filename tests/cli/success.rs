@@ -1,0 +1,281 @@
+//! Commands that work.
+
+use std::fs;
+
+use brain_blitz::formats::{StoredType, npy};
+use serde_json::Value;
+use tempfile::tempdir;
+
+use crate::support::{Copy, ids, list, program, shakespeare, succeed, succeed_json, text, tiny};
+
+/// The largest difference of a logit from the reference's that f32 rounding explains.
+const TOLERANCE: f32 = 5e-4;
+
+fn token_ids(value: &Value) -> Vec<u32> {
+    let ids = value["tokens"].as_array().unwrap().iter();
+    ids.map(|id| u32::try_from(id.as_u64().unwrap()).unwrap())
+        .collect()
+}
+
+#[test]
+fn greedy_tokens_equal_the_reference() {
+    let folder = tiny();
+    let prompt = ids(&folder, "ref_input_ids.npy");
+    let greedy = ids(&folder, "ref_greedy_ids.npy");
+    let n = greedy.len();
+    let args = format!(
+        "generate --model MODEL --tokens {} --max-tokens {n} --temperature 0",
+        list(&prompt)
+    );
+    let found = succeed_json(program(&folder, &format!("{args} --json")));
+    let all = [prompt, greedy].concat();
+    assert_eq!(token_ids(&found), all);
+    assert_eq!(found["generated"], n);
+    assert_eq!(found["stop"], "length");
+    assert_eq!(found["text"], Value::Null, "there is no tokenizer");
+    assert_eq!(found.as_object().unwrap().len(), 4);
+    let plain = succeed(program(&folder, &args));
+    assert_eq!(plain, list(&all) + "\n");
+}
+
+#[test]
+fn text_equals_the_reference_and_is_the_same_with_and_without_json() {
+    let folder = shakespeare();
+    let cases = fs::read(folder.join("reference.json")).unwrap();
+    let cases: Value = serde_json::from_slice(&cases).unwrap();
+    let prompt = cases[0]["prompt"].as_str().unwrap();
+    let expected = cases[0]["text"].as_str().unwrap();
+    let args = "generate --model MODEL --max-tokens 40 --temperature 0";
+    let mut command = program(&folder, args);
+    command.args(["--json", "--prompt", prompt]);
+    let found = succeed_json(command);
+    assert_eq!(found["text"], expected);
+    assert_eq!(token_ids(&found)[0], 2, "a text starts with <bos>");
+    let mut command = program(&folder, args);
+    command.args(["--prompt", prompt]);
+    assert_eq!(succeed(command), format!("{expected}\n"));
+}
+
+#[test]
+fn a_prompt_may_start_with_a_hyphen_or_be_empty() {
+    for prompt in ["--", "-x", ""] {
+        let mut command = program(&shakespeare(), "generate --model MODEL --max-tokens 0");
+        command.args(["--prompt", prompt]);
+        assert_eq!(succeed(command), format!("{prompt}\n"));
+    }
+}
+
+#[test]
+fn logits_equal_the_reference_for_any_number_of_threads() {
+    let folder = tiny();
+    let prompt = list(&ids(&folder, "ref_input_ids.npy"));
+    let out = tempdir().unwrap();
+    let mut written = Vec::new();
+    for threads in [1, 2] {
+        let file = out.path().join(format!("{threads}.npy"));
+        let args = format!(
+            "logits --model MODEL --tokens {prompt} --threads {threads} --output {}",
+            file.display()
+        );
+        assert_eq!(succeed(program(&folder, &args)), "");
+        written.push(fs::read(&file).unwrap());
+    }
+    assert!(written[0] == written[1], "1 and 2 threads differ");
+    let found = npy::read(out.path().join("1.npy")).unwrap();
+    let golden = npy::read(folder.join("ref_logits_f32.npy")).unwrap();
+    assert_eq!(found.dtype, StoredType::F32);
+    assert_eq!(found.shape, golden.shape);
+    let floats = |bytes: &[u8]| bytemuck::pod_collect_to_vec::<u8, f32>(bytes);
+    for (a, b) in floats(&found.bytes).iter().zip(floats(&golden.bytes)) {
+        // Written so that NaN fails.
+        assert!((a - b).abs() <= TOLERANCE, "{a} for {b}");
+    }
+}
+
+#[test]
+fn prompts_that_are_fed_in_pieces_give_the_same_prediction() {
+    // Longer than a piece of either command; their pieces differ.
+    let prompt: Vec<u32> = (0..600).map(|i| (i * 37 + i / 7) % 509 + 3).collect();
+    let copy = Copy::new().set("max_position_embeddings", 2048);
+    let tokens = list(&prompt);
+    let args =
+        format!("generate --model MODEL --tokens {tokens} --max-tokens 1 --temperature 0 --json");
+    let next = *token_ids(&succeed_json(program(copy.path(), &args)))
+        .last()
+        .unwrap();
+    let file = copy.file("logits.npy");
+    let args = format!(
+        "logits --model MODEL --tokens {tokens} --output {}",
+        file.display()
+    );
+    succeed(program(copy.path(), &args));
+    let logits = npy::read(&file).unwrap();
+    assert_eq!(logits.shape, [600, 512]);
+    let floats: Vec<f32> = bytemuck::pod_collect_to_vec(&logits.bytes);
+    let best = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]));
+    assert_eq!(best(&floats[599 * 512..]), Some(next as usize));
+    // The first rows do not depend on what comes after them.
+    let file = copy.file("first.npy");
+    let args = format!(
+        "logits --model MODEL --tokens {} --output {}",
+        list(&prompt[..100]),
+        file.display()
+    );
+    succeed(program(copy.path(), &args));
+    let first: Vec<f32> = bytemuck::pod_collect_to_vec(&npy::read(&file).unwrap().bytes);
+    for (a, b) in first.iter().zip(&floats) {
+        assert!((a - b).abs() <= TOLERANCE, "{a} and {b}");
+    }
+}
+
+#[cfg(feature = "llvm-backend")]
+#[test]
+fn other_cpus_and_the_reference_choose_the_same_tokens() {
+    let args = "generate --model MODEL --tokens 7,8,9 --max-tokens 5 --temperature 0 --json";
+    let native = succeed_json(program(&tiny(), args));
+    for cpu in ["scalar", "reference"] {
+        let other = succeed_json(program(&tiny(), &format!("{args} --cpu {cpu}")));
+        assert_eq!(native, other, "{cpu}");
+    }
+}
+
+#[test]
+fn a_seed_names_one_continuation_and_top_k_1_is_greedy() {
+    let draw = |settings: &str| {
+        let args = "generate --model MODEL --tokens 7,8,9 --max-tokens 12 --json";
+        let args = format!("{args} {settings}");
+        token_ids(&succeed_json(program(&tiny(), &args)))
+    };
+    let hot = "--temperature 2 --top-k 40 --top-p 0.95";
+    let first = draw(&format!("{hot} --seed 3"));
+    assert_eq!(first, draw(&format!("{hot} --seed 3 --threads 1")));
+    assert_ne!(first, draw(&format!("{hot} --seed 4")));
+    assert_eq!(draw("--temperature 2 --top-k 1"), draw("--temperature 0"));
+}
+
+#[test]
+fn the_end_of_text_token_and_the_context_end_a_text() {
+    let greedy = ids(&tiny(), "ref_greedy_ids.npy");
+    let prompt = ids(&tiny(), "ref_input_ids.npy");
+    let eos = greedy[3];
+    let first = greedy.iter().position(|&id| id == eos).unwrap();
+    let copy = Copy::new().set("eos_token_id", eos);
+    let args = format!(
+        "generate --model MODEL --temperature 0 --tokens {} --json",
+        list(&prompt)
+    );
+    let found = succeed_json(program(copy.path(), &args));
+    assert_eq!(found["stop"], "eos");
+    assert_eq!(found["generated"], first + 1);
+    assert_eq!(token_ids(&found).last(), Some(&eos));
+
+    let copy = Copy::new().set("max_position_embeddings", prompt.len() + 2);
+    let found = succeed_json(program(copy.path(), &args));
+    assert_eq!(found["stop"], "length");
+    // The last token is chosen from the last position's logits and needs no room itself.
+    assert_eq!(found["generated"], 3);
+    assert_eq!(token_ids(&found)[prompt.len()..], greedy[..3]);
+}
+
+#[test]
+fn bench_reports_every_number() {
+    let args = "bench --model MODEL --prompt-tokens 12 --generate-tokens 3 --repeat 2";
+    let found = succeed_json(program(&tiny(), &format!("{args} --threads 1 --json")));
+    let positive = [
+        "load_s",
+        "compile_s",
+        "prefill_tok_s",
+        "prefill_tok_s_min",
+        "prefill_tok_s_max",
+        "decode_tok_s",
+        "decode_tok_s_min",
+        "decode_tok_s_max",
+        "arena_bytes",
+        "nodes_recorded",
+        "nodes_compiled",
+        "weight_bytes",
+    ];
+    for field in positive {
+        assert!(found[field].as_f64().unwrap() > 0.0, "{field}: {found}");
+    }
+    for rate in ["prefill_tok_s", "decode_tok_s"] {
+        let at = |suffix: &str| found[format!("{rate}{suffix}")].as_f64().unwrap();
+        assert!(at("_min") <= at("") && at("") <= at("_max"), "{found}");
+    }
+    for (field, value) in [
+        ("threads", 1),
+        ("prompt_tokens", 12),
+        ("generate_tokens", 3),
+    ] {
+        assert_eq!(found[field], value, "{field}");
+    }
+    if cfg!(feature = "llvm-backend") {
+        assert!(found["kernels"].as_u64().unwrap() > 0, "{found}");
+    }
+    if cfg!(target_os = "linux") {
+        assert!(
+            found["peak_rss_bytes"].as_u64().unwrap() > 1 << 20,
+            "{found}"
+        );
+    }
+    assert!(found["cache_hits"].is_u64());
+    let table = succeed(program(&tiny(), args));
+    for row in ["load", "compile", "prefill", "decode", "peak memory"] {
+        assert!(table.lines().any(|line| line.starts_with(row)), "{table}");
+    }
+}
+
+#[test]
+fn bench_cuts_a_default_prompt_with_a_notice() {
+    let args = "bench --model MODEL --generate-tokens 2 --repeat 1";
+    let output = program(&tiny(), args).output().unwrap();
+    assert!(output.status.success());
+    let notice = text(&output.stderr);
+    assert!(notice.starts_with("note: "), "{notice}");
+    assert!(notice.contains("256") && notice.contains("254"), "{notice}");
+}
+
+#[test]
+fn display_shows_every_stage_in_every_form() {
+    let n_nodes = |stage: &str| -> usize {
+        let args = format!("display --model MODEL --stage {stage}");
+        let listing = succeed(program(&tiny(), &args));
+        let summary = listing.lines().last().unwrap();
+        let (count, rest) = summary.split_once(' ').unwrap();
+        assert!(rest.starts_with("nodes"), "{summary}");
+        count.parse().unwrap()
+    };
+    let recorded = n_nodes("recorded");
+    if cfg!(feature = "llvm-backend") {
+        let (generic, compiled) = (n_nodes("generic"), n_nodes("compiled"));
+        assert!(recorded > generic && generic > compiled);
+    }
+    let out = tempdir().unwrap();
+    for (form, start) in [
+        ("svg", "<svg"),
+        ("dot", "digraph"),
+        ("html", "<!"),
+        ("txt", " "),
+    ] {
+        let file = out.path().join(format!("graph.{form}"));
+        let args = format!("display --model MODEL --output {}", file.display());
+        assert_eq!(succeed(program(&tiny(), &args)), "");
+        let content = fs::read_to_string(&file).unwrap();
+        assert!(content.contains(start), "{form}: {}", &content[..80]);
+    }
+}
+
+#[test]
+fn help_and_version_are_there() {
+    let version = succeed(program(&tiny(), "--version"));
+    assert_eq!(
+        version,
+        format!("brain-blitz {}\n", env!("CARGO_PKG_VERSION"))
+    );
+    for command in ["generate", "logits", "bench", "display"] {
+        assert!(succeed(program(&tiny(), "--help")).contains(command));
+        let help = succeed(program(&tiny(), &format!("{command} --help")));
+        let example = format!("brain-blitz {command} --model");
+        assert!(help.contains(&example), "{help}");
+    }
+}
