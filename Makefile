@@ -1,0 +1,60 @@
+# Every target that builds first runs scripts/install-llvm.sh, which installs what is missing and
+# writes target/llvm.env: the features that fit this machine's LLVM, and where it lies.
+#
+#   BB_NO_LLVM=1 make TARGET    builds without LLVM
+#   make gemma2 ARGS="..."      passes arguments to the program
+
+LLVM_ENV = target/llvm.env
+WITH_LLVM = . ./$(LLVM_ENV) &&
+ARGS =
+
+# What Miri can run: safe and unsafe code of the core, no LLVM, no files mapped into memory.
+MIRI_TESTS = shape:: op:: graph:: exec::
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lint-tools gemma2 test format lint test-llvm test-no-llvm doc test-long bench miri clean
+
+help: ## Show this help
+	@echo "brain-blitz: make TARGET"
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1@\2/p' Makefile | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
+
+setup: ## Install LLVM 22 and a C toolchain when they are missing
+	@sh scripts/install-llvm.sh $(LLVM_ENV)
+
+gemma2: setup ## Build and run the Gemma 2 example
+	$(WITH_LLVM) cargo run --release $$CARGO_FEATURES --example gemma2 -- $(ARGS)
+
+test: format lint test-llvm test-no-llvm doc ## Run every check: format, lints, tests with and without LLVM, docs
+
+lint-tools: setup
+	@$(WITH_LLVM) { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 || rustup component add rustfmt clippy
+
+format: lint-tools ## Check the format
+	$(WITH_LLVM) cargo fmt --all -- --check
+
+lint: lint-tools ## Run clippy on all targets, with and without LLVM
+	$(WITH_LLVM) cargo clippy --all-targets $$CARGO_FEATURES -- -D warnings
+	$(WITH_LLVM) cargo clippy --all-targets --no-default-features -- -D warnings
+
+test-llvm: setup ## Run unit, integration and doc tests with LLVM
+	$(WITH_LLVM) cargo test $$CARGO_FEATURES
+
+test-no-llvm: setup ## Run the same tests without LLVM
+	$(WITH_LLVM) cargo test --no-default-features
+
+doc: setup ## Build the documentation; a warning is an error
+	$(WITH_LLVM) RUSTDOCFLAGS="-D warnings" cargo doc --no-deps $$CARGO_FEATURES
+
+test-long: setup ## Run the tests that take minutes too (BB_LONG=1), optimized
+	$(WITH_LLVM) BB_LONG=1 cargo test --release $$CARGO_FEATURES
+
+bench: setup ## Run the benchmarks
+	$(WITH_LLVM) cargo bench $$CARGO_FEATURES $(ARGS)
+
+miri: ## Run the core's unit tests under Miri (nightly Rust)
+	rustup component add --toolchain nightly miri rust-src
+	MIRIFLAGS="-Zmiri-disable-isolation" PROPTEST_CASES=4 \
+		cargo +nightly miri test --no-default-features --lib -- $(MIRI_TESTS)
+
+clean: ## Remove everything that was built
+	cargo clean
