@@ -34,7 +34,7 @@ impl MemoryPlan {
         self.peak_live_bytes = 0;
         let mut live = 0;
         for (i, lifetime) in lifetimes.iter().enumerate() {
-            live -= self.expire(lifetimes, sizes, lifetime.first);
+            live -= self.expire(sizes, lifetime.first);
             let size = aligned(sizes[i]);
             live += size;
             self.peak_live_bytes = self.peak_live_bytes.max(live);
@@ -47,7 +47,7 @@ impl MemoryPlan {
     }
 
     /// Frees buffers whose last reader ran before `step`; returns their bytes.
-    fn expire(&mut self, _: &[Lifetime], sizes: &[usize], step: usize) -> usize {
+    fn expire(&mut self, sizes: &[usize], step: usize) -> usize {
         let mut freed = 0;
         let mut k = 0;
         while k < self.expiring.len() {

@@ -253,8 +253,8 @@ impl Executable {
         else {
             unreachable!("only scatters come here")
         };
-        let result = match (self.schedule.places[&node], self.schedule.places[&base]) {
-            (Place::Input(id), _) => {
+        let result = match self.schedule.places[&node] {
+            Place::Input(id) => {
                 // The state is taken out while rows are written, so that operands can be borrowed beside it.
                 let mut data = state
                     .inputs
@@ -275,7 +275,7 @@ impl Executable {
                 }
                 result
             }
-            (Place::Arena(buffer), _) => {
+            Place::Arena(buffer) => {
                 let mut out = self.bytes(state, base).to_vec();
                 let (index, updates) = (self.bytes(state, index), self.bytes(state, updates));
                 let result = scatter(shape, dtype, *mode, &mut out, index, updates);

@@ -4,7 +4,7 @@
 //! written.
 
 use crate::dtype::DType;
-use crate::op::ScatterMode;
+use crate::op::{ScatterMode, larger};
 use half::{bf16, f16};
 
 /// Sizes of a scatter: base `[outer, axis, inner]`, index and updates `[outer, rows, inner]`.
@@ -74,35 +74,26 @@ fn combine(dtype: DType, mode: ScatterMode, old: &mut [u8], new: &[u8]) {
     match dtype {
         DType::F32 => {
             let (a, b): (f32, f32) = (read(old), read(new));
-            old.copy_from_slice(&pick(add, a, b, a + b).to_le_bytes());
+            old.copy_from_slice(&(if add { a + b } else { larger(a, b) }).to_le_bytes());
         }
         DType::F64 => {
             let (a, b): (f64, f64) = (read(old), read(new));
-            old.copy_from_slice(&pick(add, a, b, a + b).to_le_bytes());
+            old.copy_from_slice(&(if add { a + b } else { larger(a, b) }).to_le_bytes());
         }
         DType::F16 => {
             let (a, b): (f16, f16) = (read(old), read(new));
-            old.copy_from_slice(&pick(add, a, b, a + b).to_le_bytes());
+            old.copy_from_slice(&(if add { a + b } else { larger(a, b) }).to_le_bytes());
         }
         DType::BF16 => {
             let (a, b): (bf16, bf16) = (read(old), read(new));
-            old.copy_from_slice(&pick(add, a, b, a + b).to_le_bytes());
+            old.copy_from_slice(&(if add { a + b } else { larger(a, b) }).to_le_bytes());
         }
         DType::I32 => {
             let (a, b): (i32, i32) = (read(old), read(new));
-            old.copy_from_slice(&pick(add, a, b, a.wrapping_add(b)).to_le_bytes());
+            old.copy_from_slice(
+                &(if add { a.wrapping_add(b) } else { larger(a, b) }).to_le_bytes(),
+            );
         }
         DType::Bool => old[0] |= new[0],
-    }
-}
-
-/// The sum, or the larger number (a NaN stays).
-fn pick<T: PartialOrd + Copy>(add: bool, old: T, new: T, sum: T) -> T {
-    #[allow(clippy::eq_op)]
-    let stays = old != old || new < old;
-    match (add, stays) {
-        (true, _) => sum,
-        (false, true) => old,
-        (false, false) => new,
     }
 }

@@ -3,6 +3,7 @@
 //! Both walk one axis. The index operand is `I32`; a number outside `0..n` is an error when executed, in every
 //! pipeline. `Scatter` takes `(base, index, updates)`, and updates are applied in row-major order.
 
+use super::reduce::larger;
 use super::table::{Arity, EvalContext, OpRow, check_arity};
 use super::{Op, ScatterMode, TensorType, samples};
 use crate::array::{Array, Data};
@@ -117,12 +118,6 @@ fn write<T: Copy>(base: &[T], places: &[usize], updates: &[T], f: impl Fn(T, T) 
         out[place] = f(out[place], update);
     }
     out
-}
-
-/// `new` on top of `old`.
-fn larger<T: PartialOrd + Copy>(old: T, new: T) -> T {
-    #[allow(clippy::eq_op)]
-    if old != old || new < old { old } else { new }
 }
 
 macro_rules! scatter_as {

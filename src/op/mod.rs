@@ -31,6 +31,7 @@ mod unary;
 pub use custom::{CustomHandle, CustomOp};
 pub use kernel::{Kernel, KernelCall, KernelInput, KernelStep, NativeCode};
 pub use literal::Literal;
+pub(crate) use reduce::larger;
 pub use samples::Sample;
 pub use table::{EvalContext, OpRow};
 

@@ -95,8 +95,9 @@ fn fold<T: Copy, A: Copy>(
     out
 }
 
-fn larger<T: PartialOrd + Copy>(a: T, b: T) -> T {
-    // A NaN on either side stays: `a < b` is false for it, so it is named explicitly.
+/// The larger number; a NaN on either side stays. Of equal ones (zeros of both signs) the second.
+pub(crate) fn larger<T: PartialOrd + Copy>(a: T, b: T) -> T {
+    // Comparisons with NaN are false, so a NaN in `a` is named explicitly.
     #[allow(clippy::eq_op)]
     if a != a || b < a { a } else { b }
 }

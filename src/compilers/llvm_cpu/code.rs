@@ -15,7 +15,7 @@ use crate::exec::pool;
 use crate::op::{KernelCall, NativeCode};
 use crate::shape::{Expr, Symbols};
 
-/// Work below which a second thread costs more than it brings, in units of [`NestCode::unit_cost`].
+/// Work below which a second thread costs more than it brings, in units of `NestCode::cost`.
 const SERIAL_COST: usize = 1 << 20;
 
 fn evaluate(params: &[Expr], symbols: &Symbols) -> Result<SmallVec<[i64; 32]>> {
