@@ -11,8 +11,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::io_error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Replaces the file at `path` by what `fill` writes.
 ///
@@ -20,7 +19,10 @@ use crate::error::Result;
 /// If `path` has no file name, its folder does not exist, or writing, syncing or renaming fails. The old file, if any,
 /// is then untouched.
 pub fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
-    replace(path, fill).map_err(|error| io_error(path, error))
+    replace(path, fill).map_err(|source| Error::Io {
+        path: path.to_path_buf(),
+        source,
+    })
 }
 
 /// Removes the temporary file unless it was renamed.

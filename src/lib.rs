@@ -52,6 +52,7 @@
 #![deny(missing_docs)]
 
 pub mod array;
+pub mod atomic;
 pub mod compilers;
 pub mod dtype;
 pub mod error;

@@ -3,9 +3,9 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use brain_blitz::atomic;
 use brain_blitz::compilers::Generic;
 use brain_blitz::compilers::driver::PassList;
-use brain_blitz::formats::atomic;
 use brain_blitz::generation::session::Rows;
 use brain_blitz::graph::{Stage, listing, to_dot, to_html, to_svg};
 use brain_blitz::knobs;

@@ -8,7 +8,7 @@
 //! that the file gave it: [`Bytes::aligned`] copies when that is not enough.
 //!
 //! A mapped file must not be truncated or rewritten in place while it is mapped. Other programs that replace files
-//! by renaming (as [`super::atomic`] does) are safe: the map keeps the old file. [`Bytes::read`] takes a private copy
+//! by renaming (as [`crate::atomic`] does) are safe: the map keeps the old file. [`Bytes::read`] takes a private copy
 //! for the cases where that cannot be relied on.
 
 use std::fmt;

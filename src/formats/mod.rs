@@ -4,7 +4,7 @@
 //! - *No byte is trusted.* A file that does not hold what it should is an [`Error::Format`] that names the file, the
 //!   field and, where there is one, the byte offset. It is never a panic, and never an allocation that the size of
 //!   the file does not justify: sizes that a file claims are checked against the bytes it has before they are used.
-//! - *A file is replaced, not edited.* Writers go through [`atomic`], so a killed process leaves the old file or
+//! - *A file is replaced, not edited.* Writers go through [`crate::atomic`], so a killed process leaves the old file or
 //!   the new one.
 //!
 //! The data in these files is little-endian, and it is handed on without swapping, so the module only builds for
@@ -16,7 +16,6 @@ use std::path::Path;
 
 use crate::error::Error;
 
-pub mod atomic;
 pub mod bytes;
 pub mod gemma2_config;
 pub mod huggingface;

@@ -10,10 +10,10 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::atomic;
 use super::bytes::Bytes;
 use super::tensor::{StoredType, TensorView};
 use super::{format_error, quote};
+use crate::atomic;
 use crate::error::Result;
 
 mod header;

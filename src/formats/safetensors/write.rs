@@ -6,10 +6,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::super::atomic;
 use super::super::format_error;
 use super::super::tensor::TensorView;
 use super::{LONGEST_HEADER, METADATA, tensor_field};
+use crate::atomic;
 use crate::error::Result;
 
 /// The data starts at a multiple of this, so that every element of a mapped file is aligned.

@@ -11,7 +11,6 @@ mod fold;
 mod html;
 mod layout;
 mod listing;
-mod save;
 mod svg;
 #[cfg(test)]
 mod tests;
@@ -120,6 +119,6 @@ impl Graph {
                 )));
             }
         };
-        save::write(path, content.as_bytes())
+        crate::atomic::write_bytes(path, content.as_bytes())
     }
 }
