@@ -3,3 +3,5 @@
 mod ops;
 mod pipelines;
 mod random;
+#[cfg(feature = "llvm-backend")]
+mod threads;
