@@ -5,6 +5,7 @@
 //! first. `fma` becomes a library call (`fmaf`, `fma`) on targets without the
 //! instruction, with the same result.
 
+use inkwell::values::IntValue;
 use inkwell::{FloatPredicate as F, IntPredicate as I};
 
 use super::lower::vector::{Ops, V, built, lanes};
@@ -99,13 +100,62 @@ pub fn log2<'c>(ops: &Ops<'_, 'c>, x: V<'c>) -> V<'c> {
     ops.select(ops.fcmp(F::OLT, x, constant(0.0)), constant(f32::NAN), y)
 }
 
-/// [`math::sin`] of `f32` lanes.
+/// [`math::sin`] of `f32` lanes. The reduction of large arguments is skipped when no lane has one.
 pub fn sin<'c>(ops: &Ops<'_, 'c>, x: V<'c>) -> V<'c> {
+    let l = lanes(x);
+    let size = ops.fabs(x);
+    let large = ops.and(
+        ops.fcmp(F::OGT, size, ops.f32(l, math::SIN_SMALL)),
+        ops.fcmp(F::OLT, size, ops.f32(l, f32::INFINITY)),
+    );
+    let small = reduce_small(ops, x);
+    let [r, n] = either(ops, ops.any(large), small, |ops| {
+        let (wide_r, wide_n) = reduce_large(ops, x);
+        [
+            ops.select(large, wide_r, small[0]),
+            ops.select(large, wide_n, small[1]),
+        ]
+    });
+    let p = horner(ops, &math::SIN_POLY, ops.fmul(r, r), |c| ops.f64(l, c));
+    let y = ops.bits(ops.fmul(r, p), ops.i64s(l));
+    let sign = ops.shl(n, ops.i64(l, 63));
+    ops.fptrunc(ops.bits(ops.xor(y, sign), ops.f64s(l)), ops.f32s(l))
+}
+
+/// `otherwise()` if `condition` holds at run time, else `values`.
+fn either<'c, const N: usize>(
+    ops: &Ops<'_, 'c>,
+    condition: IntValue<'c>,
+    values: [V<'c>; N],
+    otherwise: impl FnOnce(&Ops<'_, 'c>) -> [V<'c>; N],
+) -> [V<'c>; N] {
+    let here = || {
+        ops.builder
+            .get_insert_block()
+            .expect("the builder has a position")
+    };
+    let before = here();
+    let function = before.get_parent().expect("a block is in a function");
+    let rare = ops.context.append_basic_block(function, "rare");
+    let after = ops.context.append_basic_block(function, "after");
+    built(ops.builder.build_conditional_branch(condition, rare, after));
+    ops.builder.position_at_end(rare);
+    let others = otherwise(ops);
+    let rare = here();
+    built(ops.builder.build_unconditional_branch(after));
+    ops.builder.position_at_end(after);
+    std::array::from_fn(|i| {
+        let phi = built(ops.builder.build_phi(values[i].get_type(), ""));
+        phi.add_incoming(&[(&values[i], before), (&others[i], rare)]);
+        phi.as_basic_value().into_vector_value()
+    })
+}
+
+/// `math::reduce_small` of `f32` lanes: `f64` and `i64` lanes.
+fn reduce_small<'c>(ops: &Ops<'_, 'c>, x: V<'c>) -> [V<'c>; 2] {
     let l = lanes(x);
     let constant = |c| ops.f64(l, c);
     let wide = ops.fpext(x, ops.f64s(l));
-    let fits = ops.fcmp(F::OLE, ops.fabs(x), ops.f32(l, math::SIN_MAX));
-    let wide = ops.select(fits, wide, ops.fmul(wide, constant(0.0)));
     let shifted = ops.fma(
         wide,
         constant(std::f64::consts::FRAC_1_PI),
@@ -114,10 +164,41 @@ pub fn sin<'c>(ops: &Ops<'_, 'c>, x: V<'c>) -> V<'c> {
     let n = neg(ops, ops.fsub(shifted, constant(math::ROUND_F64)));
     let r = ops.fma(n, constant(math::PI_HI), wide);
     let r = ops.fma(n, constant(math::PI_LO), r);
-    let p = horner(ops, &math::SIN_POLY, ops.fmul(r, r), constant);
-    let y = ops.bits(ops.fmul(r, p), ops.i64s(l));
-    let sign = ops.shl(ops.bits(shifted, ops.i64s(l)), ops.i64(l, 63));
-    ops.fptrunc(ops.bits(ops.xor(y, sign), ops.f64s(l)), ops.f32s(l))
+    [r, ops.bits(shifted, ops.i64s(l))]
+}
+
+/// `math::reduce_large` of `f32` lanes: `f64` and `i64` lanes.
+fn reduce_large<'c>(ops: &Ops<'_, 'c>, x: V<'c>) -> (V<'c>, V<'c>) {
+    let l = lanes(x);
+    let int = |c: i64| ops.i64(l, c);
+    let bits = ops.zext(ops.bits(x, ops.i32s(l)), ops.i64s(l));
+    let m = ops.or(ops.and(bits, int(0x7f_ffff)), int(0x80_0000));
+    let first = ops.sub(ops.and(ops.lshr(bits, int(23)), int(0xff)), int(151));
+    let (word, shift) = (
+        ops.and(ops.lshr(first, int(5)), int(3)),
+        ops.and(first, int(31)),
+    );
+    let pick = |i: usize| {
+        let word_of = |w: usize| int(i64::from(math::INV_PI[w + i]));
+        (1..4).fold(word_of(0), |chosen, w| {
+            let is = ops.icmp(I::EQ, word, int(w as i64));
+            ops.select(is, word_of(w), chosen)
+        })
+    };
+    let window = |i: usize| {
+        let pair = ops.or(ops.shl(pick(i), int(32)), pick(i + 1));
+        ops.lshr(ops.shl(pair, shift), int(32))
+    };
+    let product = ops.add(
+        ops.shl(ops.mul(m, window(0)), int(32)),
+        ops.mul(m, window(1)),
+    );
+    let product = ops.add(product, ops.lshr(ops.mul(m, window(2)), int(32)));
+    let fraction = ops.to_float(ops.shl(product, int(1)), ops.f64s(l));
+    let fraction = ops.fmul(fraction, ops.f64(l, math::TWO_POW_MINUS_64));
+    let nearest = ops.lshr(ops.add(product, int(1 << 62)), int(63));
+    let n = ops.add(nearest, ops.lshr(bits, int(31)));
+    (ops.fmul(fraction, ops.f64(l, math::PI_HI)), n)
 }
 
 /// `x` rounded to the nearest `bf16`, as `f32`: ties to even, NaN stays NaN.
