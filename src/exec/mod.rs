@@ -90,6 +90,22 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_execution_leaves_no_state_partly_written() {
+        let mut cx = Graph::new();
+        let state = cx.input((3, 2), DType::F32).set_zeros();
+        let rows = cx.input((2, 2), DType::I32).set([[0, 0], [3, 3]]);
+        let values = cx.input((2, 2), DType::F32).set([[1.0; 2]; 2]);
+        let new = state.scatter(0, rows, values);
+        state.assign(new);
+        let error = cx.try_execute().expect_err("row 3 of 3").to_string();
+        assert!(error.contains("index 3 is out of range"), "{error}");
+        assert_eq!(state.data(), [0.0; 6]);
+        rows.set([[0, 0], [2, 2]]);
+        cx.execute();
+        assert_eq!(state.data(), [1.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
+    }
+
+    #[test]
     fn a_state_that_another_state_gets_is_not_written_too_early() {
         let mut cx = Graph::new();
         let a = cx.input((3, 2), DType::F32).set_zeros();

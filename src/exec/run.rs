@@ -139,7 +139,7 @@ impl Executable {
         let mut scratch = 0;
         for step in &self.schedule.steps {
             if let Op::Kernel(kernel) = &dag.node(step.node).op
-                && let Some(code) = &kernel.code
+                && let Some(code) = kernel.code()
             {
                 scratch = scratch.max(code.scratch_bytes(&state.symbols, n_threads)?);
             }
@@ -185,7 +185,7 @@ impl Executable {
     ) -> Result<()> {
         let Step { node, .. } = self.schedule.steps[step];
         match &dag.node(node).op {
-            Op::Kernel(kernel) if kernel.code.is_some() && self.plain[step] => {
+            Op::Kernel(kernel) if kernel.code().is_some() && self.plain[step] => {
                 self.run_native(dag, state, step, kernel, n_threads)
             }
             Op::Scatter { .. } if self.plain[step] => self.run_scatter(dag, state, step),
@@ -233,7 +233,7 @@ impl Executable {
             symbols: &state.symbols,
             n_threads,
         };
-        let code = kernel.code.as_ref().expect("checked by the caller");
+        let code = kernel.code().expect("checked by the caller");
         // SAFETY: every buffer has the size that its node's type says under the current symbols: arena buffers were
         // planned with them, the lengths of inputs were checked by `check_input` and `input_start`. The plan keeps the result apart from the operands,
         // which are needed at the same step; scratch memory is a separate allocation of the size that the code asked for.

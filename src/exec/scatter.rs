@@ -23,7 +23,7 @@ pub struct ScatterShape {
 /// Applies `updates` to `base`, in row-major order; returns the number of bytes written.
 ///
 /// # Errors
-/// If an index is out of range; rows before it are written then.
+/// If an index is out of range; nothing is written then.
 ///
 /// # Panics
 /// If the slices are not as long as the shape says.
@@ -47,10 +47,14 @@ pub fn scatter(
     // Shared memory may lie at any address.
     let index = index.chunks_exact(size_of::<i32>()).map(read::<i32>);
     assert_eq!(index.len(), outer * rows * inner, "index elements");
-    for (i, at) in index.enumerate() {
-        let row = usize::try_from(at).ok().filter(|&row| row < axis);
-        let row =
-            row.ok_or_else(|| format!("index {at} is out of range for an axis of size {axis}"))?;
+    let row_of = |at: i32| usize::try_from(at).ok().filter(|&row| row < axis);
+    // All indices are looked at before the first write: a state is updated as a whole or not at all.
+    if let Some(bad) = index.clone().find(|&at| row_of(at).is_none()) {
+        return Err(format!(
+            "index {bad} is out of range for an axis of size {axis}"
+        ));
+    }
+    for (i, row) in index.filter_map(row_of).enumerate() {
         let place = ((i / (rows * inner)) * axis + row) * inner + i % inner;
         let (old, new) = (
             &mut base[place * size..(place + 1) * size],

@@ -341,7 +341,7 @@ fn compile(
     }
     info.nodes_compiled = graph.n_nodes();
     info.kernels = graph.inspect(|dag| {
-        let native = |op: &Op| matches!(op, Op::Kernel(kernel) if kernel.code.is_some());
+        let native = |op: &Op| matches!(op, Op::Kernel(kernel) if kernel.code().is_some());
         dag.ids().filter(|&id| native(&dag.node(id).op)).count()
     });
     Ok(())

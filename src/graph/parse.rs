@@ -338,12 +338,7 @@ fn read_kernel<'a>(
     };
     line.expect("{")?;
     line.end()?;
-    let mut kernel = Kernel {
-        name: name.clone(),
-        steps: Vec::new(),
-        operands: operands.to_vec(),
-        code: None,
-    };
+    let mut kernel = Kernel::new(name.clone(), Vec::new(), operands.to_vec());
     loop {
         let Some(mut step) = lines.next() else {
             return Err(line.fail("expected the kernel's steps and `}`".into()));

@@ -32,19 +32,63 @@ pub struct KernelStep {
 }
 
 /// A compiled node: the last step's value is the result.
+///
+/// Code and steps belong together: what runs is chosen by the code, and the sizes of its buffers by the steps. So
+/// the fields cannot be exchanged from outside, and attaching code is `unsafe`.
 #[derive(Clone, Debug)]
 pub struct Kernel {
     /// For listings: what it does.
-    pub name: String,
+    pub(crate) name: String,
     /// The ops that it replaced, in order.
-    pub steps: Vec<KernelStep>,
+    pub(crate) steps: Vec<KernelStep>,
     /// Types of the operands' buffers.
-    pub operands: Vec<TensorType>,
+    pub(crate) operands: Vec<TensorType>,
     /// The native code; `None` means the reference executor runs the steps.
-    pub code: Option<Arc<dyn NativeCode>>,
+    code: Option<Arc<dyn NativeCode>>,
 }
 
 impl Kernel {
+    /// A kernel without native code.
+    pub fn new(name: String, steps: Vec<KernelStep>, operands: Vec<TensorType>) -> Kernel {
+        Kernel {
+            name,
+            steps,
+            operands,
+            code: None,
+        }
+    }
+
+    /// The same kernel with native code.
+    ///
+    /// # Safety
+    /// The code must have been made for these steps and operand types: under any values of the symbols for which the
+    /// steps' views fit, it may access its operands' and its result's buffers only, and no more of them than their
+    /// types say.
+    pub unsafe fn with_code(mut self, code: Arc<dyn NativeCode>) -> Kernel {
+        self.code = Some(code);
+        self
+    }
+
+    /// For listings: what it does.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The ops that it replaced, in order.
+    pub fn steps(&self) -> &[KernelStep] {
+        &self.steps
+    }
+
+    /// Types of the operands' buffers.
+    pub fn operands(&self) -> &[TensorType] {
+        &self.operands
+    }
+
+    /// The native code; `None` means the reference executor runs the steps.
+    pub fn code(&self) -> Option<&Arc<dyn NativeCode>> {
+        self.code.as_ref()
+    }
+
     /// Type of the result.
     ///
     /// # Panics

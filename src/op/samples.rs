@@ -318,12 +318,7 @@ pub(super) fn kernel() -> Vec<Sample> {
         inputs: vec![(KernelInput::Operand(0), transposed)],
         ty: out,
     };
-    let kernel = Kernel {
-        name: "exp2_of_transposed".into(),
-        steps: vec![step],
-        operands: vec![ty.clone()],
-        code: None,
-    };
+    let kernel = Kernel::new("exp2_of_transposed".into(), vec![step], vec![ty.clone()]);
     vec![Sample {
         op: Op::Kernel(std::sync::Arc::new(kernel)),
         inputs: vec![x],

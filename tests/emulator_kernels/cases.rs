@@ -91,12 +91,7 @@ impl Steps {
     fn case(self, name: impl Into<String>, inputs: Vec<Array>, as_reference: bool) -> Case {
         let name = name.into();
         Case {
-            kernel: Kernel {
-                name: name.clone(),
-                steps: self.steps,
-                operands: self.operands,
-                code: None,
-            },
+            kernel: Kernel::new(name.clone(), self.steps, self.operands),
             name,
             inputs,
             symbols: Symbols::new(),

@@ -53,8 +53,8 @@ fn is_beyond_the_emulator(line: &str) -> bool {
 
 /// A kernel's code for a target; `None` if the emulator cannot run it.
 fn compiled(kernel: &Kernel, target: &Target) -> Option<Lowered> {
-    let nest = nest_of(kernel).unwrap_or_else(|why| panic!("{}: {why}", kernel.name));
-    let lowered = lower(&nest, target).unwrap_or_else(|why| panic!("{}: {why}", kernel.name));
+    let nest = nest_of(kernel).unwrap_or_else(|why| panic!("{}: {why}", kernel.name()));
+    let lowered = lower(&nest, target).unwrap_or_else(|why| panic!("{}: {why}", kernel.name()));
     let text = assembly(&nest, target).expect("it was compiled before");
     (!text.lines().any(is_beyond_the_emulator)).then_some(lowered)
 }

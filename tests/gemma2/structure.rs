@@ -20,8 +20,8 @@ fn every_product_is_a_contraction_and_nothing_falls_back() {
                 let (mut products, mut rest) = (0, Vec::new());
                 for id in dag.ids() {
                     match &dag.node(id).op {
-                        Op::Kernel(kernel) if kernel.code.is_some() => {
-                            products += usize::from(kernel.name.contains("contraction"));
+                        Op::Kernel(kernel) if kernel.code().is_some() => {
+                            products += usize::from(kernel.name().contains("contraction"));
                         }
                         Op::Input { .. } | Op::Scatter { .. } => {}
                         _ => rest.push(dag.describe(id)),

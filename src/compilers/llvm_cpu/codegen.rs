@@ -90,7 +90,7 @@ impl Pass for Codegen {
             let Op::Kernel(kernel) = &dag.node(id).op else {
                 continue;
             };
-            if kernel.code.is_some() {
+            if kernel.code().is_some() {
                 continue;
             }
             match job_of(kernel, target) {
@@ -190,10 +190,9 @@ fn attach(
         let Op::Kernel(kernel) = &dag.node(id).op else {
             unreachable!("only kernels were collected")
         };
-        let kernel = Kernel {
-            code: Some(code),
-            ..(**kernel).clone()
-        };
+        // SAFETY: the code was compiled from a nest that is equal to this kernel's, so it reads and writes the same
+        // elements of the same operands.
+        let kernel = unsafe { (**kernel).clone().with_code(code) };
         let operands = dag.operands(id).into_iter().map(|(source, view)| {
             (
                 moved.get(&source).copied().unwrap_or(NodeRef::Old(source)),

@@ -84,15 +84,7 @@ fn candidate(dag: &Dag, id: NodeIndex) -> Option<(Kernel, Vec<NodeIndex>)> {
         .iter()
         .map(|&node| dag.node(node).ty.clone())
         .collect();
-    Some((
-        Kernel {
-            name: "contraction".into(),
-            steps,
-            operands,
-            code: None,
-        },
-        nodes,
-    ))
+    Some((Kernel::new("contraction".into(), steps, operands), nodes))
 }
 
 /// Follows casts to `F32` down to a buffer; each becomes a step.

@@ -220,15 +220,7 @@ impl<'a> Plan<'a> {
             .iter()
             .map(|&source| self.dag.node(source).ty.clone())
             .collect();
-        (
-            Kernel {
-                name: name_of(&steps),
-                steps,
-                operands,
-                code: None,
-            },
-            sources,
-        )
+        (Kernel::new(name_of(&steps), steps, operands), sources)
     }
 }
 

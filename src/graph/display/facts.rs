@@ -164,7 +164,7 @@ pub(super) fn kernel_text(op: &Op) -> Option<String> {
         return None;
     };
     let steps = count(kernel.steps.len(), "step");
-    Some(match &kernel.code {
+    Some(match kernel.code() {
         Some(code) => format!("{steps}, native code {}", code.name().escape_debug()),
         None => format!("{steps}, no native code"),
     })

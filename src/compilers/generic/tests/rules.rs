@@ -79,19 +79,15 @@ fn what_a_kernel_reads_keeps_its_buffer() {
     let ones = record(Op::Contiguous, &[ones]).look("reshape", |view| view.reshape((3, 2)));
     let ty = TensorType::new(copy.dims(), DType::F32);
     let view = View::contiguous((3, 2));
-    let kernel = Kernel {
-        name: "add".into(),
-        steps: vec![KernelStep {
-            op: Op::Binary(BinaryOp::Add),
-            inputs: vec![
-                (KernelInput::Operand(0), view.clone()),
-                (KernelInput::Operand(1), view),
-            ],
-            ty: ty.clone(),
-        }],
-        operands: vec![ty.clone(), ty],
-        code: None,
+    let step = KernelStep {
+        op: Op::Binary(BinaryOp::Add),
+        inputs: vec![
+            (KernelInput::Operand(0), view.clone()),
+            (KernelInput::Operand(1), view),
+        ],
+        ty: ty.clone(),
     };
+    let kernel = Kernel::new("add".into(), vec![step], vec![ty.clone(), ty]);
     let y = record(Op::Kernel(Arc::new(kernel)), &[copy, ones]).retrieve();
     let report = cx.compile(Generic, ());
     assert_eq!(report.passes.iter().map(|pass| pass.hits).sum::<usize>(), 0);

@@ -202,7 +202,7 @@ impl<'c> Emitter<'_, 'c> {
             let wide = built(e.ops.builder.build_int_s_extend(worst, kind, ""));
             let marked = e.iadd(wide, e.int(1 << 32));
             let errors = e.errors;
-            e.ops.store(marked.into(), errors, 8);
+            e.ops.store_atomic(marked, errors);
         });
     }
 }

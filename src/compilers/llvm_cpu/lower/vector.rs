@@ -14,7 +14,7 @@ use inkwell::types::{BasicType, BasicTypeEnum, IntType, VectorType};
 use inkwell::values::{
     BasicMetadataValueEnum, BasicValue, BasicValueEnum, IntValue, PointerValue, VectorValue,
 };
-use inkwell::{AddressSpace, FloatPredicate, IntPredicate};
+use inkwell::{AddressSpace, AtomicOrdering, FloatPredicate, IntPredicate};
 
 /// A vector value; scalars have one lane.
 pub type V<'c> = VectorValue<'c>;
@@ -418,6 +418,15 @@ impl<'c> Ops<'_, 'c> {
         built(self.builder.build_store(at, value))
             .set_alignment(align)
             .expect("element sizes are powers of two");
+    }
+
+    /// Stores a whole word that other threads may store to at the same time.
+    pub fn store_atomic(&self, value: IntValue<'c>, at: PointerValue<'c>) {
+        let store = built(self.builder.build_store(at, value));
+        store.set_alignment(8).expect("8 is a power of two");
+        store
+            .set_atomic_ordering(AtomicOrdering::Monotonic)
+            .expect("a store can be monotonic");
     }
 }
 

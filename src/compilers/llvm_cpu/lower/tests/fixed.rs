@@ -6,7 +6,7 @@ use crate::compilers::llvm_cpu::ir::{
     Access, BinaryOp, Literal, Nest, ReduceOp, Reduction, Scalar, UnaryOp,
 };
 use crate::compilers::llvm_cpu::lower::plan::{Along, Plan};
-use crate::compilers::llvm_cpu::lower::{assembly, lower};
+use crate::compilers::llvm_cpu::lower::{assembly, ir_text, lower};
 use crate::compilers::llvm_cpu::target::Target;
 use crate::dtype::DType;
 use crate::shape::{Dims, Expr, IntoDims, Symbols, View};
@@ -213,6 +213,16 @@ fn embeddings_are_gathered_and_bad_indices_reported() {
         &embedding(2, 0, 5),
         &[(Symbols::new(), vec![ints(&[0, 1]), vec![]])],
     );
+}
+
+#[test]
+fn threads_may_report_bad_indices_at_the_same_time() {
+    let reports = |nest: &Nest| {
+        let text = ir_text(nest, &Target::for_cpu("x86-64-v3").unwrap()).unwrap();
+        text.matches("store atomic i64").count()
+    };
+    assert!(reports(&embedding(4, 10, 8)) > 0);
+    assert_eq!(reports(&softmax_numerator()), 0);
 }
 
 #[test]
