@@ -190,6 +190,23 @@ impl<'m, 'c> Emit<'m, 'c> {
         instruction.set_alignment(align).expect("a power of two");
     }
 
+    /// Asks for the cache line `bytes` behind `base`, which may lie outside of what can be read.
+    pub fn prefetch(&self, base: PointerValue<'c>, bytes: i64) {
+        // SAFETY: not marked `inbounds`, so any index gives a defined address, and a prefetch of any address is
+        // harmless.
+        let address = unsafe {
+            self.builder
+                .build_gep(self.context.i8_type(), base, &[self.int(bytes)], "")
+        };
+        let flag = |value: u64| self.context.i32_type().const_int(value, false).into();
+        // Read, keep in all cache levels, data.
+        self.intrinsic(
+            "llvm.prefetch",
+            &[self.ptr().into()],
+            &[address.expect(BUILT).into(), flag(0), flag(3), flag(1)],
+        );
+    }
+
     /// Calls an LLVM intrinsic that has a result, such as `llvm.fma`, overloaded on `types`.
     pub fn intrinsic(
         &self,

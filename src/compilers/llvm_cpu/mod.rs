@@ -10,7 +10,7 @@
 //!
 //! A kernel is lowered from its steps: [`nest`] builds the loop IR ([`ir`]), [`lower`] turns that into LLVM IR with
 //! explicit vectors; matrix products go through [`gemm`]. [`target`] describes the machine, [`jit`] compiles and
-//! links, [`cache`] keeps objects on disk, [`code`] is what the executor calls.
+//! links, [`cache`] keeps objects on disk, [`code`] is what the executor calls. [`limits`] measures what the machine can do at best.
 //!
 //! What has no machine code runs on the reference executor, and the compilation's report says which and why.
 
@@ -24,6 +24,7 @@ pub mod fusion;
 pub mod gemm;
 pub mod ir;
 pub mod jit;
+pub mod limits;
 pub mod lower;
 pub mod materialize;
 pub mod nest;

@@ -252,7 +252,7 @@ impl<'m, 'c> Micro<'m, 'c> {
         // One prefetch per cache line of 16 floats that this step enters.
         if (step * tile.rows) % 16 < tile.rows {
             let ahead = (step + AHEAD) * tile.rows;
-            self.prefetch(carried.a, ahead.into());
+            e.prefetch(carried.a, i64::from(4 * ahead));
         }
         for row in 0..self.rows {
             let from = e.at(e.f32(), carried.a, e.int((step * tile.rows + row).into()));
@@ -262,21 +262,6 @@ impl<'m, 'c> Micro<'m, 'c> {
                 *sum = e.fma(a, b[vector as usize], *sum);
             }
         }
-    }
-
-    /// Asks for the cache line of `base[index]`, which may lie outside the panel.
-    fn prefetch(&self, base: PointerValue<'c>, index: i64) {
-        let e = &self.e;
-        // SAFETY: not marked `inbounds`, so any index gives a defined address, and a prefetch of
-        // any address is harmless.
-        let address = unsafe { e.builder.build_gep(e.f32(), base, &[e.int(index)], "") };
-        let flag = |value: u64| e.context.i32_type().const_int(value, false).into();
-        // Read, keep in all cache levels, data.
-        e.intrinsic(
-            "llvm.prefetch",
-            &[e.ptr().into()],
-            &[address.expect(BUILT).into(), flag(0), flag(3), flag(1)],
-        );
     }
 
     fn phi(&self, incoming: &[(&dyn BasicValue<'c>, BasicBlock<'c>)]) -> PhiValue<'c> {
