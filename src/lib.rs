@@ -30,7 +30,7 @@
 //! | [`hl_ops`] | tensor methods, all made of primitive ops |
 //! | [`nn`] | layers, and models made of them |
 //! | [`formats`] | safetensors, npy, Hugging Face configuration and tokenizer |
-//! | [`compilers`] | the pass driver, `Generic`, `LlvmCpu` |
+//! | [`compilers`] | the pass driver, `Generic`, `Precision`, `LlvmCpu` |
 //! | [`generation`] | loading a model, feeding it tokens, choosing the next |
 //!
 //! # Shapes
@@ -71,7 +71,7 @@ pub use error::{Error, Result};
 
 /// What almost every program needs.
 pub mod prelude {
-    pub use crate::compilers::{Compiler, Generic, LlvmCpu};
+    pub use crate::compilers::{Compiler, Generic, LlvmCpu, Precision};
     pub use crate::dtype::DType;
     pub use crate::error::{Error, Result};
     pub use crate::graph::{Dyn, Graph, GraphTensor, R0, R1, R2, R3, R4, R5, R6, Shape};

@@ -54,6 +54,7 @@ pub mod keep;
 mod llvm_absent;
 #[cfg(feature = "llvm-backend")]
 pub mod llvm_cpu;
+pub mod precision;
 pub mod report;
 
 pub use driver::{Group, PassList};
@@ -63,6 +64,7 @@ pub use keep::Keep;
 pub use llvm_absent::LlvmCpu;
 #[cfg(feature = "llvm-backend")]
 pub use llvm_cpu::LlvmCpu;
+pub use precision::Precision;
 pub use report::{PassReport, Report};
 
 use crate::error::Result;
@@ -82,6 +84,11 @@ pub trait Pass {
     /// What the pass wants to say about its last run, a line each (what it could not lower, say).
     fn notes(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Whether results may change: such a pass is not compared with what was before it (`BB_CHECK`).
+    fn is_lossy(&self) -> bool {
+        false
     }
 
     /// Generated code of the last run, for `BB_DEBUG` 5 and 6 (`asm` tells which).

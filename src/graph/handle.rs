@@ -172,6 +172,12 @@ impl<S: Shape> GraphTensor<S> {
             }
             let source = inner.dag.source(self.value)?.clone();
             let is_input = matches!(inner.dag.node(source.node).op, Op::Input { .. });
+            let new_source = inner.dag.source(new.value)?;
+            let formats = [source.node, new_source.node].map(|id| inner.dag.node(id).ty.dtype);
+            let wanted = [self.value, new.value].map(|id| inner.dag.value(id).ty.dtype);
+            if formats != wanted {
+                return fail("a compiler changed the format of an input".into());
+            }
             if !is_input || !is_whole(inner, &source) {
                 return fail("only an input can be assigned to".into());
             }

@@ -3,13 +3,15 @@
 //! A [`Patch`] lists new nodes and replacements `old -> new through a view`. It is checked as a whole (types must
 //! agree, nothing may refer to a node that is not there) and then applied as a whole, or not at all. Readers of a
 //! replaced node read the new one through the composition of both views; values move along. A patch does not delete
-//! what became unused: dead-code elimination does, through [`Patch::remove`].
+//! what became unused: dead-code elimination does, through [`Patch::remove`]. [`Patch::store`] changes an input itself,
+//! for its number and its handles have to stay.
 
 use petgraph::Direction;
 use petgraph::visit::EdgeRef;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::dag::{Dag, Edge, Node, NodeIndex, Source};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Op, TensorType};
 use crate::shape::View;
@@ -36,6 +38,7 @@ pub struct Patch {
     new: Vec<NewNode>,
     replace: Vec<(NodeIndex, NodeRef, View)>,
     remove: Vec<NodeIndex>,
+    store: Vec<(NodeIndex, DType)>,
 }
 
 impl Patch {
@@ -44,9 +47,9 @@ impl Patch {
         Patch::default()
     }
 
-    /// Number of replacements and removals.
+    /// Number of replacements, removals and changed inputs.
     pub fn len(&self) -> usize {
-        self.replace.len() + self.remove.len()
+        self.replace.len() + self.remove.len() + self.store.len()
     }
 
     /// Whether it changes nothing.
@@ -122,7 +125,36 @@ impl Patch {
         self.remove.push(node);
     }
 
+    /// Stores a floating-point input in another floating-point format. Its readers get a cast back to the old one;
+    /// its handles go on standing for it.
+    pub fn store(&mut self, input: NodeIndex, dtype: DType) {
+        self.store.push((input, dtype));
+    }
+
+    /// The inputs whose format changes: number, old format, new one.
+    pub(crate) fn stored(&self, dag: &Dag) -> Vec<(u32, DType, DType)> {
+        let inputs = self.store.iter().filter(|(node, _)| dag.contains(*node));
+        inputs
+            .filter_map(|&(node, to)| match &dag.node(node).op {
+                Op::Input { id, ty } => Some((*id, ty.dtype, to)),
+                _ => None,
+            })
+            .collect()
+    }
+
     fn check(&self, dag: &Dag) -> Result<()> {
+        for &(input, dtype) in &self.store {
+            let is_float = |id| dag.contains(id) && dag.node(id).ty.dtype.is_float();
+            if !is_float(input)
+                || !dtype.is_float()
+                || !matches!(dag.node(input).op, Op::Input { .. })
+            {
+                return Err(Error::msg(format!(
+                    "a patch stores {} as {dtype}; only floating-point inputs can be, in such a format",
+                    dag.describe(input)
+                )));
+            }
+        }
         for (old, new, view) in &self.replace {
             if !dag.contains(*old) {
                 return Err(Error::msg(format!(
@@ -175,6 +207,9 @@ impl Patch {
             redirect(dag, *old, target);
         }
         move_values(dag, &targets);
+        for (input, dtype) in self.store {
+            store_input(dag, input, dtype);
+        }
         remove_nodes(dag, &self.remove)
     }
 
@@ -260,6 +295,30 @@ fn redirect(dag: &mut Dag, old: NodeIndex, target: &Source) {
         };
         dag.nodes.add_edge(target.node, reader, Edge { slot, view });
     }
+}
+
+/// Gives an input its new format; whatever reads it, reads a cast.
+fn store_input(dag: &mut Dag, input: NodeIndex, dtype: DType) {
+    let node = &mut dag.nodes[input];
+    let old = std::mem::replace(&mut node.ty.dtype, dtype);
+    if let Op::Input { ty, .. } = &mut node.op {
+        ty.dtype = dtype;
+    }
+    let dims = node.ty.dims.clone();
+    let view = View::contiguous(dims.clone());
+    let (name, location) = (None, node.location);
+    let cast = dag.nodes.add_node(Node {
+        op: Op::Cast(old),
+        ty: TensorType { dims, dtype: old },
+        name,
+        location,
+    });
+    let target = Source {
+        node: cast,
+        view: view.clone(),
+    };
+    redirect(dag, input, &target);
+    dag.nodes.add_edge(input, cast, Edge { slot: 0, view });
 }
 
 fn move_values(dag: &mut Dag, targets: &[(NodeIndex, Source)]) {
@@ -388,6 +447,24 @@ mod tests {
         let mut gone = Patch::new();
         gone.remove(order[1]);
         assert!(error(gone, &mut dag).contains("not there"));
+    }
+
+    #[test]
+    fn only_inputs_change_their_format() {
+        let (mut dag, order) = chain(1);
+        for (node, dtype) in [(order[1], DType::BF16), (order[0], DType::I32)] {
+            let mut patch = Patch::new();
+            patch.store(node, dtype);
+            assert!(error(patch, &mut dag).contains("only floating-point inputs"));
+        }
+        let mut patch = Patch::new();
+        patch.store(order[0], DType::BF16);
+        assert_eq!(patch.stored(&dag), [(0, DType::F32, DType::BF16)]);
+        patch.apply(&mut dag).expect("a right patch");
+        crate::graph::verify(&dag).expect("a right graph");
+        let (cast, _) = dag.operands(order[1])[0];
+        assert_eq!(dag.node(cast).op, Op::Cast(DType::F32));
+        assert_eq!(dag.operands(cast)[0].0, order[0]);
     }
 
     #[test]

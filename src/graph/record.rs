@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::dag::{Source, ValueId};
+use super::dag::{NodeIndex, Source, ValueId};
 use super::handle::{Dyn, GraphTensor};
 use super::registry::{Graph, Inner, with_graph};
 use super::typed::Shape;
@@ -15,6 +15,25 @@ use crate::op::{ConstantValue, CustomHandle, CustomOp, Literal, Op, TensorType};
 use crate::shape::{Dims, Expr, IntoDims, ShapeError, View};
 
 impl Inner {
+    /// What an op reads for a value: its source, through a cast where a compiler changed the format of an input.
+    fn widened(
+        &mut self,
+        source: Source,
+        value: ValueId,
+        location: &'static Location<'static>,
+    ) -> Result<(NodeIndex, View)> {
+        let dtype = self.dag.value(value).ty.dtype;
+        if self.dag.node(source.node).ty.dtype == dtype {
+            return Ok((source.node, source.view));
+        }
+        let whole = View::contiguous(self.dag.node(source.node).ty.dims.clone());
+        let cast = [(source.node, whole)];
+        Ok((
+            self.dag.push(Op::Cast(dtype), &cast, location)?,
+            source.view,
+        ))
+    }
+
     fn record_leaf(&mut self, op: Op, location: &'static Location<'static>) -> Result<ValueId> {
         let node = self.dag.push(op, &[], location)?;
         let view = View::contiguous(self.dag.node(node).ty.dims.clone());
@@ -29,8 +48,8 @@ impl Inner {
     ) -> Result<ValueId> {
         let mut sources: SmallVec<[_; 3]> = SmallVec::new();
         for &value in operands {
-            let source = self.dag.source(value)?;
-            sources.push((source.node, source.view.clone()));
+            let source = self.dag.source(value)?.clone();
+            sources.push(self.widened(source, value, location)?);
         }
         let node = self.dag.push(op, &sources, location)?;
         let view = View::contiguous(self.dag.node(node).ty.dims.clone());

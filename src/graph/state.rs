@@ -4,10 +4,14 @@ use rustc_hash::FxHashMap;
 
 use super::dag::{Dag, NodeIndex};
 use crate::array::Array;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::shape::Symbols;
-use crate::storage::Storage;
+use crate::storage::{AlignedBytes, Storage};
+
+/// Elements that are converted at a time.
+const CHUNK: usize = 1 << 16;
 
 /// Data of one input.
 #[derive(Debug)]
@@ -50,6 +54,24 @@ impl State {
             what: "has no data; call `.set(..)` before `execute`".into(),
         };
         self.inputs.get(&id).ok_or_else(missing)
+    }
+
+    /// Converts an input's data, if it has any, to another floating-point format: rounded to nearest, ties to even.
+    pub(crate) fn convert(&mut self, input: u32, from: DType, to: DType) {
+        let Some(data) = self.inputs.get_mut(&input) else {
+            return;
+        };
+        let bytes = data.storage.bytes();
+        let n = bytes.len() / from.size();
+        let mut out = AlignedBytes::zeroed(n * to.size());
+        // In pieces, since an array is a copy: a weight may fill a good part of the memory.
+        let (old, new) = (CHUNK * from.size(), CHUNK * to.size());
+        let pieces = out.as_mut_slice().chunks_mut(new);
+        for (piece, wide) in pieces.zip(bytes.chunks(old)) {
+            let array = Array::from_bytes(vec![wide.len() / from.size()], from, wide);
+            piece.copy_from_slice(array.cast(to).bytes());
+        }
+        data.storage = Storage::Owned(out);
     }
 }
 

@@ -4,7 +4,8 @@
 //! 2. a node's operand slots are `0..n`, `n` fitting its op;
 //! 3. an edge's view stays inside its source's buffer;
 //! 4. a node's type is what its op infers from what it reads;
-//! 5. a value's source exists, and seen through the value's view has the value's type;
+//! 5. a value's source exists, and seen through the value's view has the value's type; only an input may be stored in
+//!    another floating-point format than its values have;
 //! 6. values that must survive have a source;
 //! 7. only `Input` nodes are states;
 //! 8. a kernel reads whole buffers: its views are inside, and its steps obey 3 and 4.
@@ -35,8 +36,10 @@ pub fn verify(dag: &Dag) -> Result<()> {
                 value.0
             )));
         }
-        let dtype = dag.node(source.node).ty.dtype;
-        if source.view.dims() != &entry.ty.dims[..] || dtype != entry.ty.dtype {
+        let node = dag.node(source.node);
+        let (dtype, wanted) = (node.ty.dtype, entry.ty.dtype);
+        let stored = matches!(node.op, Op::Input { .. }) && dtype.is_float() && wanted.is_float();
+        if source.view.dims() != &entry.ty.dims[..] || (dtype != wanted && !stored) {
             let what = format!(
                 "value {} of type {} stands for it as {} {dtype}",
                 value.0, entry.ty, source.view

@@ -54,6 +54,30 @@ pub(super) fn cast(sweep: &mut Sweep, id: NodeIndex, operands: &Operands) -> Res
     sweep.add(Op::Cast(to), smallvec![source], id).map(Some)
 }
 
+/// Rows of a table that is widened first: only the rows are.
+pub(super) fn gathered(
+    sweep: &mut Sweep,
+    id: NodeIndex,
+    operands: &Operands,
+) -> Result<Option<Seen>> {
+    let Op::Gather { axis } = sweep.dag.node(id).op else {
+        return Ok(None);
+    };
+    let Op::Cast(to) = *sweep.op(operands[0].0) else {
+        return Ok(None);
+    };
+    let table = sweep.operands_through(&operands[0]);
+    let Some(table) = table.map(|mut s| s.remove(0)) else {
+        return Ok(None);
+    };
+    if sweep.ty(table.0).dtype.size() >= to.size() {
+        return Ok(None);
+    }
+    let rows = smallvec![table, operands[1].clone()];
+    let rows = sweep.add(Op::Gather { axis }, rows, id)?;
+    sweep.add(Op::Cast(to), smallvec![rows], id).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

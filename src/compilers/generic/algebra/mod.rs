@@ -11,6 +11,7 @@
 //! where(true, a, b)           →  a           where(c, a, a) → a        where(not c, a, b) → where(c, b, a)
 //! cast<T>(x: T)               →  x
 //! cast<C>(cast<B>(x: A))      →  cast<C>(x)  (A fits into B; just x if C is A)
+//! gather(cast<C>(x), i)       →  cast<C>(gather(x, i))   (C is wider: fewer numbers are converted)
 //! detach(detach(x))           →  detach(x)   detach(x: I32 or Bool) → x
 //! max over no axis            →  x           (sum: I32 and Bool)
 //! reduce over axes of size 1  →  they are dropped (a float's sum keeps one: 0.0 + -0.0 is 0.0)
@@ -39,7 +40,7 @@ pub struct Algebra;
 /// What a node and its operands can be replaced by.
 type Rule = fn(&mut Sweep, NodeIndex, &Operands) -> Result<Option<Seen>>;
 
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 10] = [
     elementwise::identity,
     elementwise::absorbing,
     elementwise::repeated,
@@ -47,6 +48,7 @@ const RULES: [Rule; 9] = [
     elementwise::select,
     elementwise::detach,
     cast::cast,
+    cast::gathered,
     reduce::size_one_axes,
     reduce::nested,
 ];
