@@ -7,6 +7,7 @@
 //!
 //! This layer names no compiler.
 
+pub mod cores;
 pub mod memory;
 pub mod pool;
 pub mod reference;
