@@ -35,3 +35,32 @@ fn double_recip() {
         filetest::Single(|| Box::new(DoubleRecip) as Box<dyn Pass>)
     });
 }
+
+#[cfg(feature = "llvm-backend")]
+mod llvm_cpu {
+    use brain_blitz::compilers::Pass;
+    use brain_blitz::compilers::llvm_cpu::{contraction, fusion, materialize};
+
+    use super::filetest;
+
+    #[test]
+    fn materialize() {
+        filetest::check("materialize", || {
+            filetest::Single(|| Box::new(materialize::Materialize) as Box<dyn Pass>)
+        });
+    }
+
+    #[test]
+    fn contraction() {
+        filetest::check("contraction", || {
+            filetest::Single(|| Box::new(contraction::ContractionPass) as Box<dyn Pass>)
+        });
+    }
+
+    #[test]
+    fn fusion() {
+        filetest::check("fusion", || {
+            filetest::Single(|| Box::new(fusion::Fusion) as Box<dyn Pass>)
+        });
+    }
+}

@@ -219,7 +219,7 @@ impl Executable {
         let arena = self.arena.as_mut_slice().as_mut_ptr();
         let start = |buffer: usize| arena.wrapping_add(self.plan.offsets[buffer]);
         let output = start(output);
-        let mut inputs: SmallVec<[*const u8; 8]> = SmallVec::new();
+        let mut inputs: SmallVec<[*const u8; 40]> = SmallVec::new();
         for operand in operands {
             inputs.push(match self.schedule.places[operand] {
                 Place::Arena(buffer) => start(buffer).cast_const(),

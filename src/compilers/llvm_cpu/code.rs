@@ -56,7 +56,7 @@ impl NativeCode for NestCode {
         let params = evaluate(&self.params, call.symbols)?;
         let units = evaluate(&[self.units, self.cost], call.symbols)?;
         let (units, cost) = (units[0].max(0) as usize, units[1].max(0) as usize);
-        let mut pointers: SmallVec<[*mut u8; 16]> =
+        let mut pointers: SmallVec<[*mut u8; 40]> =
             call.inputs.iter().map(|&input| input.cast_mut()).collect();
         pointers.push(call.output);
         let error = AtomicI64::new(0);

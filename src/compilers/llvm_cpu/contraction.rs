@@ -13,12 +13,13 @@ use smallvec::SmallVec;
 
 use super::gemm::ir::Contraction;
 use super::ir::Access;
+use super::rows::walks;
 use crate::compilers::Pass;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
 use crate::op::{AxisSet, BinaryOp, Kernel, KernelInput, KernelStep, Op, ReduceOp, TensorType};
-use crate::shape::{Dims, Expr, View, numel};
+use crate::shape::{Dims, View, numel};
 
 /// The pass.
 pub struct ContractionPass;
@@ -115,16 +116,6 @@ fn take_casts(
             nodes.len() - 1
         });
     KernelInput::Operand(at)
-}
-
-/// Whether the value at `view` depends on coordinate `axis`.
-fn walks(view: &View, axis: usize) -> bool {
-    let top = view.layers().last().expect("a view has a layer");
-    let masked = top
-        .valid
-        .as_ref()
-        .is_some_and(|valid| valid[axis] != (Expr::from(0usize), top.dims[axis]));
-    masked || !top.strides[axis].is_zero()
 }
 
 /// What the kernel reads for one factor: an operand, through casts.

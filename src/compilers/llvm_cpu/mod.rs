@@ -28,6 +28,7 @@ pub mod limits;
 pub mod lower;
 pub mod materialize;
 pub mod nest;
+pub mod rows;
 pub mod target;
 pub mod vmath;
 
