@@ -309,10 +309,10 @@ mod native {
             let (mut products, mut kernels) = (Vec::new(), 0);
             for id in dag.ids() {
                 if let Op::Kernel(kernel) = &dag.node(id).op {
-                    assert!(kernel.code.is_some(), "{} has no code", kernel.name);
+                    assert!(kernel.code().is_some(), "{} has no code", kernel.name());
                     kernels += 1;
-                    if kernel.name.contains("contraction") {
-                        products.push(kernel.operands.iter().map(|ty| ty.dtype).collect());
+                    if kernel.name().contains("contraction") {
+                        products.push(kernel.operands().iter().map(|ty| ty.dtype).collect());
                     }
                 }
             }
