@@ -97,11 +97,36 @@ impl Array {
     /// # Panics
     /// If `bytes` is not exactly `dims` elements of `dtype` long.
     pub fn from_bytes(dims: Vec<usize>, dtype: DType, bytes: &[u8]) -> Array {
-        let mut array = Array::zeros(dims, dtype);
-        let target = array.bytes_mut();
-        assert_eq!(target.len(), bytes.len(), "bytes do not match the shape");
-        target.copy_from_slice(bytes);
-        array
+        let n = dims.iter().product::<usize>();
+        assert_eq!(
+            n * dtype.size(),
+            bytes.len(),
+            "bytes do not match the shape"
+        );
+        let data = match dtype {
+            DType::F32 => Data::F32(bytemuck::pod_collect_to_vec(bytes)),
+            DType::F64 => Data::F64(bytemuck::pod_collect_to_vec(bytes)),
+            DType::F16 => Data::F16(bytemuck::pod_collect_to_vec(bytes)),
+            DType::BF16 => Data::BF16(bytemuck::pod_collect_to_vec(bytes)),
+            DType::I32 => Data::I32(bytemuck::pod_collect_to_vec(bytes)),
+            DType::Bool => Data::Bool(bytes.to_vec()),
+        };
+        Array { dims, data }
+    }
+
+    /// What `view` reads of a buffer of this format; padding reads zero.
+    ///
+    /// # Panics
+    /// If `bytes` is no whole number of elements, or shorter than what the view reads.
+    pub fn look_at(bytes: &[u8], dtype: DType, view: &ConcreteView) -> Array {
+        let size = dtype.size();
+        if let Some(first) = view.contiguous_from() {
+            let len = view.numel() * size;
+            let start = if len == 0 { 0 } else { first * size };
+            let part = &bytes[start..start + len];
+            return Array::from_bytes(view.dims().to_vec(), dtype, part);
+        }
+        Array::from_bytes(vec![bytes.len() / size], dtype, bytes).look(view)
     }
 
     /// The dimensions.
@@ -146,10 +171,6 @@ impl Array {
         each_dtype!(&self.data, v => bytemuck::cast_slice(v))
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        each_dtype!(&mut self.data, v => bytemuck::cast_slice_mut(v))
-    }
-
     /// The elements as `f64`, whatever their format.
     pub fn to_f64(&self) -> Vec<f64> {
         match &self.data {
@@ -167,6 +188,14 @@ impl Array {
         match &self.data {
             Data::F32(v) => v.clone(),
             _ => self.to_f64().into_iter().map(|x| x as f32).collect(),
+        }
+    }
+
+    /// The elements as `f32`, whatever their format; those of a `f32` array are not copied.
+    pub fn into_f32(self) -> Vec<f32> {
+        match self.data {
+            Data::F32(v) => v,
+            _ => self.to_f32(),
         }
     }
 

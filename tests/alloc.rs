@@ -115,3 +115,48 @@ fn generating_tokens() {
     }
     assert_eq!(logits.data().len(), config.vocab_size);
 }
+
+#[test]
+fn setting_an_input_of_the_same_size() {
+    let mut cx = Graph::new();
+    cx.set_threads(1);
+    let x = cx.input((2, 3), DType::F32).set(vec![0.0; 6]);
+    let nested = cx.tensor::<R2<2, 2>>().set([[0.0; 2]; 2]);
+    let token = cx.input(1, DType::I32).set([0]);
+    let y = (x.sum(..) + nested.dynamic().sum(..) + token.cast(DType::F32).sum(..)).retrieve();
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    cx.execute();
+    let numbers = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0];
+    let n = requests(|| {
+        x.set(&numbers[..]);
+        nested.set([[1.0f32, 2.0], [3.0, 4.0]]);
+        token.set([7]);
+        cx.execute();
+    });
+    assert_eq!((n, y.data()), (0, vec![38.0]));
+    assert!(
+        requests(|| {
+            token.set([7i64]);
+        }) > 0,
+        "another format"
+    );
+    // One vector for the numbers and one for the shape.
+    assert_eq!(
+        requests(|| drop(y.data())),
+        1,
+        "a single number has no sizes"
+    );
+    assert_eq!(requests(|| drop(x.data())), 2);
+}
+
+#[test]
+fn a_state_that_is_written_as_a_whole() {
+    let mut cx = Graph::new();
+    cx.set_threads(1);
+    let state = cx.input(100, DType::F32).set_zeros();
+    state.assign(state * 0.5 + 1.0);
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    cx.execute();
+    assert_eq!(requests(|| cx.execute()), 0);
+    assert_eq!(state.data(), [1.5; 100]);
+}

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use brain_blitz::error::Result;
 use brain_blitz::op::{
-    Kernel, KernelCall, KernelInput, KernelStep, NativeCode, Op, TensorType, UnaryOp,
+    Kernel, KernelCall, KernelInput, KernelStep, NativeCode, Op, TensorType, UnaryOp, Work,
 };
 use brain_blitz::prelude::*;
 use brain_blitz::shape::{RUN, Symbols, View};
@@ -24,14 +24,22 @@ impl NativeCode for Probe {
         "probe"
     }
 
-    fn scratch_bytes(&self, _: &Symbols, n_threads: usize) -> Result<usize> {
+    fn prepare(&self, _: &Symbols, n_threads: usize, _: &mut Vec<i64>) -> Result<Work> {
         self.asked.store(n_threads, Ordering::Relaxed);
-        Ok(64 * n_threads)
+        Ok(Work {
+            n_threads,
+            scratch_bytes: 64 * n_threads,
+            ..Work::default()
+        })
+    }
+
+    fn depends_on(&self, _: char) -> bool {
+        false
     }
 
     // SAFETY: nothing is read or written.
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()> {
-        assert!(call.n_threads <= self.asked.load(Ordering::Relaxed));
+        assert!(call.work.n_threads <= self.asked.load(Ordering::Relaxed));
         self.ran.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -53,7 +53,7 @@ impl Samples {
         for (id, data) in self.inputs {
             match data {
                 Some(data) => state.inputs.insert(id, data),
-                None => state.inputs.remove(&id),
+                None => state.inputs.remove(id),
             };
         }
         state.symbols = self.symbols;

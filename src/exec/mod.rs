@@ -7,6 +7,7 @@
 //!
 //! This layer names no compiler.
 
+mod calls;
 pub mod cores;
 pub mod memory;
 pub mod pool;

@@ -56,11 +56,8 @@ pub fn eval_node(
 pub fn evaluate(dag: &Dag, state: &State) -> Result<FxHashMap<NodeIndex, Array>> {
     let schedule = super::schedule::Schedule::new(dag)?;
     let mut values: FxHashMap<NodeIndex, Array> = FxHashMap::default();
-    for (&node, _) in schedule
-        .places
-        .iter()
-        .filter(|(node, _)| matches!(dag.node(**node).op, Op::Input { .. }))
-    {
+    let is_input = |node: &NodeIndex| matches!(dag.node(*node).op, Op::Input { .. });
+    for node in schedule.places.nodes().filter(is_input) {
         values.insert(node, input_array(dag, state, node)?);
     }
     for step in &schedule.steps {

@@ -1,38 +1,64 @@
 //! The executable: a schedule with its buffers.
 //!
-//! One arena holds the intermediate results. Its plan follows the symbols' values and is made again when they change.
-//! Once every table has grown to its largest size, an execution of a compiled graph allocates nothing.
+//! One arena holds the intermediate results. What follows from the symbols, the inputs' memory and the number of
+//! threads (sizes, the arena's plan, the tables of native calls) is prepared when one of them changes; otherwise an execution only
+//! makes the calls. Once every table has grown to its largest size, an execution of a compiled
+//! graph allocates nothing.
 //!
 //! Native code gets raw pointers into the arena and the inputs; everything else goes through slices.
 
-use rustc_hash::FxHashMap;
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
+use super::calls::{Calls, Table};
 use super::memory::MemoryPlan;
 use super::pool;
 use super::reference::{check_input, eval_node};
-use super::scatter::scatter;
+use super::scatter::{ScatterShape, scatter};
 use super::schedule::{Place, Schedule, Step};
 use super::sizes::{
-    check_views, depends_on_run, elements_of, requirements, same_but_run, scatter_shape,
+    check_requirements, check_views, depends_on_run, elements_of, requirements, same_but_run,
+    scatter_shape,
 };
 use crate::array::Array;
 use crate::error::{Error, Result};
 use crate::graph::state::{Program, State, Stats};
 use crate::graph::{Dag, NodeIndex};
-use crate::op::{Kernel, KernelCall, Op};
-use crate::shape::{Expr, RUN, Symbols};
-use crate::storage::{ALIGNMENT, AlignedBytes};
+use crate::op::Op;
+use crate::shape::{Expr, RUN, Symbols, View};
+use crate::storage::{ALIGNMENT, AlignedBytes, Storage};
+
+/// How a step is done.
+#[derive(Clone, Copy)]
+enum Way {
+    /// The native call of this number.
+    Native(usize),
+    /// A scatter into a whole buffer, of this shape.
+    Scatter(ScatterShape),
+    Reference,
+}
+
+/// A state that gets a new value after all steps.
+struct Update {
+    id: u32,
+    node: NodeIndex,
+    view: View,
+    /// Whether the new value is a whole buffer of the arena.
+    is_plain: bool,
+}
 
 /// A graph made ready to run.
 pub struct Executable {
     version: u64,
     schedule: Schedule,
     inputs: Vec<NodeIndex>,
-    /// For each step: whether it reads whole buffers, as native code and updates in place do.
-    plain: Vec<bool>,
-    /// Length of each input's data at this execution, in bytes.
-    input_bytes: FxHashMap<u32, usize>,
+    ways: Vec<Way>,
+    calls: Calls,
+    /// States that are not written in place.
+    updates: Vec<Update>,
+    /// All states.
+    states: Vec<u32>,
     /// What views assume of the symbols, with a node that needs it.
     requirements: Vec<(Expr, NodeIndex)>,
     /// Whether sizes change with every execution.
@@ -40,31 +66,63 @@ pub struct Executable {
     plan: MemoryPlan,
     /// Bytes of each arena buffer, at the planned sizes.
     sizes: Vec<usize>,
-    /// Symbols and number of threads when the plan was made; `None` before the first.
-    planned_for: Option<(Symbols, usize)>,
-    /// Symbols of the last execution; `None` if there was none, or it failed.
-    executed_for: Option<Symbols>,
     arena: AlignedBytes,
     scratch: AlignedBytes,
+    prepared: Prepared,
+    /// Whether the last execution came to its end.
+    executed: bool,
+    /// Symbols of the last execution.
+    symbols: Symbols,
     stats: Stats,
+}
+
+/// For what everything was prepared.
+#[derive(Default)]
+struct Prepared {
+    is_done: bool,
+    symbols: Symbols,
+    n_threads: usize,
+    /// [`Inputs::moves`](crate::graph::state::Inputs::moves) when it was.
+    moves: u64,
+    /// Where inputs in memory of another owner lie, and how long they are.
+    shared: Vec<(u32, (usize, usize))>,
+    /// Where every input's data starts, by its number.
+    starts: Table,
+}
+
+/// The address and length of memory, to compare.
+fn extent(storage: &Storage) -> (usize, usize) {
+    let (start, len) = storage.raw();
+    (start.addr(), len)
+}
+
+impl Prepared {
+    fn is_for(&self, state: &State, n_threads: usize) -> bool {
+        self.is_done
+            && self.n_threads == n_threads
+            && self.moves == state.inputs.moves()
+            && same_but_run(&self.symbols, &state.symbols)
+            && self.shared_is_where_it_was(state)
+    }
+
+    fn shared_is_where_it_was(&self, state: &State) -> bool {
+        let is_there = |&(id, known): &(u32, (usize, usize))| {
+            let data = state.inputs.get(id);
+            data.is_some_and(|data| extent(&data.storage) == known)
+        };
+        self.shared.iter().all(is_there)
+    }
 }
 
 impl Executable {
     /// Prepares a graph.
     ///
     /// # Errors
-    /// If the graph has a cycle.
+    /// If the graph has a cycle, or what is assigned to a state was optimized away.
     pub fn new(dag: &Dag) -> Result<Executable> {
         let schedule = Schedule::new(dag)?;
-        let mut inputs: Vec<NodeIndex> = schedule
-            .places
-            .keys()
-            .copied()
-            .filter(|&node| matches!(dag.node(node).op, Op::Input { .. }))
-            .collect();
-        inputs.sort_unstable();
-        let mut nodes: Vec<NodeIndex> = schedule.places.keys().copied().collect();
-        nodes.sort_unstable();
+        let nodes: Vec<NodeIndex> = schedule.places.nodes().collect();
+        let is_input = |node: &NodeIndex| matches!(dag.node(*node).op, Op::Input { .. });
         let requirements = requirements(dag, &nodes);
         let is_plain = |step: &Step| {
             let operands = dag.operands(step.node);
@@ -72,61 +130,79 @@ impl Executable {
                 .iter()
                 .all(|(node, view)| dag.is_whole(*node, view))
         };
+        let plain: Vec<bool> = schedule.steps.iter().map(is_plain).collect();
+        let (calls, of_step) = Calls::new(dag, &schedule, &plain);
+        let way = |(i, step): (usize, &Step)| match (of_step[i], &dag.node(step.node).op) {
+            (Some(call), _) => Way::Native(call),
+            (None, Op::Scatter { .. }) if plain[i] => Way::Scatter(ScatterShape::default()),
+            _ => Way::Reference,
+        };
+        let ways = schedule.steps.iter().enumerate().map(way).collect();
+        let (states, updates) = updates(dag, &schedule)?;
         Ok(Executable {
             version: dag.version(),
-            plain: schedule.steps.iter().map(is_plain).collect(),
-            schedule,
-            inputs,
-            input_bytes: FxHashMap::default(),
+            inputs: nodes.iter().copied().filter(is_input).collect(),
+            ways,
             depends_on_run: depends_on_run(dag, &nodes, &requirements),
+            calls,
+            updates,
+            states,
+            schedule,
             requirements,
             plan: MemoryPlan::default(),
             sizes: Vec::new(),
-            planned_for: None,
-            executed_for: None,
             arena: AlignedBytes::default(),
             scratch: AlignedBytes::default(),
+            prepared: Prepared::default(),
+            executed: false,
+            symbols: Symbols::new(),
             stats: Stats::default(),
         })
     }
 
-    fn check_requirements(&self, dag: &Dag, symbols: &Symbols) -> Result<()> {
-        for &(expr, node) in &self.requirements {
-            let value = expr.eval(symbols).map_err(|e| Error::UnsetSymbol {
-                symbol: e.symbol,
-                user: dag.describe(node),
-            })?;
-            if value < 0 {
-                let what = format!(
-                    "the sizes are impossible: `{expr}` must not be negative, but is {value}"
-                );
-                return Err(Error::Node {
-                    node: dag.describe(node),
-                    what,
-                });
+    /// Makes everything that does not change between executions, unless it is there.
+    fn prepare(&mut self, dag: &Dag, state: &mut State, n_threads: usize) -> Result<()> {
+        if !self.depends_on_run && self.prepared.is_for(state, n_threads) {
+            if self.calls.depends_on_run() {
+                self.calls.evaluate(dag, &state.symbols, n_threads)?;
+            }
+            return Ok(());
+        }
+        self.prepared.is_done = false;
+        for &node in &self.inputs {
+            check_input(dag, state, node)?;
+        }
+        check_requirements(dag, &self.requirements, &state.symbols)?;
+        if dag.is_foreign() {
+            check_views(dag, self.schedule.places.nodes(), &state.symbols)?;
+        }
+        self.plan(dag, &state.symbols)?;
+        for (step, way) in self.schedule.steps.iter().zip(&mut self.ways) {
+            if let Way::Scatter(shape) = way {
+                *shape = scatter_shape(dag, step.node, step.operands[1], &state.symbols)?;
             }
         }
+        let scratch = self.calls.evaluate(dag, &state.symbols, n_threads)?;
+        self.scratch.try_grow_to(scratch)?;
+        for &id in &self.states {
+            // Memory of another owner is replaced now, so that addresses stay while steps run.
+            state.inputs.bytes_mut(id)?;
+        }
+        self.fill(dag, state)?;
+        self.prepared.symbols.clone_from(&state.symbols);
+        self.prepared.n_threads = n_threads;
+        self.prepared.moves = state.inputs.moves();
+        self.prepared.is_done = true;
         Ok(())
     }
 
-    /// Evaluates every size and lays the buffers out, unless nothing changed.
-    fn plan(&mut self, dag: &Dag, state: &State, n_threads: usize) -> Result<()> {
-        let is_current = |(old, threads): &(Symbols, usize)| {
-            *threads == n_threads && !self.depends_on_run && same_but_run(old, &state.symbols)
-        };
-        if self.planned_for.as_ref().is_some_and(is_current) {
-            return Ok(());
-        }
-        self.planned_for = None;
-        self.check_requirements(dag, &state.symbols)?;
-        if dag.is_foreign() {
-            check_views(dag, self.schedule.places.keys().copied(), &state.symbols)?;
-        }
+    /// Evaluates every size and lays the buffers out.
+    fn plan(&mut self, dag: &Dag, symbols: &Symbols) -> Result<()> {
         self.sizes.clear();
         for buffer in &self.schedule.buffers {
             let ty = &dag.node(buffer.node).ty;
-            self.sizes
-                .push(elements_of(dag, buffer.node, &ty.dims, &state.symbols)? * ty.dtype.size());
+            let elements = elements_of(dag, buffer.node, &ty.dims, symbols)?;
+            self.sizes.push(elements * ty.dtype.size());
         }
         let total = self.sizes.iter().try_fold(0usize, |total, &size| {
             total.checked_add(size.checked_next_multiple_of(ALIGNMENT)?)
@@ -135,162 +211,130 @@ impl Executable {
             return Err(Error::msg("the results need more memory than there can be"));
         }
         self.plan.plan(&self.schedule.buffers, &self.sizes);
-        self.arena.grow_to(self.plan.arena_bytes);
-        let mut scratch = 0;
-        for step in &self.schedule.steps {
-            if let Op::Kernel(kernel) = &dag.node(step.node).op
-                && let Some(code) = kernel.code()
-            {
-                scratch = scratch.max(code.scratch_bytes(&state.symbols, n_threads)?);
+        self.arena.try_grow_to(self.plan.arena_bytes)
+    }
+
+    /// Gives native calls the addresses of their buffers.
+    fn fill(&mut self, dag: &Dag, state: &State) -> Result<()> {
+        let Prepared { shared, starts, .. } = &mut self.prepared;
+        shared.clear();
+        for &node in &self.inputs {
+            let Some(Place::Input(id)) = self.schedule.places.get(node) else {
+                unreachable!("an input lives in its data")
+            };
+            let expected = check_input(dag, state, node)?;
+            let storage = &state.inputs.get(id).expect("it was just checked").storage;
+            // Another owner is asked once more and may say something else: only this answer is used.
+            let (start, len) = storage.raw();
+            if len != expected {
+                return Err(changed());
             }
+            if matches!(storage, Storage::Shared(_)) {
+                shared.push((id, (start.addr(), len)));
+            }
+            let needed = starts.0.len().max(id as usize + 1);
+            starts.0.resize(needed, std::ptr::null_mut());
+            starts.0[id as usize] = start;
         }
-        self.scratch.grow_to(scratch);
-        self.planned_for = Some((state.symbols.clone(), n_threads));
+        let (places, plan, arena) = (&self.schedule.places, &self.plan, self.arena.start());
+        self.calls
+            .fill(&self.schedule, |node| match places.get(node) {
+                Some(Place::Input(id)) => starts.0[id as usize],
+                Some(Place::Arena(buffer)) => arena.wrapping_add(plan.offsets[buffer]),
+                None => unreachable!("operands of scheduled nodes are scheduled"),
+            });
         Ok(())
     }
 
-    fn range(&self, buffer: usize) -> std::ops::Range<usize> {
+    fn range(&self, buffer: usize) -> Range<usize> {
         self.plan.offsets[buffer]..self.plan.offsets[buffer] + self.sizes[buffer]
     }
 
     /// The bytes of a node's result.
     fn bytes<'a>(&'a self, state: &'a State, node: NodeIndex) -> &'a [u8] {
-        match self.schedule.places[&node] {
-            Place::Input(id) => state.inputs[&id].storage.bytes(),
-            Place::Arena(buffer) => &self.arena.as_slice()[self.range(buffer)],
+        match self.schedule.places.get(node) {
+            Some(Place::Input(id)) => {
+                let data = state.inputs.get(id);
+                data.expect("inputs were checked to have data")
+                    .storage
+                    .bytes()
+            }
+            Some(Place::Arena(buffer)) => &self.arena.as_slice()[self.range(buffer)],
+            None => unreachable!("operands of scheduled nodes are scheduled"),
         }
     }
 
-    fn bytes_mut<'a>(&'a mut self, state: &'a mut State, node: NodeIndex) -> &'a mut [u8] {
-        match self.schedule.places[&node] {
-            Place::Input(id) => state
-                .inputs
-                .get_mut(&id)
-                .expect("inputs were checked to have data")
-                .storage
-                .bytes_mut(),
-            Place::Arena(buffer) => {
-                let range = self.range(buffer);
-                &mut self.arena.as_mut_slice()[range]
+    fn run_steps(&mut self, dag: &Dag, state: &mut State) -> Result<()> {
+        if self.calls.runs_as_sequence() {
+            (self.stats.native_calls, self.stats.native_steps) = (1, self.ways.len());
+            // SAFETY: `prepare` has just seen to it that the tables are those of the buffers: the arena's were planned with the
+            // sizes of this execution, those of inputs were compared with them. A plan keeps results apart from the
+            // operands that are needed at the same step.
+            return unsafe { self.calls.run_sequence(dag) };
+        }
+        for step in 0..self.ways.len() {
+            match self.ways[step] {
+                Way::Native(call) => {
+                    self.stats.native_steps += 1;
+                    self.stats.native_calls += 1;
+                    // SAFETY: as above; scratch memory is a separate allocation of the size that was asked for.
+                    unsafe { self.calls.run(dag, call, self.scratch.start())? }
+                }
+                Way::Scatter(shape) => self.run_scatter(dag, state, step, shape)?,
+                Way::Reference => self.run_reference(dag, state, step)?,
             }
         }
+        Ok(())
     }
 
-    fn run_step(
+    fn run_scatter(
         &mut self,
         dag: &Dag,
         state: &mut State,
         step: usize,
-        n_threads: usize,
+        shape: ScatterShape,
     ) -> Result<()> {
-        let Step { node, .. } = self.schedule.steps[step];
-        match &dag.node(node).op {
-            Op::Kernel(kernel) if kernel.code().is_some() && self.plain[step] => {
-                self.run_native(dag, state, step, kernel, n_threads)
-            }
-            Op::Scatter { .. } if self.plain[step] => self.run_scatter(dag, state, step),
-            _ => self.run_reference(dag, state, node),
-        }
-    }
-
-    /// The start of an input's data, of the length that was checked when the execution began.
-    fn input_start(&self, state: &State, id: u32) -> Result<*const u8> {
-        let bytes = state.inputs[&id].storage.bytes();
-        if self.input_bytes.get(&id) == Some(&bytes.len()) {
-            return Ok(bytes.as_ptr());
-        }
-        Err(Error::msg("shared memory of an input changed its length"))
-    }
-
-    fn run_native(
-        &mut self,
-        dag: &Dag,
-        state: &mut State,
-        step: usize,
-        kernel: &Kernel,
-        n_threads: usize,
-    ) -> Result<()> {
-        let Step { node, ref operands } = self.schedule.steps[step];
-        let Place::Arena(output) = self.schedule.places[&node] else {
-            unreachable!("only inputs and scatters live outside of the arena")
-        };
-        let scratch = self.scratch.as_mut_slice().as_mut_ptr();
-        // All pointers into the arena come from one borrow, so that making one does not invalidate another.
-        let arena = self.arena.as_mut_slice().as_mut_ptr();
-        let start = |buffer: usize| arena.wrapping_add(self.plan.offsets[buffer]);
-        let output = start(output);
-        let mut inputs: SmallVec<[*const u8; 40]> = SmallVec::new();
-        for operand in operands {
-            inputs.push(match self.schedule.places[operand] {
-                Place::Arena(buffer) => start(buffer).cast_const(),
-                Place::Input(id) => self.input_start(state, id)?,
-            });
-        }
-        let call = KernelCall {
-            inputs: &inputs,
-            output,
-            scratch,
-            symbols: &state.symbols,
-            n_threads,
-        };
-        let code = kernel.code().expect("checked by the caller");
-        // SAFETY: every buffer has the size that its node's type says under the current symbols: arena buffers were
-        // planned with them, the lengths of inputs were checked by `check_input` and `input_start`. The plan keeps the result apart from the operands,
-        // which are needed at the same step; scratch memory is a separate allocation of the size that the code asked for.
-        let result = unsafe { code.run(&call) };
-        self.stats.native_steps += 1;
-        result.map_err(|e| Error::Node {
-            node: dag.describe(node),
-            what: e.to_string(),
-        })
-    }
-
-    fn run_scatter(&mut self, dag: &Dag, state: &mut State, step: usize) -> Result<()> {
         let Step { node, ref operands } = self.schedule.steps[step];
         let (base, index, updates) = (operands[0], operands[1], operands[2]);
-        let shape = scatter_shape(dag, node, index, &state.symbols)?;
         let (Op::Scatter { mode, .. }, dtype) = (&dag.node(node).op, dag.node(node).ty.dtype)
         else {
             unreachable!("only scatters come here")
         };
-        let result = match self.schedule.places[&node] {
-            Place::Input(id) => {
-                // The state is taken out while rows are written, so that operands can be borrowed beside it.
-                let mut data = state
-                    .inputs
-                    .remove(&id)
-                    .expect("inputs were checked to have data");
-                let (index, updates) = (self.bytes(state, index), self.bytes(state, updates));
-                let result = scatter(
-                    shape,
-                    dtype,
-                    *mode,
-                    data.storage.bytes_mut(),
-                    index,
-                    updates,
-                );
-                state.inputs.insert(id, data);
-                if let Ok(written) = result {
-                    self.stats.state_bytes_written += written;
-                }
-                result
+        let (index, updates) = (self.bytes(state, index), self.bytes(state, updates));
+        let (start, len, in_place) = match self.schedule.places.get(node) {
+            Some(Place::Input(id)) => {
+                let len = self.bytes(state, base).len();
+                (self.prepared.starts.0[id as usize], len, true)
             }
-            Place::Arena(buffer) => {
-                let mut out = self.bytes(state, base).to_vec();
-                let (index, updates) = (self.bytes(state, index), self.bytes(state, updates));
-                let result = scatter(shape, dtype, *mode, &mut out, index, updates);
+            Some(Place::Arena(buffer)) => {
                 let range = self.range(buffer);
-                self.arena.as_mut_slice()[range].copy_from_slice(&out);
-                result
+                (
+                    self.arena.start().wrapping_add(range.start),
+                    range.len(),
+                    false,
+                )
             }
+            None => unreachable!("steps are scheduled"),
         };
-        result.map(|_| ()).map_err(|what| Error::Node {
+        // SAFETY: a buffer of the arena, apart from those of the operands, or a state in memory of its own, which neither the index nor
+        // the updates are read from.
+        let out = unsafe { std::slice::from_raw_parts_mut(start, len) };
+        if !in_place {
+            out.copy_from_slice(self.bytes(state, base));
+        }
+        let written = scatter(shape, dtype, *mode, out, index, updates);
+        let written = written.map_err(|what| Error::Node {
             node: dag.describe(node),
             what,
-        })
+        })?;
+        if in_place {
+            self.stats.state_bytes_written += written;
+        }
+        Ok(())
     }
 
-    fn run_reference(&mut self, dag: &Dag, state: &mut State, node: NodeIndex) -> Result<()> {
+    fn run_reference(&mut self, dag: &Dag, state: &mut State, step: usize) -> Result<()> {
+        let node = self.schedule.steps[step].node;
         let mut arrays = Vec::new();
         for (operand, view) in dag.operands(node) {
             let view = view.resolve(&state.symbols).map_err(|e| Error::Node {
@@ -298,50 +342,77 @@ impl Executable {
                 what: e.to_string(),
             })?;
             let dtype = dag.node(operand).ty.dtype;
-            let bytes = self.bytes(state, operand);
-            arrays.push(
-                Array::from_bytes(vec![bytes.len() / dtype.size()], dtype, bytes).look(&view),
-            );
+            arrays.push(Array::look_at(self.bytes(state, operand), dtype, &view));
         }
         let out = eval_node(dag, node, &arrays, &state.symbols)?;
-        self.bytes_mut(state, node).copy_from_slice(out.bytes());
-        Ok(())
+        match self.schedule.places.get(node) {
+            Some(Place::Input(id)) => state.inputs.bytes_mut(id)?.copy_from_slice(out.bytes()),
+            Some(Place::Arena(buffer)) => {
+                let range = self.range(buffer);
+                self.arena.as_mut_slice()[range].copy_from_slice(out.bytes());
+            }
+            None => unreachable!("steps are scheduled"),
+        }
+        // The op may be a user's, and do anything to memory that the user shares.
+        match self.prepared.shared_is_where_it_was(state) {
+            true => Ok(()),
+            false => Err(changed()),
+        }
     }
 
     /// Copies new values into the states that are not updated in place.
     fn update_states(&mut self, dag: &Dag, state: &mut State) -> Result<()> {
-        // All new values are read before any state is written: one state's new value may be another's old one.
+        // What may be another state's old value, or is seen through a view, is read before any state is written.
         let mut pending: SmallVec<[(u32, Array); 4]> = SmallVec::new();
-        for &(target, new) in dag.assigns() {
-            let (target, new) = (dag.source(target)?, dag.source(new)?);
-            let Op::Input { id, .. } = dag.node(target.node).op else {
-                continue;
+        for update in self.updates.iter().filter(|update| !update.is_plain) {
+            let view = update.view.resolve(&state.symbols);
+            let view = view.map_err(|e| Error::msg(e.to_string()))?;
+            let dtype = dag.node(update.node).ty.dtype;
+            let array = Array::look_at(self.bytes(state, update.node), dtype, &view);
+            pending.push((update.id, array));
+        }
+        for update in self.updates.iter().filter(|update| update.is_plain) {
+            let Some(Place::Arena(buffer)) = self.schedule.places.get(update.node) else {
+                unreachable!("plain updates come from the arena")
             };
-            if self.schedule.places.get(&new.node) == Some(&Place::Input(id)) {
-                continue;
-            }
-            let view = new
-                .view
-                .resolve(&state.symbols)
-                .map_err(|e| Error::msg(e.to_string()))?;
-            let dtype = dag.node(new.node).ty.dtype;
-            let bytes = self.bytes(state, new.node);
-            pending.push((
-                id,
-                Array::from_bytes(vec![bytes.len() / dtype.size()], dtype, bytes).look(&view),
-            ));
+            let new = &self.arena.as_slice()[self.range(buffer)];
+            state.inputs.bytes_mut(update.id)?.copy_from_slice(new);
+            self.stats.state_bytes_written += new.len();
         }
         for (id, array) in pending {
-            let storage = &mut state
-                .inputs
-                .get_mut(&id)
-                .expect("inputs were checked to have data")
-                .storage;
-            storage.bytes_mut().copy_from_slice(array.bytes());
+            state.inputs.bytes_mut(id)?.copy_from_slice(array.bytes());
             self.stats.state_bytes_written += array.bytes().len();
         }
         Ok(())
     }
+}
+
+/// All states, and those that are not updated in place.
+fn updates(dag: &Dag, schedule: &Schedule) -> Result<(Vec<u32>, Vec<Update>)> {
+    let (mut states, mut updates) = (Vec::new(), Vec::new());
+    for &(target, new) in dag.assigns() {
+        let (target, new) = (dag.source(target)?, dag.source(new)?);
+        let Op::Input { id, .. } = dag.node(target.node).op else {
+            continue;
+        };
+        states.push(id);
+        let place = schedule.places.get(new.node);
+        if place != Some(Place::Input(id)) {
+            let in_arena = matches!(place, Some(Place::Arena(_)));
+            updates.push(Update {
+                id,
+                node: new.node,
+                view: new.view.clone(),
+                is_plain: in_arena && dag.is_whole(new.node, &new.view),
+            });
+        }
+    }
+    Ok((states, updates))
+}
+
+/// Memory of an input that belongs to another owner is not what it was.
+fn changed() -> Error {
+    Error::msg("shared memory of an input changed its length")
 }
 
 impl Program for Executable {
@@ -353,63 +424,49 @@ impl Program for Executable {
         let n_threads = state.n_threads.unwrap_or_else(pool::default_threads);
         state.symbols.set(RUN, state.runs);
         state.runs += 1;
-        self.executed_for = None;
-        for &node in &self.inputs {
-            let bytes = check_input(dag, state, node)?;
-            if let Op::Input { id, .. } = dag.node(node).op {
-                // `insert` makes room before it finds that there is an entry.
-                match self.input_bytes.get_mut(&id) {
-                    Some(known) => *known = bytes,
-                    None => drop(self.input_bytes.insert(id, bytes)),
-                }
-            }
-        }
-        self.plan(dag, state, n_threads)?;
+        self.executed = false;
+        self.prepare(dag, state, n_threads)?;
         self.stats = Stats {
             steps: self.schedule.steps.len(),
             arena_bytes: self.plan.arena_bytes,
             peak_live_bytes: self.plan.peak_live_bytes,
             ..Stats::default()
         };
-        for step in 0..self.schedule.steps.len() {
-            self.run_step(dag, state, step, n_threads)?;
-        }
+        self.run_steps(dag, state)?;
         self.update_states(dag, state)?;
-        self.executed_for = Some(state.symbols.clone());
+        self.symbols.clone_from(&state.symbols);
+        self.executed = true;
         Ok(())
     }
 
     fn symbols(&self) -> Option<&Symbols> {
-        self.executed_for.as_ref()
+        self.executed.then_some(&self.symbols)
     }
 
-    fn read(&self, dag: &Dag, state: &State, node: NodeIndex) -> Result<Array> {
-        let unknown = || Error::Node {
-            node: dag.describe(node),
-            what: "its value was not kept: call `.retrieve()` on it before executing".into(),
-        };
-        let readable = match self.schedule.places.get(&node) {
-            Some(Place::Input(id)) if state.inputs[id].since >= state.runs => {
-                return Err(Error::Node {
-                    node: dag.describe(node),
-                    what: "it was written into a state that was set since: call `execute` again"
-                        .into(),
-                });
+    fn read<'a>(&'a self, dag: &Dag, state: &'a State, node: NodeIndex) -> Result<&'a [u8]> {
+        let readable = match self.schedule.places.get(node) {
+            Some(Place::Input(id)) => {
+                let data = state.inputs.get(id);
+                if data.is_some_and(|data| data.since >= state.runs) {
+                    return Err(Error::Node {
+                        node: dag.describe(node),
+                        what:
+                            "it was written into a state that was set since: call `execute` again"
+                                .into(),
+                    });
+                }
+                data.is_some()
             }
-            Some(Place::Input(_)) => true,
-            Some(Place::Arena(buffer)) => self.schedule.buffers[*buffer].last == usize::MAX,
+            Some(Place::Arena(buffer)) => self.schedule.buffers[buffer].last == usize::MAX,
             None => false,
         };
-        if !readable || self.executed_for.is_none() {
-            return Err(unknown());
+        if !readable || !self.executed {
+            return Err(Error::Node {
+                node: dag.describe(node),
+                what: "its value was not kept: call `.retrieve()` on it before executing".into(),
+            });
         }
-        let dtype = dag.node(node).ty.dtype;
-        let bytes = self.bytes(state, node);
-        Ok(Array::from_bytes(
-            vec![bytes.len() / dtype.size()],
-            dtype,
-            bytes,
-        ))
+        Ok(self.bytes(state, node))
     }
 
     fn stats(&self) -> Stats {

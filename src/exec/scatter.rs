@@ -8,7 +8,7 @@ use crate::op::{ScatterMode, larger};
 use half::{bf16, f16};
 
 /// Sizes of a scatter: base `[outer, axis, inner]`, index and updates `[outer, rows, inner]`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ScatterShape {
     /// Product of the dimensions before the axis.
     pub outer: usize,

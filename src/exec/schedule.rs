@@ -19,6 +19,29 @@ pub enum Place {
     Arena(usize),
 }
 
+/// The places of nodes, by node number.
+#[derive(Clone, Debug, Default)]
+pub struct Places(Vec<Option<Place>>);
+
+impl Places {
+    /// Where a node's result lives; `None` if the node is not scheduled.
+    pub fn get(&self, node: NodeIndex) -> Option<Place> {
+        self.0.get(node.index()).copied().flatten()
+    }
+
+    /// All scheduled nodes, in the order of their numbers.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeIndex> + '_ {
+        let numbers = self.0.iter().enumerate();
+        numbers.filter_map(|(i, place)| place.map(|_| NodeIndex::new(i)))
+    }
+
+    fn insert(&mut self, node: NodeIndex, place: Place) {
+        let len = self.0.len().max(node.index() + 1);
+        self.0.resize(len, None);
+        self.0[node.index()] = Some(place);
+    }
+}
+
 /// One step: a node to compute.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -34,7 +57,7 @@ pub struct Schedule {
     /// What to compute, in order.
     pub steps: Vec<Step>,
     /// Where every node's result lives.
-    pub places: FxHashMap<NodeIndex, Place>,
+    pub places: Places,
     /// For every arena buffer: its node, the step that writes it and the last step that reads it (`usize::MAX` for
     /// results that can be read after the execution).
     pub buffers: Vec<Lifetime>,

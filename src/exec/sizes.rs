@@ -26,6 +26,32 @@ pub(super) fn requirements(dag: &Dag, nodes: &[NodeIndex]) -> Vec<(Expr, NodeInd
     out
 }
 
+/// Compares what views assume with an execution's symbols.
+///
+/// # Errors
+/// The first assumption that does not hold, with a node that makes it.
+pub(super) fn check_requirements(
+    dag: &Dag,
+    requirements: &[(Expr, NodeIndex)],
+    symbols: &Symbols,
+) -> Result<()> {
+    for &(expr, node) in requirements {
+        let value = expr.eval(symbols).map_err(|e| Error::UnsetSymbol {
+            symbol: e.symbol,
+            user: dag.describe(node),
+        })?;
+        if value < 0 {
+            let what =
+                format!("the sizes are impossible: `{expr}` must not be negative, but is {value}");
+            return Err(Error::Node {
+                node: dag.describe(node),
+                what,
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Whether some size of the graph, or what its views assume, changes with every execution.
 pub(super) fn depends_on_run(
     dag: &Dag,

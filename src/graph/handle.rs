@@ -213,6 +213,21 @@ impl<S: Shape> GraphTensor<S> {
     /// # Errors
     /// If this is no input or the shape does not fit.
     pub fn try_set(self, data: impl IntoData) -> Result<()> {
+        if let Some(given) = data.bytes() {
+            let n = given.bytes.len() / given.dtype.size();
+            let is_done = with_graph(self.graph, |inner| {
+                let (id, ty) = input_of(inner, self.value)?;
+                if given.dtype != ty.dtype {
+                    return Ok(false);
+                }
+                check_given(&ty, given.dims.as_deref(), n)?;
+                let (since, inputs) = (inner.state.runs, &mut inner.state.inputs);
+                Ok(inputs.overwrite(id, given.dims.as_deref(), given.bytes, since))
+            })?;
+            if is_done {
+                return Ok(());
+            }
+        }
         let Given { dims, data } = data.into_data();
         let n = crate::each_dtype!(&data, v => v.len());
         with_graph(self.graph, |inner| {
@@ -224,25 +239,16 @@ impl<S: Shape> GraphTensor<S> {
             } else {
                 array.cast(ty.dtype)
             };
-            let since = inner.state.runs;
-            if let Some(InputData {
-                dims: old,
-                storage: Storage::Owned(bytes),
-                since: set,
-            }) = inner.state.inputs.get_mut(&id)
-                && bytes.len() == array.bytes().len()
-            {
-                bytes.as_mut_slice().copy_from_slice(array.bytes());
-                (*old, *set) = (dims, since);
-                return Ok(());
+            let (since, inputs) = (inner.state.runs, &mut inner.state.inputs);
+            if !inputs.overwrite(id, dims.as_deref(), array.bytes(), since) {
+                let storage = Storage::Owned(AlignedBytes::try_copy_of(array.bytes())?);
+                let data = InputData {
+                    dims,
+                    storage,
+                    since,
+                };
+                inputs.insert(id, data);
             }
-            let storage = Storage::Owned(AlignedBytes::copy_of(array.bytes()));
-            let data = InputData {
-                dims,
-                storage,
-                since,
-            };
-            inner.state.inputs.insert(id, data);
             Ok(())
         })
     }
@@ -287,7 +293,7 @@ impl<S: Shape> GraphTensor<S> {
                 op: "set_zeros".into(),
                 what: format!("the size of {ty} is symbolic"),
             })?;
-            let storage = Storage::Owned(AlignedBytes::zeroed(n * ty.dtype.size()));
+            let storage = Storage::Owned(AlignedBytes::try_zeroed(n * ty.dtype.size())?);
             inner.state.inputs.insert(
                 id,
                 InputData {
@@ -312,9 +318,11 @@ impl<S: Shape> GraphTensor<S> {
                 let view = source.view.resolve(symbols);
                 view.map_err(|e| Error::msg(e.to_string()))
             };
+            let dtype = inner.dag.node(source.node).ty.dtype;
             if matches!(inner.dag.node(source.node).op, Op::Input { .. }) {
-                let array = input_array(inner, source.node)?;
-                return Ok(array.look(&resolve(&inner.state.symbols)?));
+                let bytes = input_bytes(inner, source.node)?;
+                let view = resolve(&inner.state.symbols)?;
+                return Ok(Array::look_at(bytes, dtype, &view));
             }
             let program = inner
                 .program
@@ -325,8 +333,8 @@ impl<S: Shape> GraphTensor<S> {
             let symbols = program
                 .symbols()
                 .ok_or_else(|| Error::msg("the last execution failed: call `execute` again"))?;
-            let array = program.read(&inner.dag, &inner.state, source.node)?;
-            Ok(array.look(&resolve(symbols)?))
+            let bytes = program.read(&inner.dag, &inner.state, source.node)?;
+            Ok(Array::look_at(bytes, dtype, &resolve(symbols)?))
         })
     }
 
@@ -348,7 +356,7 @@ impl<S: Shape> GraphTensor<S> {
     /// If there was no execution since the graph changed, or the value was not kept.
     #[track_caller]
     pub fn data(self) -> Vec<f32> {
-        self.array().to_f32()
+        self.array().into_f32()
     }
 
     /// The line that recorded this value.
@@ -361,8 +369,8 @@ impl<S: Shape> GraphTensor<S> {
     }
 }
 
-/// All elements of an input, in one dimension.
-fn input_array(inner: &Inner, node: NodeIndex) -> Result<Array> {
+/// All elements of an input.
+fn input_bytes(inner: &Inner, node: NodeIndex) -> Result<&[u8]> {
     let data = inner.state.input(&inner.dag, node)?;
     let ty = &inner.dag.node(node).ty;
     let bytes = data.storage.bytes();
@@ -377,7 +385,7 @@ fn input_array(inner: &Inner, node: NodeIndex) -> Result<Array> {
             what: format!("was given {n} numbers, but its size is {wanted}"),
         });
     }
-    Ok(Array::from_bytes(vec![n], ty.dtype, bytes))
+    Ok(bytes)
 }
 
 /// Whether a source is all of its node's buffer, in order.

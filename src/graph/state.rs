@@ -24,11 +24,81 @@ pub struct InputData {
     pub since: i64,
 }
 
+/// The data of all inputs, by number.
+///
+/// A program keeps pointers to the data, so every change of where it lies goes through here and is counted.
+#[derive(Default, Debug)]
+pub struct Inputs {
+    data: FxHashMap<u32, InputData>,
+    moves: u64,
+}
+
+impl Inputs {
+    /// The data of an input, if it was set.
+    pub fn get(&self, id: u32) -> Option<&InputData> {
+        self.data.get(&id)
+    }
+
+    /// Whether no input was set.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// Changes whenever the data of an input may lie elsewhere or have another size than before. What memory of
+    /// another owner says of itself is not counted.
+    pub fn moves(&self) -> u64 {
+        self.moves
+    }
+
+    /// Gives an input its data; returns what it had.
+    pub fn insert(&mut self, id: u32, data: InputData) -> Option<InputData> {
+        self.moves += 1;
+        self.data.insert(id, data)
+    }
+
+    /// Takes an input's data away.
+    pub fn remove(&mut self, id: u32) -> Option<InputData> {
+        self.moves += 1;
+        self.data.remove(&id)
+    }
+
+    /// Writes new data of the same size over an input's old one; `false` if it has none of its own, of these sizes.
+    pub fn overwrite(&mut self, id: u32, dims: Option<&[usize]>, bytes: &[u8], since: i64) -> bool {
+        let Some(data) = self.data.get_mut(&id) else {
+            return false;
+        };
+        let Storage::Owned(old) = &mut data.storage else {
+            return false;
+        };
+        if data.dims.as_deref() != dims || old.len() != bytes.len() {
+            return false;
+        }
+        old.as_mut_slice().copy_from_slice(bytes);
+        data.since = since;
+        true
+    }
+
+    /// The bytes of an input, to write; memory of another owner is copied first.
+    ///
+    /// # Errors
+    /// If there is no memory for the copy.
+    ///
+    /// # Panics
+    /// If the input has no data.
+    pub fn bytes_mut(&mut self, id: u32) -> Result<&mut [u8]> {
+        let data = self.data.get_mut(&id).expect("the caller saw its data");
+        if matches!(data.storage, Storage::Shared(_)) {
+            self.moves += 1;
+        }
+        data.storage.bytes_mut()
+    }
+}
+
 /// Inputs, sizes and settings: everything an execution reads.
 #[derive(Default, Debug)]
 pub struct State {
-    /// Data by input number.
-    pub inputs: FxHashMap<u32, InputData>,
+    /// The inputs' data.
+    pub inputs: Inputs,
     /// Values of the symbolic dimensions.
     pub symbols: Symbols,
     /// How many threads may work; `None` means as many as the machine has cores.
@@ -53,12 +123,12 @@ impl State {
             node: dag.describe(node),
             what: "has no data; call `.set(..)` before `execute`".into(),
         };
-        self.inputs.get(&id).ok_or_else(missing)
+        self.inputs.get(id).ok_or_else(missing)
     }
 
     /// Converts an input's data, if it has any, to another floating-point format: rounded to nearest, ties to even.
     pub(crate) fn convert(&mut self, input: u32, from: DType, to: DType) {
-        let Some(data) = self.inputs.get_mut(&input) else {
+        let Some(data) = self.inputs.remove(input) else {
             return;
         };
         let bytes = data.storage.bytes();
@@ -71,7 +141,8 @@ impl State {
             let array = Array::from_bytes(vec![wide.len() / from.size()], from, wide);
             piece.copy_from_slice(array.cast(to).bytes());
         }
-        data.storage = Storage::Owned(out);
+        let storage = Storage::Owned(out);
+        self.inputs.insert(input, InputData { storage, ..data });
     }
 }
 
@@ -82,6 +153,8 @@ pub struct Stats {
     pub steps: usize,
     /// Steps that ran native code.
     pub native_steps: usize,
+    /// Calls of native code: fewer than steps where one function does several.
+    pub native_calls: usize,
     /// Bytes of working memory that intermediate results live in.
     pub arena_bytes: usize,
     /// Largest sum of the sizes of intermediate results that are needed at once.
@@ -108,7 +181,7 @@ pub trait Program: Send {
     ///
     /// # Errors
     /// If the node's buffer is not there.
-    fn read(&self, dag: &Dag, state: &State, node: NodeIndex) -> Result<Array>;
+    fn read<'a>(&'a self, dag: &Dag, state: &'a State, node: NodeIndex) -> Result<&'a [u8]>;
 
     /// What the last execution did.
     fn stats(&self) -> Stats;

@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::{Op, TensorType};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::shape::{Symbols, View};
 
 /// Where a step takes an operand from.
@@ -115,39 +115,57 @@ impl Hash for Kernel {
     }
 }
 
+/// What one call of native code amounts to at certain sizes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Independent pieces, in whatever way the code counts them.
+    pub units: usize,
+    /// About how many additions they cost together.
+    pub cost: usize,
+    /// How many threads work.
+    pub n_threads: usize,
+    /// Working memory of a call.
+    pub scratch_bytes: usize,
+}
+
 /// One call of native code.
 pub struct KernelCall<'a> {
-    /// The operands' buffers, in order.
-    pub inputs: &'a [*const u8],
-    /// The buffer of the result.
-    pub output: *mut u8,
-    /// Working memory of at least [`NativeCode::scratch_bytes`], 64-byte aligned.
+    /// The buffers of the operands in order, then that of the result.
+    pub buffers: &'a [*mut u8],
+    /// Working memory of [`Work::scratch_bytes`], 64-byte aligned.
     pub scratch: *mut u8,
-    /// Sizes at this execution.
-    pub symbols: &'a Symbols,
-    /// How many threads may work.
-    pub n_threads: usize,
+    /// What [`NativeCode::prepare`] appended.
+    pub params: &'a [i64],
+    /// What [`NativeCode::prepare`] returned.
+    pub work: Work,
 }
 
 /// Machine code for a kernel.
+///
+/// Everything that follows from the symbols' values is computed by [`NativeCode::prepare`], once per change of a
+/// symbol, so that [`NativeCode::run`] does nothing but the work.
 pub trait NativeCode: std::fmt::Debug + Send + Sync {
     /// Name of the generated code: `{op}_{shape}_{isa}`.
     fn name(&self) -> &str;
 
-    /// Working memory that one call needs, in bytes.
+    /// Evaluates what a call needs for these sizes on up to `n_threads` threads: appends its parameters, always equally
+    /// many, to `params`, and says how much work there is.
     ///
     /// # Errors
     /// If a symbol has no value.
-    fn scratch_bytes(&self, symbols: &Symbols, n_threads: usize) -> Result<usize>;
+    fn prepare(&self, symbols: &Symbols, n_threads: usize, params: &mut Vec<i64>) -> Result<Work>;
 
-    /// Runs the code, split over `call.n_threads` threads; the bits do not depend on their number.
+    /// Whether what [`NativeCode::prepare`] gives may change with this symbol.
+    fn depends_on(&self, symbol: char) -> bool;
+
+    /// Runs the code; the bits do not depend on the number of threads.
     ///
     /// # Errors
-    /// A symbol without a value, or an index out of range.
+    /// An index out of range.
     ///
     /// # Safety
-    /// The buffers must be as large as the kernel's operand and result types say under `call.symbols`, the result
-    /// and the scratch memory must overlap nothing else in the call.
+    /// The buffers must be as large as the kernel's operand and result types say under the symbols for which the
+    /// call was prepared; the result and the scratch memory must overlap nothing else in the call.
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()>;
 
     /// The generated assembly, for those who want to read it.
@@ -157,4 +175,56 @@ pub trait NativeCode: std::fmt::Debug + Send + Sync {
 
     /// Identity of the machine code: kernels with the same key share it.
     fn code_key(&self) -> u64;
+
+    /// The name of the one function that does everything at any size, if there is one: several such can become a
+    /// [`NativeSequence`].
+    fn symbol(&self) -> Option<&str> {
+        None
+    }
+
+    /// One function that makes the calls of these parts in order.
+    ///
+    /// # Errors
+    /// If this code cannot do that.
+    fn link(&self, _parts: &[SequencePart<'_>]) -> Result<Arc<dyn NativeSequence>> {
+        Err(Error::msg("this code is not linked to sequences"))
+    }
+}
+
+/// One call in a sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct SequencePart<'a> {
+    /// [`NativeCode::symbol`].
+    pub symbol: &'a str,
+    /// Number of [`KernelCall::buffers`].
+    pub n_buffers: usize,
+    /// Number of [`KernelCall::params`].
+    pub n_params: usize,
+}
+
+/// All calls of a sequence: the tables of its parts, one behind the other.
+pub struct SequenceCall<'a> {
+    /// The parts' buffers.
+    pub buffers: &'a [*mut u8],
+    /// The parts' parameters.
+    pub params: &'a [i64],
+    /// The parts' [`Work::units`].
+    pub units: &'a [i64],
+    /// A word for each part.
+    pub errors: &'a mut [i64],
+}
+
+/// Machine code that does several kernels in one call, on one thread.
+pub trait NativeSequence: std::fmt::Debug + Send + Sync {
+    /// Runs all parts.
+    ///
+    /// # Errors
+    /// The first part that found an index out of range, by its number.
+    ///
+    /// # Panics
+    /// If a table has another length than the parts need.
+    ///
+    /// # Safety
+    /// That of [`NativeCode::run`], for each part.
+    unsafe fn run(&self, call: SequenceCall<'_>) -> Result<(), (usize, Error)>;
 }

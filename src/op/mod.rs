@@ -29,7 +29,10 @@ pub mod table;
 mod unary;
 
 pub use custom::{CustomHandle, CustomOp};
-pub use kernel::{Kernel, KernelCall, KernelInput, KernelStep, NativeCode};
+pub use kernel::{
+    Kernel, KernelCall, KernelInput, KernelStep, NativeCode, NativeSequence, SequenceCall,
+    SequencePart, Work,
+};
 pub use literal::Literal;
 pub(crate) use reduce::larger;
 pub use samples::Sample;

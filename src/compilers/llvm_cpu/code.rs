@@ -1,39 +1,61 @@
 //! Machine code as the executor calls it.
 //!
-//! A call evaluates the code's symbolic parameters on the stack, fills the pointer table and splits the units of work
-//! over threads. Nothing is allocated.
+//! What follows from the symbols is evaluated once per change of a symbol; a call splits the units of work over
+//! threads and does nothing else. Nothing is allocated.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use smallvec::SmallVec;
-
 use super::gemm::{Call, Gemm, Rhs, Sizes};
-use super::jit::{Jit, KernelFn};
+use super::jit::KernelFn;
+use super::sequence::{self, Linker};
 use crate::error::{Error, Result};
 use crate::exec::pool;
-use crate::op::{KernelCall, NativeCode};
+use crate::op::{KernelCall, NativeCode, NativeSequence, SequencePart, Work};
 use crate::shape::{Expr, Symbols};
 
 /// Work below which a second thread costs more than it brings, in units of `NestCode::cost`.
 const SERIAL_COST: usize = 1 << 20;
 
-fn evaluate(params: &[Expr], symbols: &Symbols) -> Result<SmallVec<[i64; 32]>> {
-    let value = |expr: &Expr| expr.eval(symbols).map_err(|e| Error::msg(e.to_string()));
-    params.iter().map(value).collect()
+/// Appends the values of expressions.
+fn evaluate(exprs: &[Expr], symbols: &Symbols, values: &mut Vec<i64>) -> Result<()> {
+    for expr in exprs {
+        values.push(value(expr, symbols)?);
+    }
+    Ok(())
+}
+
+fn value(expr: &Expr, symbols: &Symbols) -> Result<i64> {
+    expr.eval(symbols).map_err(|e| Error::msg(e.to_string()))
+}
+
+fn has(exprs: &[Expr], symbol: char) -> bool {
+    exprs.iter().any(|expr| expr.symbols().contains(&symbol))
+}
+
+/// The error that a nest's error slot stands for.
+pub(super) fn reported(slot: i64) -> Result<()> {
+    match slot {
+        0 => Ok(()),
+        bad => Err(Error::msg(format!(
+            "index {} is out of range",
+            bad - (1 << 32)
+        ))),
+    }
 }
 
 /// A compiled loop nest.
 pub struct NestCode {
     pub(super) name: String,
     pub(super) key: u64,
+    pub(super) symbol: String,
     pub(super) function: KernelFn,
     pub(super) params: Vec<Expr>,
     pub(super) units: Expr,
     /// About how many additions one execution costs, for choosing the number of threads.
     pub(super) cost: Expr,
     /// Keeps the code alive.
-    pub(super) _jit: Arc<Jit>,
+    pub(super) linker: Arc<Linker>,
 }
 
 impl std::fmt::Debug for NestCode {
@@ -47,30 +69,31 @@ impl NativeCode for NestCode {
         &self.name
     }
 
-    fn scratch_bytes(&self, _: &Symbols, _: usize) -> Result<usize> {
-        Ok(0)
+    fn prepare(&self, symbols: &Symbols, n_threads: usize, params: &mut Vec<i64>) -> Result<Work> {
+        evaluate(&self.params, symbols, params)?;
+        let units = value(&self.units, symbols)?.max(0) as usize;
+        let cost = value(&self.cost, symbols)?.max(0) as usize;
+        Ok(Work {
+            units,
+            cost,
+            n_threads: if cost < SERIAL_COST { 1 } else { n_threads },
+            scratch_bytes: 0,
+        })
+    }
+
+    fn depends_on(&self, symbol: char) -> bool {
+        has(&self.params, symbol) || has(&[self.units, self.cost], symbol)
     }
 
     // SAFETY: the trait's contract: the buffers fit the types under the call's symbols and do not overlap.
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()> {
-        let params = evaluate(&self.params, call.symbols)?;
-        let units = evaluate(&[self.units, self.cost], call.symbols)?;
-        let (units, cost) = (units[0].max(0) as usize, units[1].max(0) as usize);
-        let mut pointers: SmallVec<[*mut u8; 40]> =
-            call.inputs.iter().map(|&input| input.cast_mut()).collect();
-        pointers.push(call.output);
         let error = AtomicI64::new(0);
-        let n_threads = if cost < SERIAL_COST {
-            1
-        } else {
-            call.n_threads
-        };
-        let table = Shared(pointers.as_ptr(), params.as_ptr());
-        pool::for_each_range(n_threads, units, &|range| {
+        let table = Shared(call.buffers.as_ptr(), call.params.as_ptr());
+        pool::for_each_range(call.work.n_threads, call.work.units, &|range| {
             let table = &table;
             // SAFETY: the caller guarantees the buffers' sizes under these symbols; the code reads and writes only
             // inside them, and different units write different elements. The error slot is only ever written with
-            // whole words by the code.
+            // atomic stores by the code.
             unsafe {
                 (self.function)(
                     table.0,
@@ -81,17 +104,19 @@ impl NativeCode for NestCode {
                 )
             };
         });
-        match error.load(Ordering::Relaxed) {
-            0 => Ok(()),
-            bad => Err(Error::msg(format!(
-                "index {} is out of range",
-                bad - (1 << 32)
-            ))),
-        }
+        reported(error.load(Ordering::Relaxed))
     }
 
     fn code_key(&self) -> u64 {
         self.key
+    }
+
+    fn symbol(&self) -> Option<&str> {
+        Some(&self.symbol)
+    }
+
+    fn link(&self, parts: &[SequencePart<'_>]) -> Result<Arc<dyn NativeSequence>> {
+        Ok(Arc::new(sequence::link(&self.linker, parts)?))
     }
 }
 
@@ -118,15 +143,14 @@ pub struct GemmCode {
 const NARROW: usize = 4;
 
 impl GemmCode {
-    fn sizes(&self, symbols: &Symbols) -> Result<(SmallVec<[i64; 32]>, Sizes)> {
-        let params = evaluate(&self.params, symbols)?;
-        let sizes = self.gemm.sizes(&params);
-        Ok((params, sizes))
-    }
-
     fn is_narrow(&self, sizes: Sizes) -> bool {
-        self.narrow.is_some() && (sizes.m <= NARROW || sizes.n <= NARROW)
+        self.narrow.is_some() && is_narrow(sizes.m, sizes.n)
     }
+}
+
+/// Whether a product of these many rows and columns runs as a loop nest.
+pub(super) fn is_narrow(m: usize, n: usize) -> bool {
+    m <= NARROW || n <= NARROW
 }
 
 impl NativeCode for GemmCode {
@@ -134,32 +158,55 @@ impl NativeCode for GemmCode {
         &self.name
     }
 
-    fn scratch_bytes(&self, symbols: &Symbols, n_threads: usize) -> Result<usize> {
-        let (_, sizes) = self.sizes(symbols)?;
-        Ok(if self.is_narrow(sizes) {
-            0
-        } else {
-            self.gemm.scratch_bytes(sizes, n_threads)
+    /// The parameters are those of the product, then those of the loop nest.
+    fn prepare(&self, symbols: &Symbols, n_threads: usize, params: &mut Vec<i64>) -> Result<Work> {
+        let start = params.len();
+        evaluate(&self.params, symbols, params)?;
+        let sizes = self.gemm.sizes(&params[start..]);
+        let narrow = match &self.narrow {
+            Some(narrow) => narrow.prepare(symbols, n_threads, params)?,
+            None => Work::default(),
+        };
+        if self.is_narrow(sizes) {
+            return Ok(narrow);
+        }
+        let factors = [sizes.batch, sizes.m, sizes.n, sizes.k];
+        Ok(Work {
+            units: 0,
+            cost: factors.into_iter().fold(1, usize::saturating_mul),
+            n_threads,
+            scratch_bytes: self.gemm.scratch_bytes(sizes, n_threads),
         })
+    }
+
+    fn depends_on(&self, symbol: char) -> bool {
+        let narrow = self.narrow.as_ref();
+        has(&self.params, symbol) || narrow.is_some_and(|narrow| narrow.depends_on(symbol))
     }
 
     // SAFETY: the trait's contract: the buffers fit the types under the call's symbols and do not overlap.
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()> {
-        let (params, sizes) = self.sizes(call.symbols)?;
+        let (params, rest) = call.params.split_at(self.params.len());
+        let sizes = self.gemm.sizes(params);
         if let Some(narrow) = self.narrow.as_ref().filter(|_| self.is_narrow(sizes)) {
+            let call = KernelCall {
+                params: rest,
+                ..*call
+            };
             // SAFETY: the same contract, for the same buffers.
-            return unsafe { narrow.run(call) };
+            return unsafe { narrow.run(&call) };
         }
-        let len = self.gemm.scratch_bytes(sizes, call.n_threads);
-        // SAFETY: the caller's scratch memory has the length that `scratch_bytes` gave for these symbols.
-        let scratch = unsafe { std::slice::from_raw_parts_mut(call.scratch, len) };
+        // SAFETY: the caller's scratch memory has the length that `prepare` gave for these sizes.
+        let scratch =
+            unsafe { std::slice::from_raw_parts_mut(call.scratch, call.work.scratch_bytes) };
+        let output = call.buffers.len() - 1;
         let call = Call {
-            lhs: call.inputs[self.lhs],
-            rhs: Rhs::Raw(call.inputs[self.rhs]),
-            out: call.output.cast(),
-            params: &params,
+            lhs: call.buffers[self.lhs].cast_const(),
+            rhs: Rhs::Raw(call.buffers[self.rhs].cast_const()),
+            out: call.buffers[output].cast(),
+            params,
             scratch,
-            threads: call.n_threads,
+            threads: call.work.n_threads,
         };
         // SAFETY: the buffers are as large as the operands' and the result's types say, and disjoint.
         unsafe { self.gemm.run(call) };

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustc_hash::{FxHashMap, FxHasher};
 
 use super::cache::ObjectCache;
-use super::code::{GemmCode, NestCode};
+use super::code::{GemmCode, NestCode, is_narrow};
 use super::contraction::contraction_of;
 use super::gemm::CompiledGemm;
 use super::gemm::ir::Contraction;
@@ -18,6 +18,7 @@ use super::ir::Nest;
 use super::jit::Jit;
 use super::lower;
 use super::nest::nest_of;
+use super::sequence::Linker;
 use super::target::Target;
 use crate::compilers::Pass;
 use crate::error::{Error, Result};
@@ -210,12 +211,15 @@ fn attach(
 /// Compiles every job, on as many threads as there are cores, and links the objects.
 fn compile_all(jobs: &[Job], target: &Target) -> Result<Vec<Code>> {
     let cache = ObjectCache::from_knobs();
-    let jit = Arc::new(Jit::new()?);
+    let linker = Arc::new(Linker {
+        jit: Arc::new(Jit::new()?),
+        target: target.clone(),
+    });
     let results: Vec<Mutex<Option<Code>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
     let n_threads = pool::default_threads();
     pool::for_each_range(n_threads, jobs.len(), &|range| {
         for i in range {
-            let code = compile(&jobs[i], target, &cache, &jit).map_err(|e| e.to_string());
+            let code = compile(&jobs[i], &cache, &linker).map_err(|e| e.to_string());
             *results[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
         }
     });
@@ -231,18 +235,17 @@ fn key_of(nest: &Nest) -> u64 {
     hasher.finish()
 }
 
-fn compile(
-    job: &Job,
-    target: &Target,
-    cache: &ObjectCache,
-    jit: &Arc<Jit>,
-) -> Result<Arc<dyn NativeCode>> {
-    let nest = compile_nest(job, target, cache, jit);
+fn compile(job: &Job, cache: &ObjectCache, linker: &Arc<Linker>) -> Result<Arc<dyn NativeCode>> {
+    let nest = compile_nest(job, cache, linker);
     let Some(contraction) = &job.contraction else {
         return Ok(Arc::new(nest?));
     };
-    let compiled = CompiledGemm::new(contraction, target, cache)?;
-    let gemm = compiled.link(jit)?;
+    let narrow = match nest {
+        Ok(nest) if is_always_narrow(contraction) => return Ok(Arc::new(nest)),
+        nest => nest.ok().map(Arc::new),
+    };
+    let compiled = CompiledGemm::new(contraction, &linker.target, cache)?;
+    let gemm = compiled.link(&linker.jit)?;
     Ok(Arc::new(GemmCode {
         params: compiled.params().to_vec(),
         gemm,
@@ -250,27 +253,29 @@ fn compile(
         name: job.name.replacen("contraction", "gemm", 1),
         lhs: contraction.lhs.input,
         rhs: contraction.rhs.input,
-        narrow: nest.ok().map(Arc::new),
+        narrow,
     }))
 }
 
-fn compile_nest(
-    job: &Job,
-    target: &Target,
-    cache: &ObjectCache,
-    jit: &Arc<Jit>,
-) -> Result<NestCode> {
-    let lowered =
-        lower::lower_cached(&job.nest, target, cache).map_err(|e| Error::msg(e.to_string()))?;
-    jit.add_once(&lowered.symbol, &lowered.object)?;
+/// Whether a product runs as a loop nest at any size.
+fn is_always_narrow(contraction: &Contraction) -> bool {
+    let size = |dims| numel(dims).as_usize().unwrap_or(usize::MAX);
+    is_narrow(size(&contraction.m), size(&contraction.n))
+}
+
+fn compile_nest(job: &Job, cache: &ObjectCache, linker: &Arc<Linker>) -> Result<NestCode> {
+    let lowered = lower::lower_cached(&job.nest, &linker.target, cache)
+        .map_err(|e| Error::msg(e.to_string()))?;
+    linker.jit.add_once(&lowered.symbol, &lowered.object)?;
     let points = numel(&job.nest.space) * numel(&job.nest.reduce);
     Ok(NestCode {
         name: job.name.clone(),
         key: key_of(&job.nest),
-        function: jit.lookup(&lowered.symbol)?,
+        function: linker.jit.lookup(&lowered.symbol)?,
+        symbol: lowered.symbol,
         params: lowered.params,
         units: lowered.units,
         cost: points * job.nest.body.len(),
-        _jit: jit.clone(),
+        linker: linker.clone(),
     })
 }

@@ -10,7 +10,8 @@
 //!
 //! A kernel is lowered from its steps: [`nest`] builds the loop IR ([`ir`]), [`lower`] turns that into LLVM IR with
 //! explicit vectors; matrix products go through [`gemm`]. [`target`] describes the machine, [`jit`] compiles and
-//! links, [`cache`] keeps objects on disk, [`code`] is what the executor calls. [`limits`] measures what the machine can do at best.
+//! links, [`cache`] keeps objects on disk, [`code`] is what the executor calls, [`mod@sequence`] makes one function of a
+//! small graph's kernels. [`limits`] measures what the machine can do at best.
 //!
 //! What has no machine code runs on the reference executor, and the compilation's report says which and why.
 
@@ -29,6 +30,7 @@ pub mod lower;
 pub mod materialize;
 pub mod nest;
 pub mod rows;
+pub mod sequence;
 pub mod target;
 pub mod vmath;
 

@@ -1,0 +1,223 @@
+//! The native calls of a schedule, evaluated as far as they are the same at every execution.
+//!
+//! Before: kernels with symbolic sizes, and nodes that lie somewhere. After: for each native step the function, a
+//! table of addresses, the values of its parameters and how much work there is; an execution only runs down this
+//! list. The tables are filled again when a symbol, the number of threads, the arena or an input's memory changes,
+//! within the memory that they have.
+//!
+//! Where all steps of a schedule are single functions and their work is so little that one thread does it all,
+//! they are linked to one function, and an execution is one call.
+//!
+//! Invariant: while a call runs, every address in its table is that of a buffer as large as its type says, and that of
+//! the result overlaps no other. [`Calls::fill`]'s caller provides them, and fills again before they change.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::schedule::Schedule;
+use crate::error::{Error, Result};
+use crate::graph::{Dag, NodeIndex};
+use crate::op::{KernelCall, NativeCode, NativeSequence, Op, SequenceCall, SequencePart, Work};
+use crate::shape::{RUN, Symbols};
+
+/// The cost, in additions, up to which a graph is one function.
+const SEQUENCE_COST: usize = 1 << 20;
+
+/// One native step.
+struct Call {
+    node: NodeIndex,
+    /// Number of its step.
+    step: usize,
+    code: Arc<dyn NativeCode>,
+    /// Whose addresses the table has, in order: the operands, then the node itself.
+    buffers: Range<usize>,
+    params: Range<usize>,
+    work: Work,
+}
+
+/// Addresses in the arena and the inputs.
+#[derive(Default)]
+pub(super) struct Table(pub(super) Vec<*mut u8>);
+
+// SAFETY: an address is only used in a call, while the caller has the memory that it points into for itself.
+unsafe impl Send for Table {}
+
+/// See the module's description.
+#[derive(Default)]
+pub(super) struct Calls {
+    calls: Vec<Call>,
+    table: Table,
+    params: Vec<i64>,
+    units: Vec<i64>,
+    errors: Vec<i64>,
+    /// Whether some parameters change with every execution.
+    depends_on_run: bool,
+    /// Whether these calls are all that the schedule does, and each is one function.
+    can_be_sequence: bool,
+    /// The linked function, once it was needed; `None` inside if it could not be linked.
+    linked: Option<Option<Arc<dyn NativeSequence>>>,
+    runs_as_sequence: bool,
+}
+
+impl Calls {
+    /// The calls of the native steps of a schedule, and for each step the number of its call.
+    pub(super) fn new(
+        dag: &Dag,
+        schedule: &Schedule,
+        plain: &[bool],
+    ) -> (Calls, Vec<Option<usize>>) {
+        let mut calls = Calls::default();
+        let mut of_step = Vec::with_capacity(schedule.steps.len());
+        let mut n_buffers = 0;
+        for (number, (step, &plain)) in schedule.steps.iter().zip(plain).enumerate() {
+            let code = match &dag.node(step.node).op {
+                Op::Kernel(kernel) if plain => kernel.code(),
+                _ => None,
+            };
+            let Some(code) = code else {
+                of_step.push(None);
+                continue;
+            };
+            of_step.push(Some(calls.calls.len()));
+            let start = n_buffers;
+            n_buffers += step.operands.len() + 1;
+            calls.depends_on_run |= code.depends_on(RUN);
+            calls.calls.push(Call {
+                node: step.node,
+                step: number,
+                code: code.clone(),
+                buffers: start..n_buffers,
+                params: 0..0,
+                work: Work::default(),
+            });
+        }
+        let is_function = |call: &Call| call.code.symbol().is_some();
+        calls.can_be_sequence =
+            of_step.iter().all(Option::is_some) && calls.calls.iter().all(is_function);
+        calls.table.0.resize(n_buffers, std::ptr::null_mut());
+        (calls, of_step)
+    }
+
+    /// Whether [`Calls::evaluate`] is needed for every execution.
+    pub(super) fn depends_on_run(&self) -> bool {
+        self.depends_on_run
+    }
+
+    /// Evaluates parameters and work for these sizes; returns the largest working memory of a call.
+    pub(super) fn evaluate(
+        &mut self,
+        dag: &Dag,
+        symbols: &Symbols,
+        n_threads: usize,
+    ) -> Result<usize> {
+        self.params.clear();
+        self.units.clear();
+        let (mut scratch, mut cost) = (0, 0usize);
+        for call in &mut self.calls {
+            let start = self.params.len();
+            call.work = call
+                .code
+                .prepare(symbols, n_threads, &mut self.params)
+                .map_err(|e| failed(dag, call.node, &e))?;
+            call.params = start..self.params.len();
+            self.units.push(call.work.units as i64);
+            scratch = scratch.max(call.work.scratch_bytes);
+            cost = cost.saturating_add(call.work.cost);
+        }
+        self.runs_as_sequence = self.can_be_sequence && cost <= SEQUENCE_COST && self.link();
+        Ok(scratch)
+    }
+
+    /// Links the sequence unless that was tried before; whether there is one.
+    fn link(&mut self) -> bool {
+        let Calls {
+            calls,
+            errors,
+            linked,
+            ..
+        } = self;
+        let linked = linked.get_or_insert_with(|| {
+            let parts: Option<Vec<SequencePart<'_>>> = calls
+                .iter()
+                .map(|call| {
+                    Some(SequencePart {
+                        symbol: call.code.symbol()?,
+                        n_buffers: call.buffers.len(),
+                        n_params: call.params.len(),
+                    })
+                })
+                .collect();
+            errors.resize(calls.len(), 0);
+            // What cannot be linked, such as functions of two compilations, is called one by one.
+            calls.first()?.code.link(&parts?).ok()
+        });
+        linked.is_some()
+    }
+
+    /// Writes the addresses of all buffers, which `address` gives for a node.
+    pub(super) fn fill(&mut self, schedule: &Schedule, address: impl Fn(NodeIndex) -> *mut u8) {
+        for call in &self.calls {
+            let nodes = schedule.steps[call.step]
+                .operands
+                .iter()
+                .chain([&call.node]);
+            let table = &mut self.table.0[call.buffers.clone()];
+            for (entry, &node) in table.iter_mut().zip(nodes) {
+                *entry = address(node);
+            }
+        }
+    }
+
+    /// Whether [`Calls::run_sequence`] does everything.
+    pub(super) fn runs_as_sequence(&self) -> bool {
+        self.runs_as_sequence
+    }
+
+    /// Runs one call.
+    ///
+    /// # Errors
+    /// What the code reports, naming the node.
+    ///
+    /// # Safety
+    /// The invariant in the header holds for its buffers, and `scratch` has as many bytes as [`Calls::evaluate`] said.
+    pub(super) unsafe fn run(&self, dag: &Dag, call: usize, scratch: *mut u8) -> Result<()> {
+        let call = &self.calls[call];
+        let arguments = KernelCall {
+            buffers: &self.table.0[call.buffers.clone()],
+            scratch,
+            params: &self.params[call.params.clone()],
+            work: call.work,
+        };
+        // SAFETY: the caller vouches for the buffers and the scratch memory; the parameters are those of `prepare`.
+        let result = unsafe { call.code.run(&arguments) };
+        result.map_err(|e| failed(dag, call.node, &e))
+    }
+
+    /// Runs all calls in one.
+    ///
+    /// # Errors
+    /// What the first failing part reports, naming the node.
+    ///
+    /// # Safety
+    /// The invariant in the header holds for all buffers.
+    pub(super) unsafe fn run_sequence(&mut self, dag: &Dag) -> Result<()> {
+        let sequence = self.linked.as_ref().and_then(Option::as_ref);
+        let sequence = sequence.expect("linked when it was chosen");
+        let call = SequenceCall {
+            buffers: &self.table.0,
+            params: &self.params,
+            units: &self.units,
+            errors: &mut self.errors,
+        };
+        // SAFETY: the caller vouches for the buffers; parameters and units are those of `prepare`.
+        let result = unsafe { sequence.run(call) };
+        result.map_err(|(part, e)| failed(dag, self.calls[part].node, &e))
+    }
+}
+
+fn failed(dag: &Dag, node: NodeIndex, why: &Error) -> Error {
+    Error::Node {
+        node: dag.describe(node),
+        what: why.to_string(),
+    }
+}
