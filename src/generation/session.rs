@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::compilers::Report;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::exec::pool;
 use crate::formats::{Bytes, Checkpoint, Gemma2Config};
 use crate::graph::state::Stats;
 use crate::graph::{Graph, GraphTensor};
@@ -17,6 +18,7 @@ use crate::nn::models::gemma2::{Gemma2, NEW_TOKENS, PAST_TOKENS};
 use crate::op::Op;
 use crate::shape::Expr;
 
+use super::synthetic;
 pub use crate::nn::models::gemma2::Rows;
 
 /// Context when nobody asks for one, unless the model's own limit is lower.
@@ -133,6 +135,44 @@ impl Session {
         options: &Options,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Session> {
+        Session::build(config, Weights::Stored(checkpoint), options, progress)
+    }
+
+    /// A session of a model with this configuration whose weights are random numbers in the format `dtype`; see
+    /// [`synthetic`](super::synthetic).
+    ///
+    /// # Errors
+    /// If `dtype` is not a floating-point format of at most 32 bits, memory is short, or the model cannot be compiled.
+    pub fn random(
+        config: Gemma2Config,
+        dtype: DType,
+        seed: u64,
+        options: &Options,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Session> {
+        Session::build(config, Weights::Random { dtype, seed }, options, progress)
+    }
+
+    /// A session of a model whose weights have the format `dtype` and no data: it can be compiled and looked at, but
+    /// not fed.
+    ///
+    /// # Errors
+    /// If the model cannot be compiled.
+    pub fn without_weights(
+        config: Gemma2Config,
+        dtype: DType,
+        options: &Options,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Session> {
+        Session::build(config, Weights::Absent { dtype }, options, progress)
+    }
+
+    fn build(
+        config: Gemma2Config,
+        weights: Weights<'_>,
+        options: &Options,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Session> {
         let start = Instant::now();
         let capacity = capacity_of(&config, options)?;
         let mut graph = Graph::new();
@@ -142,9 +182,8 @@ impl Session {
             }
             graph.set_threads(n);
         }
-        let stored = |name: &str| stored_dtype(checkpoint, name);
-        let model = Gemma2::new(&mut graph, &config, capacity, &stored);
-        let weight_bytes = load_weights(&model, checkpoint, progress)?;
+        let model = Gemma2::new(&mut graph, &config, capacity, &|name| weights.dtype(name));
+        let weight_bytes = weights.load(&model, options, progress)?;
         let tokens = graph.input(NEW_TOKENS, DType::I32).set_name("tokens");
         let logits = model.forward(tokens, options.logits).retrieve();
         let mut info = Info {
@@ -267,6 +306,73 @@ fn capacity_of(config: &Gemma2Config, options: &Options) -> Result<usize> {
         ))),
         Some(n) => Ok(n),
     }
+}
+
+/// Where the parameters' data comes from.
+enum Weights<'a> {
+    Stored(&'a Checkpoint),
+    Random { dtype: DType, seed: u64 },
+    Absent { dtype: DType },
+}
+
+impl Weights<'_> {
+    fn dtype(&self, name: &str) -> DType {
+        match *self {
+            Weights::Stored(checkpoint) => stored_dtype(checkpoint, name),
+            Weights::Random { dtype, .. } | Weights::Absent { dtype } => dtype,
+        }
+    }
+
+    /// Gives every parameter its data; returns the bytes of all.
+    fn load(
+        &self,
+        model: &Gemma2,
+        options: &Options,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<u64> {
+        match *self {
+            Weights::Stored(checkpoint) => load_weights(model, checkpoint, progress),
+            Weights::Random { seed, .. } => random_weights(model, seed, options, progress),
+            Weights::Absent { .. } => sizes(model).map(|all| all.iter().sum()),
+        }
+    }
+}
+
+/// The bytes of each parameter.
+fn sizes(model: &Gemma2) -> Result<Vec<u64>> {
+    let parameters = model.parameters();
+    let bytes = parameters.iter().map(|(_, parameter)| {
+        let ty = parameter.ty();
+        let n = ty.numel().as_usize();
+        n.and_then(|n| n.checked_mul(ty.dtype.size()))
+            .map(|n| n as u64)
+    });
+    let all: Option<Vec<u64>> = bytes.collect();
+    all.ok_or_else(|| Error::msg("the model is too large"))
+}
+
+fn random_weights(
+    model: &Gemma2,
+    seed: u64,
+    options: &Options,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<u64> {
+    let bytes = sizes(model)?;
+    let total_bytes = bytes.iter().sum();
+    let n_threads = options.threads.unwrap_or_else(pool::default_threads);
+    let mut done_bytes = 0;
+    for (i, (_, parameter)) in model.parameters().iter().enumerate() {
+        let dtype = parameter.dtype();
+        let n = bytes[i] as usize / dtype.size();
+        let seed = seed.wrapping_add((i as u64) << 32);
+        parameter.try_set_shared(synthetic::weights(n, dtype, seed, n_threads)?)?;
+        done_bytes += bytes[i];
+        progress(Progress::Loading {
+            done_bytes,
+            total_bytes,
+        });
+    }
+    Ok(total_bytes)
 }
 
 /// The format that a parameter is computed from: the stored one when graphs have it, else `F32`.
