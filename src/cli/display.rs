@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> Outcome {
         None => Form::Text,
     };
     let config = args.model.open_config()?;
-    let mut bar = Bar::new(args.model.quiet);
+    let mut bar = Bar::new(args.model.run.quiet);
     let model = match args.stage {
         // Nothing has to be compiled for it.
         Some(StageName::Recorded) => &args.model.with_cpu("reference"),

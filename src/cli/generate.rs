@@ -119,7 +119,7 @@ pub fn run(args: &Args) -> Outcome {
     let prompt = prompt_ids(args, tokenizer.as_ref())?;
     tokens::check(&prompt, &config)?;
     let context = context_for(prompt.len().saturating_add(args.max_tokens), &config);
-    let mut bar = Bar::new(args.json || args.model.quiet);
+    let mut bar = Bar::new(args.json || args.model.run.quiet);
     let session = args.model.load(Rows::Last, context, &mut bar)?;
     interrupt::watch()?;
     let mut writer = Writer::new(tokenizer.as_ref(), !args.json);
@@ -140,7 +140,7 @@ pub fn run(args: &Args) -> Outcome {
             stop,
         });
     }
-    if stop == Stop::Length && generated < args.max_tokens && !args.model.quiet {
+    if stop == Stop::Length && generated < args.max_tokens && !args.model.run.quiet {
         tell(&format!(
             "note: the model's context of {context} tokens is full"
         ));

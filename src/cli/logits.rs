@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> Outcome {
     output::check_file(&args.output)?;
     let config = args.model.open_config()?;
     tokens::check(ids, &config)?;
-    let mut bar = Bar::new(args.model.quiet);
+    let mut bar = Bar::new(args.model.run.quiet);
     let context = context_for(ids.len(), &config);
     let mut session = args.model.load(Rows::All, context, &mut bar)?;
     let mut logits: Vec<f32> = Vec::new();

@@ -21,6 +21,13 @@ pub struct ModelArgs {
     /// Folder of a Hugging Face checkpoint (config.json, model.safetensors or its shards, tokenizer.json)
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What a model runs on.
+#[derive(clap::Args, Clone, Debug)]
+pub struct RunArgs {
     /// Threads to compute with [default: $BB_THREADS, else the machine's cores]
     #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
@@ -42,6 +49,11 @@ fn thread_count(text: &str) -> Result<usize, String> {
 }
 
 impl ModelArgs {
+    /// A model given in another way than by these arguments' own options.
+    pub fn new(model: PathBuf, run: RunArgs) -> ModelArgs {
+        ModelArgs { model, run }
+    }
+
     /// The checkpoint's folder.
     pub fn folder(&self) -> &Path {
         &self.model
@@ -50,11 +62,38 @@ impl ModelArgs {
     /// The same model for another CPU.
     pub fn with_cpu(&self, name: &str) -> ModelArgs {
         ModelArgs {
-            cpu: Some(name.to_owned()),
+            run: RunArgs {
+                cpu: Some(name.to_owned()),
+                ..self.run.clone()
+            },
             ..self.clone()
         }
     }
 
+    /// Reads the model's configuration, after checking what can be checked without reading weights.
+    ///
+    /// # Errors
+    /// If the path is not a checkpoint's folder, its configuration is not one of a supported model, or this machine
+    /// cannot run code for the CPU that was asked for.
+    pub fn open_config(&self) -> Outcome<Gemma2Config> {
+        check_folder(&self.model)?;
+        self.run.check()?;
+        Ok(Gemma2Config::open(&self.model)?)
+    }
+
+    /// Loads and compiles the model, with room for `context` tokens.
+    ///
+    /// # Errors
+    /// If a file is damaged or does not fit the configuration, or compiling fails.
+    pub fn load(&self, rows: Rows, context: usize, bar: &mut Bar) -> Outcome<Session> {
+        let options = self.run.options(rows, context);
+        let loaded = Session::load(&self.model, &options, &mut |progress| bar.show(progress));
+        bar.clear();
+        Ok(loaded?)
+    }
+}
+
+impl RunArgs {
     /// The name of the CPU that is compiled for.
     pub fn cpu(&self) -> String {
         let default = match cfg!(feature = "llvm-backend") {
@@ -71,31 +110,22 @@ impl ModelArgs {
         self.threads.unwrap_or_else(default)
     }
 
-    /// Reads the model's configuration, after checking what can be checked without reading weights.
+    /// Finds out early whether this machine can run code for the CPU that was asked for.
     ///
     /// # Errors
-    /// If the path is not a checkpoint's folder, its configuration is not one of a supported model, or this machine
-    /// cannot run code for the CPU that was asked for.
-    pub fn open_config(&self) -> Outcome<Gemma2Config> {
-        check_folder(&self.model)?;
-        check_cpu(&self.cpu())?;
-        Ok(Gemma2Config::open(&self.model)?)
+    /// If it cannot, or there is no such CPU.
+    pub fn check(&self) -> Outcome {
+        check_cpu(&self.cpu())
     }
 
-    /// Loads and compiles the model, with room for `context` tokens.
-    ///
-    /// # Errors
-    /// If a file is damaged or does not fit the configuration, or compiling fails.
-    pub fn load(&self, rows: Rows, context: usize, bar: &mut Bar) -> Outcome<Session> {
-        let options = Options {
+    /// How a session is made that has room for `context` tokens.
+    pub fn options(&self, rows: Rows, context: usize) -> Options {
+        Options {
             cpu: self.cpu(),
             threads: Some(self.threads()),
             context: Some(context),
             logits: rows,
-        };
-        let loaded = Session::load(&self.model, &options, &mut |progress| bar.show(progress));
-        bar.clear();
-        Ok(loaded?)
+        }
     }
 }
 

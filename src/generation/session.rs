@@ -2,6 +2,7 @@
 //!
 //! Weights are mapped, not copied: a parameter stored in a format that graphs have is read where the file lies.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -83,6 +84,8 @@ pub struct Info {
     pub nodes_compiled: usize,
     /// Kernels that have machine code.
     pub kernels: usize,
+    /// Different machine codes among them.
+    pub distinct_kernels: usize,
     /// Bytes of all parameters as stored.
     pub weight_bytes: u64,
     /// What each pass did; empty for the reference executor.
@@ -446,9 +449,14 @@ fn compile(
         info.report = compile_native(graph, cpu, progress)?;
     }
     info.nodes_compiled = graph.n_nodes();
-    info.kernels = graph.inspect(|dag| {
-        let native = |op: &Op| matches!(op, Op::Kernel(kernel) if kernel.code().is_some());
-        dag.ids().filter(|&id| native(&dag.node(id).op)).count()
+    (info.kernels, info.distinct_kernels) = graph.inspect(|dag| {
+        let codes = dag.ids().filter_map(|id| match &dag.node(id).op {
+            Op::Kernel(kernel) => kernel.code().map(Arc::as_ptr),
+            _ => None,
+        });
+        let codes: Vec<_> = codes.map(<*const _>::cast::<u8>).collect();
+        let distinct: BTreeSet<_> = codes.iter().collect();
+        (codes.len(), distinct.len())
     });
     Ok(())
 }

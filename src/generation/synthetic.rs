@@ -112,7 +112,9 @@ pub fn weights(n: usize, dtype: DType, seed: u64, n_threads: usize) -> Result<Sh
             });
         }
     });
-    Ok(std::sync::Arc::new(memory.make_read_only().map_err(failed)?))
+    Ok(std::sync::Arc::new(
+        memory.make_read_only().map_err(failed)?,
+    ))
 }
 
 /// The generator xorshift64* (Vigna 2016): fast, and good enough for numbers that nothing is concluded from.

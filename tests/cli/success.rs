@@ -226,6 +226,97 @@ fn bench_reports_every_number() {
 }
 
 #[test]
+fn bench_measures_a_synthetic_model() {
+    let args = "bench --synthetic gemma2-tiny --prompt-tokens 12 --generate-tokens 4 --repeat 1";
+    let mut bytes = Vec::new();
+    for (precision, size) in [("f32", 4), ("bf16", 2), ("f16", 2)] {
+        let found = succeed_json(program(
+            &tiny(),
+            &format!("{args} --precision {precision} --json"),
+        ));
+        let weights = found["weight_bytes"].as_u64().unwrap();
+        bytes.push(weights / size);
+        // Two layers of keys and values of two heads of 32 in f32; 14 positions on average.
+        let cache = 2.0 * 2.0 * (2 * 32 * 4 * 14) as f64;
+        assert_eq!(found["bytes_read_per_token"], weights as f64 + cache);
+        assert!(found["decode_tok_s"].as_f64().unwrap() > 0.0, "{found}");
+        if cfg!(feature = "llvm-backend") {
+            let time = |name: &str| found[name].as_f64().unwrap();
+            assert!(time("compile_cold_s") > time("compile_warm_s"), "{found}");
+        } else {
+            assert!(found["compile_cold_s"].is_null());
+        }
+    }
+    assert_eq!(bytes, [bytes[0]; 3], "as many weights in each format");
+
+    let more = succeed_json(program(
+        &tiny(),
+        &format!("{args} --layers 3 --precision f32 --json"),
+    ));
+    let weights = |layers: u64| 640 * 96 + 96 + layers * 96 * (4 + 12 * 32 + 3 * 224);
+    assert_eq!(bytes[0], weights(2));
+    assert_eq!(more["weight_bytes"], 4 * weights(3));
+    assert_eq!(more["layers"], 3);
+}
+
+#[cfg(feature = "llvm-backend")]
+#[test]
+fn bench_knows_the_limits_once_they_are_measured() {
+    let cache = tempdir().unwrap();
+    let run = |args: &str| {
+        let mut command = program(&tiny(), args);
+        command.env("BB_CACHE_DIR", cache.path());
+        succeed_json(command)
+    };
+    let speed =
+        "bench --model MODEL --prompt-tokens 12 --generate-tokens 3 --repeat 1 --threads 1 --json";
+    let before = run(speed);
+    for field in ["prefill_peak_fraction", "decode_bandwidth_fraction"] {
+        assert!(before[field].is_null(), "{before}");
+    }
+    let measured = run("bench --machine --json");
+    assert_eq!(
+        run("bench --machine --json"),
+        measured,
+        "the second one is from the file"
+    );
+    let known = |field: &str| measured[field][0].as_f64().unwrap();
+    let after = run(speed);
+    let of = |field: &str| after[field].as_f64().unwrap();
+    for (part, rate, per_token, limit) in [
+        (
+            "prefill_peak_fraction",
+            "prefill_tok_s",
+            "flop_per_prompt_token",
+            "flops",
+        ),
+        (
+            "decode_bandwidth_fraction",
+            "decode_tok_s",
+            "bytes_read_per_token",
+            "read_bytes",
+        ),
+    ] {
+        let expected = of(rate) * of(per_token) / known(limit);
+        assert!((of(part) / expected - 1.0).abs() < 1e-9, "{part}: {after}");
+    }
+    std::fs::write(cache.path().join("machine.json"), "{ damaged").unwrap();
+    assert!(run(speed)["prefill_peak_fraction"].is_null());
+}
+
+#[cfg(feature = "llvm-backend")]
+#[test]
+fn kernels_do_not_grow_with_layers() {
+    let compiled = |layers: usize| {
+        let args = format!("bench --synthetic gemma2-2b --layers {layers} --compile --json");
+        succeed_json(program(&tiny(), &args))
+    };
+    let (two, six) = (compiled(2), compiled(6));
+    assert!(two["kernels"].as_u64() < six["kernels"].as_u64());
+    assert_eq!(two["distinct_kernels"], six["distinct_kernels"]);
+}
+
+#[test]
 fn bench_cuts_a_default_prompt_with_a_notice() {
     let args = "bench --model MODEL --generate-tokens 2 --repeat 1";
     let output = program(&tiny(), args).output().unwrap();

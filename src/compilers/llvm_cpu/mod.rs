@@ -27,6 +27,7 @@ pub mod ir;
 pub mod jit;
 pub mod limits;
 pub mod lower;
+pub mod machine;
 pub mod materialize;
 pub mod nest;
 pub mod rows;
