@@ -87,9 +87,9 @@ fn matrix_products_stay_in_wide_registers() {
         let gemm = CompiledGemm::new(&product(), &target, &ObjectCache::disabled());
         let gemm = gemm.expect("it compiles");
         let objects = gemm.objects();
-        for (rows, symbol) in objects.micros {
+        for (rows, vectors, symbol) in objects.micros {
             let inner = hot_loop(&text, symbol).expect("a loop of fused multiply-adds");
-            let per_step = (rows * objects.tile.vectors) as usize;
+            let per_step = (rows * vectors) as usize;
             assert_eq!(
                 inner.fused("zmm") % per_step,
                 0,

@@ -190,8 +190,9 @@ impl<'m, 'c> Emit<'m, 'c> {
         instruction.set_alignment(align).expect("a power of two");
     }
 
-    /// Asks for the cache line `bytes` behind `base`, which may lie outside of what can be read.
-    pub fn prefetch(&self, base: PointerValue<'c>, bytes: i64) {
+    /// Asks for the cache line `bytes` behind `base`, which may lie outside of what can be read. `level` is 3 for all
+    /// caches, 2 for those from the second one on.
+    pub fn prefetch(&self, base: PointerValue<'c>, bytes: i64, level: u64) {
         // SAFETY: not marked `inbounds`, so any index gives a defined address, and a prefetch of any address is
         // harmless.
         let address = unsafe {
@@ -199,11 +200,11 @@ impl<'m, 'c> Emit<'m, 'c> {
                 .build_gep(self.context.i8_type(), base, &[self.int(bytes)], "")
         };
         let flag = |value: u64| self.context.i32_type().const_int(value, false).into();
-        // Read, keep in all cache levels, data.
+        // Read, data.
         self.intrinsic(
             "llvm.prefetch",
             &[self.ptr().into()],
-            &[address.expect(BUILT).into(), flag(0), flag(3), flag(1)],
+            &[address.expect(BUILT).into(), flag(0), flag(level), flag(1)],
         );
     }
 
@@ -232,24 +233,82 @@ impl<'m, 'c> Emit<'m, 'c> {
         addresses: BasicValueEnum<'c>,
         valid: BasicValueEnum<'c>,
     ) -> BasicValueEnum<'c> {
-        let found = Intrinsic::find("llvm.masked.gather").expect("an intrinsic of this LLVM");
-        let types = [kind, addresses.get_type()];
+        let arguments = &[addresses.into(), valid.into(), kind.const_zero().into()];
+        self.masked(
+            "llvm.masked.gather",
+            &[kind, addresses.get_type()],
+            1,
+            arguments,
+        )
+        .expect("a gather has a result")
+    }
+
+    /// Loads the lanes of a vector where `valid`, zeros elsewhere; other lanes are not touched.
+    pub fn masked_load(
+        &self,
+        kind: BasicTypeEnum<'c>,
+        from: PointerValue<'c>,
+        valid: BasicValueEnum<'c>,
+    ) -> BasicValueEnum<'c> {
+        let arguments = &[from.into(), valid.into(), kind.const_zero().into()];
+        self.masked("llvm.masked.load", &[kind, self.ptr().into()], 1, arguments)
+            .expect("a load has a result")
+    }
+
+    /// Stores the lanes of a vector where `valid`; other lanes of the memory are not touched.
+    pub fn masked_store(
+        &self,
+        value: BasicValueEnum<'c>,
+        to: PointerValue<'c>,
+        valid: BasicValueEnum<'c>,
+    ) {
+        let arguments = &[value.into(), to.into(), valid.into()];
+        self.masked(
+            "llvm.masked.store",
+            &[value.get_type(), self.ptr().into()],
+            2,
+            arguments,
+        );
+    }
+
+    /// Calls an intrinsic with a mask. Before LLVM 22 it has one more argument, the alignment, at `position`.
+    fn masked(
+        &self,
+        name: &str,
+        types: &[BasicTypeEnum<'c>],
+        position: usize,
+        arguments: &[BasicMetadataValueEnum<'c>],
+    ) -> Option<BasicValueEnum<'c>> {
+        let found = Intrinsic::find(name).expect("an intrinsic of this LLVM");
         let function = found
-            .get_declaration(self.module, &types)
+            .get_declaration(self.module, types)
             .expect("overloaded on these");
-        let zero = kind.const_zero().into();
-        // Before LLVM 22 the alignment is an argument.
-        let align = self.context.i32_type().const_int(4, false).into();
-        let arguments: &[BasicMetadataValueEnum<'c>] = match function.count_params() {
-            4 => &[addresses.into(), align, valid.into(), zero],
-            _ => &[addresses.into(), valid.into(), zero],
-        };
+        let mut arguments = arguments.to_vec();
+        if function.count_params() as usize > arguments.len() {
+            let size = match types[0].into_vector_type().get_element_type() {
+                BasicTypeEnum::IntType(kind) => u64::from(kind.get_bit_width() / 8),
+                _ => 4,
+            };
+            let align = self.context.i32_type().const_int(size, false);
+            arguments.insert(position, align.into());
+        }
         let call = self
             .builder
-            .build_call(function, arguments, "")
+            .build_call(function, &arguments, "")
             .expect(BUILT);
-        call.try_as_basic_value()
-            .expect_basic("a gather has a result")
+        call.try_as_basic_value().basic()
+    }
+
+    /// The lanes below `end`, which may be any number, as a mask.
+    pub fn lanes_below(&self, lanes: u32, end: IntValue<'c>) -> BasicValueEnum<'c> {
+        let lane = |lane: u32| self.int(lane.into());
+        let numbers: Vec<_> = (0..lanes).map(lane).collect();
+        let numbers = inkwell::types::VectorType::const_vector(&numbers);
+        let end = self.splat(end.into(), lanes).into_vector_value();
+        self.builder
+            .build_int_compare(IntPredicate::SLT, numbers, end, "")
+            .expect(BUILT)
+            .into()
     }
 
     /// `a * b + c` with one rounding, on floats or vectors of them.

@@ -282,7 +282,7 @@ fn emit_read<'c>(context: &'c Context, module: &Module<'c>, target: &Target) {
             let piece = e.at(byte, base, at);
             (0..PIECE as i64)
                 .step_by(64)
-                .for_each(|line| e.prefetch(piece, AHEAD + line));
+                .for_each(|line| e.prefetch(piece, AHEAD + line, 3));
             (0..loads).fold(sum, |sum, load| {
                 let from = e.at(byte, piece, e.int(load * i64::from(4 * lanes)));
                 let value = e.load(kind, from, 4).into_vector_value();

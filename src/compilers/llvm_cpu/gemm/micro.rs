@@ -8,12 +8,18 @@
 //! The accumulators are phi values, never memory. The loop over K is unrolled by four, with a
 //! second loop for the rest.
 //!
+//! Tiles at the edges of C need no detour: the last vector of a row is loaded and stored under a mask where C ends
+//! inside of it, and of two neighbouring numbers of rows one kernel serves both, which computes the last row twice.
+//!
 //! # ABI
-//! [`MicroFn`]: `fn(k, a, b, c, ldc, fresh)`.
-//! - `a`: `k` rows of `panel` floats, of which the first `rows` are used (4-byte alignment);
-//! - `b`: `k` rows of `columns` floats, aligned to the vector size;
+//! [`MicroFn`]: `fn(k, a, b, c, ldc, fresh, rows, columns, next)`.
+//! - `a`: `k` rows of `panel` floats, of which the first ones are used (4-byte alignment);
+//! - `b`: `k` rows of [`Tile::columns`] floats, aligned to the vector size;
 //! - `c`: `rows` rows of `columns` floats, `ldc` floats apart (4-byte alignment);
-//! - `fresh`: not 0 if C starts from zero instead of from what is there (then it is not read).
+//! - `fresh`: not 0 if C starts from zero instead of from what is there (then it is not read);
+//! - `rows`: those of the kernel, or one less unless there is a kernel for that;
+//! - `columns`: those in the kernel's vectors, the last of which has at least one;
+//! - `next`: a tile of C, also `ldc` apart, that will be needed after this one; only asked for, not read.
 
 use inkwell::IntPredicate;
 use inkwell::basic_block::BasicBlock;
@@ -25,11 +31,20 @@ use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::target::Target;
 
 /// A compiled micro-kernel; see the module's documentation.
-pub type MicroFn =
-    unsafe extern "C" fn(k: i64, a: *const f32, b: *const f32, c: *mut f32, ldc: i64, fresh: i64);
+pub type MicroFn = unsafe extern "C" fn(
+    k: i64,
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    ldc: i64,
+    fresh: i64,
+    rows: i64,
+    columns: i64,
+    next: *const f32,
+);
 
 /// How far the loop over K is unrolled.
-const UNROLL: u32 = 4;
+pub(super) const UNROLL: u32 = 4;
 
 /// How many steps of K ahead A is prefetched.
 const AHEAD: u32 = 32;
@@ -65,35 +80,53 @@ impl Tile {
         self.vectors * self.lanes
     }
 
-    /// The numbers of rows that micro-kernels are made for: the last is the full tile.
-    pub fn row_counts(self) -> impl Iterator<Item = u32> {
-        [1, 2, 3, 4, 6, 8, 10, 12, 14]
+    /// The sizes of C that micro-kernels are made for, as rows and vectors: the last is the full tile.
+    pub fn kernels(self) -> impl Iterator<Item = (u32, u32)> {
+        let rows = [1, 2, 3, 4, 6, 8, 10, 12, 14]
             .into_iter()
-            .filter(move |&rows| rows <= self.rows)
+            .filter(move |&rows| rows <= self.rows);
+        rows.flat_map(move |rows| (1..=self.vectors).map(move |vectors| (rows, vectors)))
     }
 
-    /// The symbol of the micro-kernel for `rows` rows.
-    pub fn symbol(self, rows: u32, target: &Target) -> String {
+    /// The symbol of the micro-kernel for so many rows and vectors.
+    pub fn symbol(self, (rows, vectors): (u32, u32), target: &Target) -> String {
         let isa = target.name().replace('-', "_");
-        format!("gemm_f32xf32_f32_{rows}x{}_{isa}", self.columns())
+        let columns = vectors * self.lanes;
+        format!("gemm_f32xf32_f32_{rows}x{columns}_{isa}")
     }
 }
 
-/// Writes the micro-kernel `symbol` for the first `rows` rows of `tile` into `module`.
+/// Writes the micro-kernel `symbol` for the first rows and vectors of `tile` into `module`.
 pub fn emit_micro<'c>(
     context: &'c Context,
     module: &Module<'c>,
     symbol: &str,
     tile: Tile,
-    rows: u32,
+    (rows, vectors): (u32, u32),
 ) {
-    Micro::new(context, module, symbol, tile, rows).emit();
+    let (int, ptr) = (
+        context.i64_type().into(),
+        context.ptr_type(Default::default()).into(),
+    );
+    let kinds = [int, ptr, ptr, ptr, int, int, int, int, ptr];
+    let e = Emit::function(context, module, symbol, &kinds);
+    for pointer in 1..4 {
+        e.noalias(pointer);
+    }
+    Micro {
+        e,
+        tile,
+        rows,
+        vectors,
+    }
+    .emit();
 }
 
 struct Micro<'m, 'c> {
     e: Emit<'m, 'c>,
     tile: Tile,
     rows: u32,
+    vectors: u32,
 }
 
 /// What a loop over K carries from step to step.
@@ -122,76 +155,116 @@ impl<'c> Carried<'c> {
 }
 
 impl<'m, 'c> Micro<'m, 'c> {
-    fn new(
-        context: &'c Context,
-        module: &'m Module<'c>,
-        symbol: &str,
-        tile: Tile,
-        rows: u32,
-    ) -> Self {
-        let (int, ptr) = (
-            context.i64_type().into(),
-            context.ptr_type(Default::default()).into(),
-        );
-        let e = Emit::function(context, module, symbol, &[int, ptr, ptr, ptr, int, int]);
-        for pointer in 1..4 {
-            e.noalias(pointer);
-        }
-        Micro { e, tile, rows }
-    }
-
     fn emit(self) {
         let e = &self.e;
         let k = e.int_argument(0);
+        let columns = e.int((self.vectors * self.tile.lanes).into());
+        let whole = e.compare(IntPredicate::EQ, e.int_argument(7), columns);
+        self.prefetch_next();
         let start = Carried {
             k: e.int(0),
             a: e.pointer_argument(1),
             b: e.pointer_argument(2),
-            sums: self.initial(),
+            sums: self.initial(whole),
         };
         let mask = e.int(-i64::from(UNROLL));
-        let whole = e.builder.build_and(k, mask, "whole").expect(BUILT);
-        let middle = self.run(start, whole, UNROLL);
+        let steps = e.builder.build_and(k, mask, "steps").expect(BUILT);
+        let middle = self.run(start, steps, UNROLL);
         let end = self.run(middle, k, 1);
-        for (index, sum) in end.sums.iter().enumerate() {
-            e.store(*sum, self.c_at(index as u32), 4);
-        }
+        e.branch(
+            whole,
+            || self.store(&end.sums, None),
+            || self.store(&end.sums, self.mask()),
+        );
         self.e.finish();
     }
 
-    /// The address of vector `index` of the tile of C.
-    fn c_at(&self, index: u32) -> PointerValue<'c> {
+    /// Asks for the tile of C after this one: it is in L2 when its turn comes.
+    fn prefetch_next(&self) {
         let e = &self.e;
-        let (row, vector) = (index / self.tile.vectors, index % self.tile.vectors);
-        let base = e.at(
-            e.f32(),
-            e.pointer_argument(3),
-            e.mul(e.int_argument(4), e.int(row.into())),
-        );
-        e.at(e.f32(), base, e.int((vector * self.tile.lanes).into()))
+        for row in 0..self.rows {
+            let offset = e.mul(e.int_argument(4), e.int(row.into()));
+            let line = e.at(e.f32(), e.pointer_argument(8), offset);
+            for bytes in (0..4 * self.vectors * self.tile.lanes).step_by(64) {
+                e.prefetch(line, bytes.into(), 2);
+            }
+        }
+    }
+
+    /// Which lanes of a row's last vector are in C; nothing if there is only one lane.
+    fn mask(&self) -> Option<BasicValueEnum<'c>> {
+        let (e, lanes) = (&self.e, self.tile.lanes);
+        let before = e.int(((self.vectors - 1) * lanes).into());
+        let rest = e.sub(e.int_argument(7), before);
+        (lanes > 1).then(|| e.lanes_below(lanes, rest))
+    }
+
+    /// The address of a vector of the tile of C, and whether it is its row's last.
+    fn c_at(&self, index: usize) -> (PointerValue<'c>, bool) {
+        let e = &self.e;
+        let (row, vector) = (index as u32 / self.vectors, index as u32 % self.vectors);
+        let mut at = e.int(row.into());
+        if row > 0 && row + 1 == self.rows {
+            // It may be one too many: then it is the row before.
+            at = e.min(at, e.sub(e.int_argument(6), e.int(1)));
+        }
+        let base = e.at(e.f32(), e.pointer_argument(3), e.mul(e.int_argument(4), at));
+        let address = e.at(e.f32(), base, e.int((vector * self.tile.lanes).into()));
+        (address, vector + 1 == self.vectors)
+    }
+
+    /// C in registers.
+    fn load(&self, mask: Option<BasicValueEnum<'c>>) -> Vec<BasicValueEnum<'c>> {
+        let (e, kind) = (&self.e, self.e.vector(self.tile.lanes));
+        let load = |index| match (self.c_at(index), mask) {
+            ((from, true), Some(mask)) => e.masked_load(kind, from, mask),
+            ((from, _), _) => e.load(kind, from, 4),
+        };
+        (0..(self.rows * self.vectors) as usize).map(load).collect()
+    }
+
+    /// The sums into C, the last row first: where it is one too many, the right one overwrites it.
+    fn store(&self, sums: &[BasicValueEnum<'c>], mask: Option<BasicValueEnum<'c>>) {
+        for (index, &sum) in sums.iter().enumerate().rev() {
+            match (self.c_at(index), mask) {
+                ((to, true), Some(mask)) => self.e.masked_store(sum, to, mask),
+                ((to, _), _) => self.e.store(sum, to, 4),
+            }
+        }
     }
 
     /// What the sums start from: zero, or C.
-    fn initial(&self) -> Vec<BasicValueEnum<'c>> {
+    fn initial(&self, whole: IntValue<'c>) -> Vec<BasicValueEnum<'c>> {
         let (e, kind) = (&self.e, self.e.vector(self.tile.lanes));
-        let count = self.rows * self.tile.vectors;
         let entry = self.here();
-        let [load, ready] = self.blocks(["load", "ready"]);
+        let [old, plain, masked, ready] = self.blocks(["old", "plain", "masked", "ready"]);
         let fresh = e.compare(IntPredicate::NE, e.int_argument(5), e.int(0));
-        e.builder
-            .build_conditional_branch(fresh, ready, load)
-            .expect(BUILT);
-        e.builder.position_at_end(load);
-        let loaded: Vec<_> = (0..count)
-            .map(|index| e.load(kind, self.c_at(index), 4))
-            .collect();
-        e.builder.build_unconditional_branch(ready).expect(BUILT);
+        let jump = |when, yes, no| {
+            e.builder
+                .build_conditional_branch(when, yes, no)
+                .expect(BUILT)
+        };
+        jump(fresh, ready, old);
+        e.builder.position_at_end(old);
+        jump(whole, plain, masked);
+        let loaded = [
+            (plain, None),
+            (masked, self.tile.lanes.gt(&1).then_some(())),
+        ];
+        let loaded = loaded.map(|(block, partial)| {
+            e.builder.position_at_end(block);
+            let values = self.load(partial.and_then(|()| self.mask()));
+            e.builder.build_unconditional_branch(ready).expect(BUILT);
+            values
+        });
         e.builder.position_at_end(ready);
         let zero = kind.const_zero();
-        let merge = |value: BasicValueEnum<'c>| {
-            self.phi(&[(&zero, entry), (&value, load)]).as_basic_value()
-        };
-        loaded.into_iter().map(merge).collect()
+        let each = loaded[0].iter().zip(&loaded[1]);
+        each.map(|(a, b)| {
+            self.phi(&[(&zero, entry), (a, plain), (b, masked)])
+                .as_basic_value()
+        })
+        .collect()
     }
 
     /// `while k < end { step k .. k + unroll }`; `end - k` is a multiple of `unroll`.
@@ -239,7 +312,7 @@ impl<'m, 'c> Micro<'m, 'c> {
     fn step(&self, carried: &mut Carried<'c>, step: u32) {
         let (e, tile) = (&self.e, self.tile);
         let kind = e.vector(tile.lanes);
-        let b: Vec<_> = (0..tile.vectors)
+        let b: Vec<_> = (0..self.vectors)
             .map(|vector| {
                 let offset = step * tile.columns() + vector * tile.lanes;
                 e.load(
@@ -252,13 +325,13 @@ impl<'m, 'c> Micro<'m, 'c> {
         // One prefetch per cache line of 16 floats that this step enters.
         if (step * tile.rows) % 16 < tile.rows {
             let ahead = (step + AHEAD) * tile.rows;
-            e.prefetch(carried.a, i64::from(4 * ahead));
+            e.prefetch(carried.a, i64::from(4 * ahead), 3);
         }
         for row in 0..self.rows {
             let from = e.at(e.f32(), carried.a, e.int((step * tile.rows + row).into()));
             let a = e.splat(e.load(e.f32(), from, 4), tile.lanes);
-            for vector in 0..tile.vectors {
-                let sum = &mut carried.sums[(row * tile.vectors + vector) as usize];
+            for vector in 0..self.vectors {
+                let sum = &mut carried.sums[(row * self.vectors + vector) as usize];
                 *sum = e.fma(a, b[vector as usize], *sum);
             }
         }
@@ -277,138 +350,5 @@ impl<'m, 'c> Micro<'m, 'c> {
 
     fn blocks<const N: usize>(&self, names: [&str; N]) -> [BasicBlock<'c>; N] {
         names.map(|name| self.e.context.append_basic_block(self.e.function, name))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::compilers::llvm_cpu::gemm::asm::hot_loop;
-    use crate::compilers::llvm_cpu::jit::{Jit, assembly, compile_module};
-
-    fn all<'c>(
-        target: &Target,
-        tile: Tile,
-    ) -> impl FnOnce(&'c Context, &Module<'c>) -> crate::error::Result<()> {
-        move |context, module| {
-            for rows in tile.row_counts() {
-                emit_micro(context, module, &tile.symbol(rows, target), tile, rows);
-            }
-            Ok(())
-        }
-    }
-
-    /// Every tile of a target against the definition, bit for bit, for fresh and continued C.
-    fn check_bits(target: &Target) {
-        let tile = Tile::of(target);
-        let jit = Jit::new().unwrap();
-        let object = compile_module(target, |c, m| all(target, tile)(c, m)).unwrap();
-        jit.add_object(&object).unwrap();
-        let (panel, columns) = (tile.rows as usize, tile.columns() as usize);
-        let ldc = columns + 3;
-        let value = |i: usize| ((i * 37 + 11) % 101) as f32 / 7.0 - 6.0;
-        for rows in tile.row_counts().map(|rows| rows as usize) {
-            let address = jit.address(&tile.symbol(rows as u32, target)).unwrap();
-            // SAFETY: a micro-kernel has this signature.
-            let kernel = unsafe { std::mem::transmute::<*const (), MicroFn>(address) };
-            for (k, fresh) in [
-                (0, 1),
-                (0, 0),
-                (1, 1),
-                (3, 0),
-                (4, 1),
-                (8, 0),
-                (13, 1),
-                (15, 0),
-            ] {
-                let a: Vec<f32> = (0..k * panel).map(value).collect();
-                let mut b = vec![[0f32; 16]; (k * columns).div_ceil(16) + 1];
-                let start = b.as_ptr().cast::<f32>().align_offset(64);
-                let b = &mut b.as_flattened_mut()[start..];
-                b.iter_mut()
-                    .enumerate()
-                    .for_each(|(i, x)| *x = value(i + 5));
-                let mut c: Vec<f32> = (0..rows * ldc).map(|i| value(i + 9)).collect();
-                let mut expected = c.clone();
-                for (i, j) in (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j))) {
-                    let c = &mut expected[i * ldc + j];
-                    let start = if fresh != 0 { 0.0 } else { *c };
-                    let products = (0..k).map(|p| (a[p * panel + i], b[p * columns + j]));
-                    *c = products.fold(start, |sum, (a, b)| a.mul_add(b, sum));
-                }
-                // SAFETY: the slices are as large as the module's documentation asks, `b` aligned.
-                unsafe {
-                    kernel(
-                        k as i64,
-                        a.as_ptr(),
-                        b.as_ptr(),
-                        c.as_mut_ptr(),
-                        ldc as i64,
-                        fresh,
-                    );
-                }
-                let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                assert_eq!(
-                    bits(&c),
-                    bits(&expected),
-                    "{target} rows {rows} k {k} fresh {fresh}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn tiles_compute_the_defined_bits_on_every_target_that_runs_here() {
-        let mut ran = 0;
-        for name in Target::known_names() {
-            let target = Target::for_cpu(name).unwrap();
-            if target.can_run_here() {
-                check_bits(&target);
-                ran += 1;
-            }
-        }
-        assert!(ran >= 3, "native, scalar and the baseline run everywhere");
-    }
-
-    #[test]
-    fn the_inner_loop_has_full_vectors_and_no_spills() {
-        for (name, register) in [
-            ("x86-64-v3", "ymm"),
-            ("haswell", "ymm"),
-            ("znver3", "ymm"),
-            ("x86-64-v4", "zmm"),
-            ("sapphirerapids", "zmm"),
-            ("icelake-server", "zmm"),
-            ("znver4", "zmm"),
-            ("znver5", "zmm"),
-        ] {
-            let target = Target::for_cpu(name).unwrap();
-            let tile = Tile::of(&target);
-            let text = assembly(&target, |c, m| all(&target, tile)(c, m)).unwrap();
-            for rows in tile.row_counts() {
-                let inner = hot_loop(&text, &tile.symbol(rows, &target)).unwrap();
-                let expected = (rows * tile.vectors * UNROLL) as usize;
-                assert_eq!(
-                    inner.fused(register),
-                    expected,
-                    "{name} {rows}\n{}",
-                    inner.text
-                );
-                assert_eq!(inner.spills(), 0, "{name} {rows}\n{}", inner.text);
-                assert_eq!(inner.calls(), 0, "{name} {rows}\n{}", inner.text);
-            }
-        }
-    }
-
-    #[test]
-    fn a_tile_with_too_many_accumulators_is_seen_to_spill() {
-        let target = Target::for_cpu("x86-64-v4").unwrap();
-        let tile = Tile {
-            rows: 14,
-            vectors: 3,
-            lanes: 16,
-        };
-        let text = assembly(&target, |c, m| all(&target, tile)(c, m)).unwrap();
-        assert!(hot_loop(&text, &tile.symbol(14, &target)).unwrap().spills() > 0);
     }
 }

@@ -179,8 +179,8 @@ pub struct CompiledGemm {
 #[derive(Debug)]
 struct Micro {
     tile: Tile,
-    /// Rows and symbol of each.
-    symbols: Vec<(u32, String)>,
+    /// Rows, vectors and symbol of each.
+    symbols: Vec<(u32, u32, String)>,
     object: Vec<u8>,
 }
 
@@ -209,10 +209,10 @@ impl Micro {
     }
 }
 
-/// Rows and symbol of each micro-kernel of a target.
-fn micro_symbols(tile: Tile, target: &Target) -> Vec<(u32, String)> {
-    tile.row_counts()
-        .map(|rows| (rows, tile.symbol(rows, target)))
+/// Rows, vectors and symbol of each micro-kernel of a target.
+fn micro_symbols(tile: Tile, target: &Target) -> Vec<(u32, u32, String)> {
+    tile.kernels()
+        .map(|size| (size.0, size.1, tile.symbol(size, target)))
         .collect()
 }
 
@@ -220,10 +220,10 @@ fn emit_micros<'c>(
     context: &'c Context,
     module: &Module<'c>,
     tile: Tile,
-    symbols: &[(u32, String)],
+    symbols: &[(u32, u32, String)],
 ) {
-    for (rows, symbol) in symbols {
-        emit_micro(context, module, symbol, tile, *rows);
+    for (rows, vectors, symbol) in symbols {
+        emit_micro(context, module, symbol, tile, (*rows, *vectors));
     }
 }
 
@@ -315,17 +315,21 @@ impl CompiledGemm {
     /// Failure of the linker.
     pub fn link(&self, jit: &Arc<Jit>) -> Result<Gemm> {
         jit.add_once(&self.symbols[0], &self.object)?;
-        jit.add_once(&self.micro.symbols[0].1, &self.micro.object)?;
+        jit.add_once(&self.micro.symbols[0].2, &self.micro.object)?;
         let mut pack = Vec::new();
         for symbol in &self.symbols {
             // SAFETY: the symbol is of a function that `emit_pack` wrote, with this signature.
             pack.push(unsafe { std::mem::transmute::<*const (), PackFn>(jit.address(symbol)?) });
         }
+        let tile = self.micro.tile;
         let mut micro = Vec::new();
-        for (rows, symbol) in &self.micro.symbols {
+        for (rows, vectors) in (1..=tile.rows).flat_map(|r| (1..=tile.vectors).map(move |v| (r, v)))
+        {
+            let mut fits = self.micro.symbols.iter();
+            let fits = fits.find(|(most, exactly, _)| *most >= rows && *exactly == vectors);
+            let (_, _, symbol) = fits.expect("no part of a tile is larger than the tile");
             // SAFETY: the symbol is of a function that `emit_micro` wrote, with this signature.
-            let kernel = unsafe { std::mem::transmute::<*const (), MicroFn>(jit.address(symbol)?) };
-            micro.push((*rows as usize, kernel));
+            micro.push(unsafe { std::mem::transmute::<*const (), MicroFn>(jit.address(symbol)?) });
         }
         Ok(Gemm {
             pack_lhs: pack[0],
@@ -342,8 +346,8 @@ impl CompiledGemm {
 pub struct Gemm {
     pub(super) pack_lhs: PackFn,
     pub(super) pack_rhs: PackFn,
-    /// Micro-kernels by ascending number of rows.
-    pub(super) micro: Vec<(usize, MicroFn)>,
+    /// The micro-kernel for each number of rows, and within that for each number of vectors.
+    pub(super) micro: Vec<MicroFn>,
     pub(super) shape: Shape,
     /// Keeps the code alive.
     _jit: Arc<Jit>,
@@ -409,7 +413,10 @@ impl Gemm {
     /// [`Gemm::packed_rhs_len`] floats, does not overlap `rhs`, and is aligned to 64 bytes.
     pub unsafe fn pack_rhs(&self, rhs: *const u8, params: &[i64], packed: *mut f32) {
         let sizes = self.sizes(params);
-        let (columns, kc) = (self.shape.tile.columns() as usize, self.shape.blocks.kc);
+        let (columns, kc) = (
+            self.shape.tile.columns() as usize,
+            self.shape.blocks.steps(sizes.k),
+        );
         let width = sizes.n.next_multiple_of(columns);
         for batch in 0..sizes.batch {
             for k in (0..sizes.k).step_by(kc) {

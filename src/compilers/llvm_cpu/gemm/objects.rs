@@ -11,8 +11,8 @@ pub struct Objects<'a> {
     pub packs: &'a [String; 2],
     /// The object file that defines them.
     pub pack_object: &'a [u8],
-    /// Rows and symbol of each micro-kernel, which has the signature of [`super::micro::MicroFn`].
-    pub micros: &'a [(u32, String)],
+    /// Rows, vectors and symbol of each micro-kernel, which has the signature of [`super::micro::MicroFn`].
+    pub micros: &'a [(u32, u32, String)],
     /// The object file that defines them.
     pub micro_object: &'a [u8],
     /// The register tile: panels of the left operand have its rows, those of the right one its columns.

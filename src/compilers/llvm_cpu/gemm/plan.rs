@@ -17,43 +17,103 @@ pub struct Sizes {
     pub k: usize,
 }
 
-/// Sizes of the blocks that are packed at once.
+/// One of the operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Blocks {
-    /// Rows of the left operand: a multiple of the tile's rows; `mc x kc` stays in L2.
-    pub mc: usize,
-    /// Steps of K: a panel of the right operand, `kc` times the tile's columns, stays in L1.
-    pub kc: usize,
-    /// Rows of the right operand: a multiple of the tile's columns; `kc x nc` stays in L3.
-    pub nc: usize,
+pub enum Side {
+    /// The left one.
+    Lhs,
+    /// The right one.
+    Rhs,
 }
 
-/// The number of multiply-adds below which another thread costs more than it brings.
-const WORK_PER_THREAD: usize = 1 << 16;
+impl Side {
+    /// The one that this is not.
+    pub fn other(self) -> Side {
+        match self {
+            Side::Lhs => Side::Rhs,
+            Side::Rhs => Side::Lhs,
+        }
+    }
+}
+
+/// How the operands are cut into blocks that are packed at once.
+///
+/// Of the two operands one is packed first, in blocks as large as L3 allows; then blocks of the other, which fit L2,
+/// meet it one after the other. While two blocks meet, a panel of one of them stays in L1 and those of the other pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    /// Rows of the left operand: a multiple of the tile's rows.
+    pub mc: usize,
+    /// Steps of K.
+    pub kc: usize,
+    /// Rows of the right operand: a multiple of the tile's columns.
+    pub nc: usize,
+    /// The operand that is packed first.
+    pub first: Side,
+    /// The operand whose panels stay in L1.
+    pub stays: Side,
+}
+
+/// The number of multiply-adds that another thread must have to do to be worth waking.
+const WORK_PER_THREAD: usize = 1 << 20;
 
 /// What packing an element costs, in multiply-adds of the micro-kernel.
 const PACK_COST: usize = 32;
 
+/// Rows or columns of an operand that is packed first, at most: with `kc` steps, a fraction of L3.
+const MANY: usize = 4096;
+
 impl Blocks {
     /// The blocks for a tile.
+    ///
+    /// Vectors of 16 have tiles so wide that a panel of the right operand fills L1 alone, so the left one's stays;
+    /// with narrower vectors it is the left one's panels that pass, as they are the smaller ones.
     pub fn of(tile: Tile) -> Blocks {
         let (rows, columns) = (tile.rows as usize, tile.columns() as usize);
-        Blocks {
-            mc: 144 / rows * rows,
-            kc: 256,
-            nc: 4096 / columns * columns,
+        match tile.lanes {
+            16 => Blocks {
+                mc: MANY / rows * rows,
+                kc: 512,
+                nc: 128 / columns * columns,
+                first: Side::Lhs,
+                stays: Side::Lhs,
+            },
+            _ => Blocks {
+                mc: 144 / rows * rows,
+                kc: 256,
+                nc: MANY / columns * columns,
+                first: Side::Rhs,
+                stays: Side::Rhs,
+            },
         }
     }
 
-    /// The blocks for one product: with few rows of the left operand, a panel of the right one is
-    /// used so briefly that it should not leave L2 meanwhile.
+    /// The steps of K in a block: about as many in each.
+    pub fn steps(self, k: usize) -> usize {
+        let count = k.div_ceil(self.kc).max(1);
+        k.div_ceil(count).next_multiple_of(4).min(self.kc).max(1)
+    }
+
+    /// The blocks for one product. With few rows or columns of the operand that meets the other in small blocks, it is
+    /// better packed first, whole, and the other one in small blocks.
     pub fn fit(self, sizes: Sizes, tile: Tile) -> Blocks {
-        if sizes.m > self.mc {
-            return self;
-        }
-        Blocks {
-            nc: self.nc.min(8 * tile.columns() as usize),
-            ..self
+        let (rows, columns) = (tile.rows as usize, tile.columns() as usize);
+        let kc = self.steps(sizes.k);
+        let small = |unit: usize| (256 / unit).max(1) * unit;
+        match self.first {
+            Side::Lhs if sizes.n <= self.nc && sizes.m > sizes.n => Blocks {
+                mc: self.mc.min(small(rows)),
+                kc,
+                first: Side::Rhs,
+                ..self
+            },
+            Side::Rhs if sizes.m <= self.mc && sizes.n > sizes.m => Blocks {
+                nc: self.nc.min(small(columns)),
+                kc,
+                first: Side::Lhs,
+                ..self
+            },
+            _ => Blocks { kc, ..self },
         }
     }
 }
@@ -111,7 +171,7 @@ impl Parts {
         let (rows, columns) = (tile.rows as usize, tile.columns() as usize);
         let (m, n) = (sizes.m.div_ceil(rows), sizes.n.div_ceil(columns));
         let work = sizes.batch.saturating_mul(sizes.m).saturating_mul(sizes.n);
-        let useful = work.saturating_mul(sizes.k) / WORK_PER_THREAD + 1;
+        let useful = work.saturating_mul(sizes.k) / WORK_PER_THREAD;
         let threads = threads.min(useful).max(1);
         let cost = |parts: &Parts| {
             let batch = sizes.batch.div_ceil(parts.batch);
@@ -208,12 +268,29 @@ mod tests {
     }
 
     #[test]
+    fn blocks_of_k_are_about_equal() {
+        for tile in [TILE, Tile { lanes: 16, ..TILE }] {
+            let blocks = Blocks::of(tile);
+            for k in [0, 1, 5, 64, 256, 257, 300, 512, 513, 1000, 1024, 2304] {
+                let steps = blocks.steps(k);
+                assert!((1..=blocks.kc).contains(&steps), "{k}: {steps}");
+                let count = k.div_ceil(steps);
+                assert_eq!(count, k.div_ceil(blocks.kc), "no more blocks than needed");
+                assert!(
+                    k <= 64 || k - (count - 1) * steps > steps / 2,
+                    "{k}: the last of {steps} is short"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn threads_are_used_where_there_is_work() {
         let parts = |batch, m, n, k| Parts::of(Sizes { batch, m, n, k }, TILE, 4, false).count();
         assert_eq!(parts(1, 512, 512, 512), 4);
-        assert_eq!(parts(1, 1, 4096, 512), 4);
-        assert_eq!(parts(8, 6, 16, 4096), 4);
+        assert_eq!(parts(1, 4, 4096, 512), 4);
+        assert_eq!(parts(8, 12, 16, 4096), 4);
         assert_eq!(parts(1, 6, 16, 4096), 1, "one tile is not cut");
-        assert_eq!(parts(1, 16, 16, 16), 1, "not worth it");
+        assert_eq!(parts(1, 96, 96, 96), 1, "not worth it");
     }
 }

@@ -1,15 +1,14 @@
 //! The loops of a matrix product: parts for threads, blocks for caches, tiles for registers.
 //!
-//! Order of the loops of a part: batch, blocks of columns, blocks of K, blocks of rows; in a
-//! block, panels of columns, then panels of rows. A tile's sum is kept in the output between
-//! blocks of K, so it is one chain of multiply-adds however K is cut.
+//! Order of the loops of a part: batch, blocks of the operand that is packed first, blocks of K, blocks of the other
+//! operand; where two blocks meet, panels of the one that stays in L1, then panels of the other. A tile's sum is kept
+//! in the output between blocks of K, so it is one chain of multiply-adds however K is cut.
 //!
-//! Tiles at the edges, and all tiles of outputs that are not plain rows of neighbours, go through
-//! a temporary tile.
+//! Tiles of outputs that are not plain rows of neighbours go through a temporary tile.
 
 use std::ops::Range;
 
-use super::plan::{Blocks, Scratch, Sizes};
+use super::plan::{Blocks, Scratch, Side, Sizes};
 use super::{Gemm, Rhs};
 
 /// One call, as all threads see it.
@@ -50,7 +49,9 @@ impl Job<'_> {
         m: Range<usize>,
         n: Range<usize>,
     ) {
-        let Blocks { mc, kc, nc } = self.blocks;
+        let Blocks {
+            mc, kc, nc, first, ..
+        } = self.blocks;
         // SAFETY: `run` checked that `memory` has a piece for every part.
         let lhs = unsafe { self.memory.add(index * self.scratch.floats()) };
         // SAFETY: the three pieces of a part lie behind one another.
@@ -60,25 +61,40 @@ impl Job<'_> {
                 lhs.add(self.scratch.lhs + self.scratch.rhs),
             )
         };
-        for batch in batches {
-            for columns in blocks(n.clone(), nc) {
-                // Without any k the output is still written, with zeros.
-                for k in blocks(0..self.sizes.k.max(1), kc) {
-                    let k = k.start..k.end.min(self.sizes.k);
-                    let rhs = self.rhs_block(batch, columns.clone(), k.clone(), rhs);
-                    for rows in blocks(m.clone(), mc) {
-                        self.lhs_block(batch, rows.clone(), k.clone(), lhs);
-                        let (n, k) = (columns.clone(), k.clone());
-                        self.block(&Block {
-                            batch,
-                            m: rows,
-                            n,
-                            k,
-                            lhs,
-                            rhs,
-                            tile,
-                        });
-                    }
+        let (outer, outer_size, inner, inner_size) = match first {
+            Side::Lhs => (m, mc, n, nc),
+            Side::Rhs => (n, nc, m, mc),
+        };
+        // Without any k the output is still written, with zeros.
+        let steps = || blocks(0..self.sizes.k.max(1), kc);
+        let each_outer = || blocks(outer.clone(), outer_size);
+        let cut = |k: Range<usize>| k.start..k.end.min(self.sizes.k);
+        for (batch, outer) in batches.flat_map(|b| each_outer().map(move |outer| (b, outer))) {
+            for k in steps().map(cut) {
+                let mut packed = [lhs.cast_const(), rhs.cast_const()];
+                let pack =
+                    |side: Side, range: &Range<usize>, packed: &mut [*const f32; 2]| match side {
+                        Side::Lhs => self.lhs_block(batch, range.clone(), k.clone(), lhs),
+                        Side::Rhs => {
+                            packed[1] = self.rhs_block(batch, range.clone(), k.clone(), rhs)
+                        }
+                    };
+                pack(first, &outer, &mut packed);
+                for inner in blocks(inner.clone(), inner_size) {
+                    pack(first.other(), &inner, &mut packed);
+                    let (m, n) = match first {
+                        Side::Lhs => (outer.clone(), inner),
+                        Side::Rhs => (inner, outer.clone()),
+                    };
+                    self.block(&Block {
+                        batch,
+                        m,
+                        n,
+                        k: k.clone(),
+                        lhs: packed[0],
+                        rhs: packed[1],
+                        tile,
+                    });
                 }
             }
         }
@@ -121,48 +137,65 @@ impl Job<'_> {
         }
     }
 
-    /// Runs micro-kernels over a block: a panel of the right operand stays in L1 while those of
-    /// the left one pass.
+    /// Runs micro-kernels over a block: a panel of one operand stays in L1 while those of the other pass.
     fn block(&self, block: &Block) {
         let tile = self.gemm.shape.tile;
-        let steps = block.k.len();
-        for columns in blocks(block.n.clone(), tile.columns() as usize) {
-            // SAFETY: panels are `steps` times their width, and `columns` starts at a panel.
-            let rhs = unsafe { block.rhs.add((columns.start - block.n.start) * steps) };
-            for rows in blocks(block.m.clone(), tile.rows as usize) {
-                // SAFETY: as above.
-                let lhs = unsafe { block.lhs.add((rows.start - block.m.start) * steps) };
-                self.tile(block, lhs, rhs, rows, columns.clone());
-            }
+        let (height, width) = (tile.rows as usize, tile.columns() as usize);
+        let counts = [
+            block.m.len().div_ceil(height),
+            block.n.len().div_ceil(width),
+        ];
+        let at = |row: usize, column: usize| {
+            let rows =
+                block.m.start + row * height..(block.m.start + (row + 1) * height).min(block.m.end);
+            let columns = block.n.start + column * width
+                ..(block.n.start + (column + 1) * width).min(block.n.end);
+            (rows, columns)
+        };
+        let count = counts[0] * counts[1];
+        let place = |index: usize| match self.blocks.stays {
+            Side::Lhs => at(index / counts[1], index % counts[1]),
+            Side::Rhs => at(index % counts[0], index / counts[0]),
+        };
+        let mut current = place(0);
+        for index in 0..count {
+            let next = place((index + 1).min(count - 1));
+            self.tile(block, current, (next.0.start, next.1.start));
+            current = next;
         }
     }
 
-    /// One tile of the output.
+    /// One tile of the output; `next` is where the one after it starts.
     fn tile(
         &self,
         block: &Block,
-        lhs: *const f32,
-        rhs: *const f32,
-        rows: Range<usize>,
-        columns: Range<usize>,
+        (rows, columns): (Range<usize>, Range<usize>),
+        next: (usize, usize),
     ) {
-        let width = self.gemm.shape.tile.columns() as usize;
-        let (k, fresh) = (block.k.len() as i64, i64::from(block.k.start == 0));
-        let micro = self
-            .gemm
-            .micro
-            .iter()
-            .find(|(count, _)| *count >= rows.len());
-        let &(count, kernel) = micro.expect("a tile has no more rows than the full micro-kernel");
+        let tile = self.gemm.shape.tile;
+        let width = tile.columns() as usize;
+        let steps = block.k.len();
+        // SAFETY: panels are `steps` times their width, and `rows` and `columns` start at panels.
+        let (lhs, rhs) = unsafe {
+            (
+                block.lhs.add((rows.start - block.m.start) * steps),
+                block.rhs.add((columns.start - block.n.start) * steps),
+            )
+        };
+        let (k, fresh) = (steps as i64, i64::from(block.k.start == 0));
+        let vectors = columns.len().div_ceil(tile.lanes as usize);
+        let kernel = self.gemm.micro[(rows.len() - 1) * tile.vectors as usize + vectors - 1];
+        let (height, used) = (rows.len() as i64, columns.len() as i64);
         let [batch, m, n] = &self.gemm.shape.out;
         let batch = batch.offset(block.batch, self.params);
-        if let Some(ldc) = self
-            .plain
-            .filter(|_| (count, width) == (rows.len(), columns.len()))
-        {
-            let offset = batch + rows.start as isize * ldc as isize + columns.start as isize;
-            // SAFETY: the panels are whole, and the whole tile lies in the output.
-            unsafe { kernel(k, lhs, rhs, self.out.offset(offset), ldc, fresh) };
+        if let Some(ldc) = self.plain {
+            let at = |row: usize, column: usize| {
+                let offset = batch + row as isize * ldc as isize + column as isize;
+                self.out.wrapping_offset(offset)
+            };
+            let (to, next) = (at(rows.start, columns.start), at(next.0, next.1));
+            // SAFETY: the panels are whole, and the tile's rows and columns lie in the output.
+            unsafe { kernel(k, lhs, rhs, to, ldc, fresh, height, used, next) };
             return;
         }
         let each = |visit: &dyn Fn(*mut f32, *mut f32)| {
@@ -179,8 +212,9 @@ impl Job<'_> {
             // SAFETY: both are valid, as above; earlier blocks of K have written them.
             each(&|out, tile| unsafe { *tile = *out });
         }
+        let (to, ldc) = (block.tile, width as i64);
         // SAFETY: the panels are whole; the temporary tile is as large as any.
-        unsafe { kernel(k, lhs, rhs, block.tile, width as i64, fresh) };
+        unsafe { kernel(k, lhs, rhs, to, ldc, fresh, height, used, to) };
         // SAFETY: as above.
         each(&|out, tile| unsafe { *out = *tile });
     }
