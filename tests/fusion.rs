@@ -171,3 +171,85 @@ fn a_kernel_reads_a_bounded_number_of_buffers() {
     });
     assert!((4..20).contains(&n), "{n}");
 }
+
+#[test]
+fn normalisations_are_one_kernel_each() {
+    type Form = fn(GraphTensor, GraphTensor) -> GraphTensor;
+    let forms: [(&str, Form); 9] = [
+        ("softmax", |x, _| x.softmax(-1)),
+        ("log_softmax", |x, _| x.log_softmax(-1)),
+        ("layer_norm", |x, w| {
+            x.layer_norm(-1, Some(w), Some(w), 1e-5)
+        }),
+        ("rms_norm", |x, w| x.rms_norm(-1, Some(w), 1e-6)),
+        ("logsumexp", |x, _| x.logsumexp(-1) * 2.0),
+        ("softmax with a chain before and after", |x, w| {
+            (x.tanh() * w).softmax(-1) * x
+        }),
+        ("sums of its own", |x, _| x / (x * x).sum_keepdim(-1).sqrt()),
+        ("distance from the largest", |x, _| x.max_keepdim(-1) - x),
+        ("two that do not need each other", |x, _| {
+            (x * x).sum(-1) + x.max(-1)
+        }),
+    ];
+    for (name, form) in forms {
+        for dims in [&[6, 40][..], &[3, 2, 33], &[1, 5], &[7, 1], &[4, 300]] {
+            let n = kernels(|cx| {
+                let width = dims[dims.len() - 1];
+                let (x, w) = (input(cx, dims, 0), input(cx, &[width], 1));
+                vec![form(x, w)]
+            });
+            assert_eq!(n, 1, "{name} of {dims:?}");
+        }
+    }
+}
+
+#[test]
+fn rows_of_several_dims_and_of_other_formats() {
+    let n = kernels(|cx| {
+        let x = input(cx, &[4, 5, 6], 0);
+        let w = input(cx, &[5, 6], 1);
+        vec![x.layer_norm([1, 2], Some(w), None, 1e-5)]
+    });
+    assert_eq!(n, 1);
+    for dtype in [DType::F16, DType::BF16] {
+        let n = kernels(|cx| {
+            let x = input(cx, &[6, 40], 0).cast(dtype);
+            vec![x.softmax(-1).cast(DType::F32)]
+        });
+        assert_eq!(n, 1, "{dtype}");
+    }
+}
+
+#[test]
+fn reductions_over_other_rows_stay_apart() {
+    // Over columns: they do not lie in memory one after the other.
+    assert_eq!(kernels(|cx| vec![input(cx, &[40, 30], 0).softmax(0)]), 4);
+    // Over columns, of what was reduced over rows. The column sums take the last product of the softmax.
+    let n = kernels(|cx| {
+        let x = input(cx, &[40, 30], 0);
+        vec![x.softmax(1).sum(0)]
+    });
+    assert_eq!(n, 3);
+    // Of the transpose.
+    let n = kernels(|cx| vec![input(cx, &[40, 30], 0).transpose(0, 1).softmax(1)]);
+    assert_eq!(n, 4);
+    // The sum is needed elsewhere too.
+    let n = kernels(|cx| {
+        let x = input(cx, &[40, 30], 0);
+        let sum = x.exp().sum_keepdim(1);
+        vec![x.exp() / sum, sum.log()]
+    });
+    assert!(n >= 3, "{n}");
+}
+
+#[test]
+fn capped_and_masked_attention_weights_are_one_kernel() {
+    let n = kernels(|cx| {
+        let scores = input(cx, &[2, 3, 10, 10], 0);
+        let mask = input(cx, &[10, 10], 1).lt(1.0);
+        let capped = (scores * (1.0 / 5.0)).tanh() * 5.0;
+        vec![mask.where_(capped, -1e4).softmax(-1)]
+    });
+    assert!(n <= 2, "one and perhaps the mask: {n}");
+}

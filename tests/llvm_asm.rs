@@ -65,7 +65,8 @@ fn fused(n: impl Into<Expr>) -> Nest {
         loads: vec![access(0, view.clone()), access(1, view)],
         result: body.len() - 1,
         body,
-        reduction: None,
+        stages: vec![],
+        per_point: false,
         dtype: DType::F32,
         n_inputs: 2,
     }

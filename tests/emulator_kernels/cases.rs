@@ -268,3 +268,41 @@ pub fn gathers() -> Vec<Case> {
     }
     out
 }
+
+/// Softmax along rows: two reductions and a value per point in one kernel, with exponentials stored in the output.
+pub fn rows() -> Vec<Case> {
+    let mut out = Vec::new();
+    for n in [1, 7, 16, 33, 64, 100] {
+        let x = spread(&[3, n], 8, DType::F32);
+        let along = |view: &View| view.insert(1, n).expect("a value for each row");
+        let steps = Steps::new(vec![type_of(&x)]);
+        let whole = steps.operand(0);
+        let over = |kind| Op::Reduce(kind, [1].into_iter().collect());
+        let steps = steps.step(over(ReduceOp::Max), vec![whole.clone()]);
+        let (largest, view) = steps.last();
+        let literal = |value| ConstantValue::Literal(Literal::new(DType::F32, value));
+        let steps = steps.step(Op::Constant(literal(-1.0)), Vec::new());
+        let (minus, scalar) = steps.last();
+        let minus = (minus, scalar.insert(0, 3).expect("a scalar repeats"));
+        let steps = steps.step(
+            Op::Binary(BinaryOp::Mul),
+            vec![(largest, view.clone()), minus],
+        );
+        let (shift, _) = steps.last();
+        let steps = steps.step(
+            Op::Binary(BinaryOp::Add),
+            vec![whole, (shift, along(&view))],
+        );
+        let pair = vec![steps.last()];
+        let steps = steps.step(Op::Unary(UnaryOp::Exp2), pair);
+        let exponentials = steps.last();
+        let steps = steps.step(over(ReduceOp::Sum), vec![exponentials.clone()]);
+        let sum = vec![steps.last()];
+        let steps = steps.step(Op::Unary(UnaryOp::Recip), sum);
+        let (scale, view) = steps.last();
+        let pair = vec![exponentials, (scale, along(&view))];
+        let steps = steps.step(Op::Binary(BinaryOp::Mul), pair);
+        out.push(steps.case(format!("softmax of {n}"), vec![x], false));
+    }
+    out
+}

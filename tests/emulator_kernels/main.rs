@@ -200,6 +200,11 @@ fn reductions_of_rows_columns_and_middle_axes() {
 }
 
 #[test]
+fn rows_of_several_reductions() {
+    check("rows_of_several_reductions", &cases::rows(), 6);
+}
+
+#[test]
 fn gathers_of_rows_and_elements() {
     check("gathers_of_rows_and_elements", &cases::gathers(), 8);
 }

@@ -1,6 +1,6 @@
 //! What the compiled model is made of.
 
-use brain_blitz::op::Op;
+use brain_blitz::op::{Op, ReduceOp};
 
 use crate::support::{folder, golden, session};
 
@@ -47,6 +47,48 @@ fn caches_grow_by_their_new_rows_only() {
             session.feed(tokens).unwrap();
             let written = session.stats().state_bytes_written;
             assert_eq!(written, per_token * tokens.len(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn norms_and_attention_weights_are_one_kernel_each() {
+    for name in ["tiny", "odd", "bf16"] {
+        for cpu in ["scalar", "x86-64-v3", "native"] {
+            let session = session(&folder(name), cpu, 1);
+            let layers = session.config().num_hidden_layers;
+            let (mut weights, mut norms, mut others) = (0, 0, Vec::new());
+            session.graph().inspect(|dag| {
+                for id in dag.ids() {
+                    let Op::Kernel(kernel) = &dag.node(id).op else {
+                        continue;
+                    };
+                    let kinds: Vec<ReduceOp> = kernel
+                        .steps
+                        .iter()
+                        .filter_map(|step| match step.op {
+                            Op::Reduce(kind, _) => Some(kind),
+                            _ => None,
+                        })
+                        .collect();
+                    let last = kernel.steps.last().map(|step| step.op.clone());
+                    let per_point = !matches!(last, Some(Op::Reduce(..)));
+                    match kinds[..] {
+                        [] => {}
+                        [ReduceOp::Max, ReduceOp::Sum] if per_point => weights += 1,
+                        // The last layer's norm and the model's are one kernel.
+                        [ReduceOp::Sum] | [ReduceOp::Sum, ReduceOp::Sum] if per_point => {
+                            norms += kinds.len();
+                        }
+                        _ if kernel.name.contains("contraction") => {}
+                        _ => others.push(dag.describe(id)),
+                    }
+                }
+            });
+            // Scores are capped, masked and normalised; a layer has a norm before and after attention and feed forward.
+            assert_eq!(weights, layers, "{name} on {cpu}");
+            assert_eq!(norms, 4 * layers + 1, "{name} on {cpu}");
+            assert_eq!(others, Vec::<String>::new(), "{name} on {cpu}");
         }
     }
 }

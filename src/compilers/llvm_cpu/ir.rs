@@ -2,8 +2,17 @@
 //! vectors, blocks or threads.
 //!
 //! A [`Nest`] evaluates a scalar expression DAG for every point of an iteration
-//! space, optionally reduces it, and stores the result contiguously. The fusion pass
-//! builds nests; [`super::lower`] turns them into machine code.
+//! space, optionally reduces it, and stores the result contiguously. [`super::nest`]
+//! builds nests from kernels; [`super::lower`] turns them into machine code.
+//!
+//! The points of a nest with reductions are rows: `space` numbers the rows, `reduce` the
+//! points of one. Its *stages* are reductions over the row, each of which may use the
+//! results of those before it; last comes the result, a value per row or a map over the
+//! row. A softmax is two stages, the largest and the sum, and a map:
+//! ```text
+//! stage 0: max of x        stage 1: sum of exp(x - reduced 0)
+//! result per point: exp(x - reduced 0) * recip(reduced 1)
+//! ```
 //!
 //! Invariants:
 //! - `body` is in SSA form: a node refers to earlier nodes only, by index.
@@ -14,7 +23,7 @@
 //! Types of values follow from the nodes ([`Nest::dtypes`]); there is no implicit
 //! conversion. The meaning of each operation is that of the reference executor:
 //! - `F32` and `F64` arithmetic is IEEE and never contracted, except that a `Sum` of a
-//!   product used nowhere else is accumulated with fused multiply-adds.
+//!   product used nowhere else in the nest is accumulated with fused multiply-adds.
 //! - `F16` and `BF16` operations compute in `F32` and round to nearest even. A sum of
 //!   them accumulates in `F32` and rounds once.
 //! - `I32` wraps; `x % 0` is 0. On `Bool`, `Add` is or, `Mul` is and.
@@ -29,7 +38,7 @@ use crate::shape::{Dims, Expr, View};
 /// Index of a node in [`Nest::body`].
 pub type Id = usize;
 
-/// The reduction of a nest.
+/// One reduction of a nest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reduction {
     /// The operation.
@@ -46,7 +55,7 @@ pub struct Access {
     /// The type of the buffer's elements.
     pub dtype: DType,
     /// Its dims are `space ++ reduce`, or `space` for what is read after the
-    /// reduction; a gathered access differs on the gathered axis.
+    /// reductions; a gathered access differs on the gathered axis.
     pub view: View,
 }
 
@@ -101,14 +110,14 @@ pub enum Scalar {
     /// The `I32` element number that an access reads at this point, zero for padding:
     /// an iota seen through its view. The input is not read.
     Position(usize),
-    /// The value of the reduction, for what is computed after it.
-    Reduced,
+    /// The result of a stage, for what is computed after it.
+    Reduced(usize),
 }
 
 /// A loop nest: for every point of `space` (and, inside, of `reduce`) evaluate `body`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Nest {
-    /// Output dims; the result is stored contiguous, row-major.
+    /// Dims of the rows, or of a map. The result is stored contiguous, row-major.
     pub space: Dims,
     /// Reduced dims; empty for a map.
     pub reduce: Dims,
@@ -116,8 +125,10 @@ pub struct Nest {
     pub loads: Vec<Access>,
     /// The expression DAG.
     pub body: Vec<Scalar>,
-    /// How `reduce` is combined; `None` for a map.
-    pub reduction: Option<Reduction>,
+    /// How `reduce` is combined; none for a map.
+    pub stages: Vec<Reduction>,
+    /// Whether the output's dims are `space ++ reduce` instead of `space`.
+    pub per_point: bool,
     /// The node that is stored.
     pub result: Id,
     /// Its type.
@@ -151,16 +162,22 @@ impl Scalar {
             | Scalar::Size(_)
             | Scalar::Valid(_)
             | Scalar::Position(_)
-            | Scalar::Reduced => {}
+            | Scalar::Reduced(_) => {}
         }
     }
 }
 
 impl Nest {
+    /// The output's dims.
+    pub fn output(&self) -> Dims {
+        let reduce = self.reduce.iter().filter(|_| self.per_point);
+        self.space.iter().chain(reduce).copied().collect()
+    }
+
     /// The type of every node.
     ///
     /// # Panics
-    /// If a node refers to itself or a later one, or to an access that is not there.
+    /// If a node or a stage refers to itself or a later one, or to an access that is not there.
     pub fn dtypes(&self) -> Vec<DType> {
         let mut types: Vec<DType> = Vec::with_capacity(self.body.len());
         for node in &self.body {
@@ -174,7 +191,10 @@ impl Nest {
                 Scalar::Binary(_, a, _) => types[*a],
                 Scalar::Select { then, .. } => types[*then],
                 Scalar::Cast(dtype, _) => *dtype,
-                Scalar::Reduced => self.reduction.map_or(self.dtype, |r| types[r.value]),
+                Scalar::Reduced(stage) => {
+                    let stage = self.stages.get(*stage);
+                    stage.map_or(self.dtype, |stage| types[stage.value])
+                }
             };
             types.push(dtype);
         }

@@ -3,12 +3,16 @@
 //! Every step is evaluated at the points where its reader needs it: the views on the way are composed, so movement
 //! costs nothing but address arithmetic. A step that is read through padding gets a `Select` with zero.
 //!
-//! Not built: kernels with an op that the loop IR does not have (`Scatter Custom`, a nested kernel), with two
-//! reductions, or with a gather or a reduction read at other points than its own. They run on the reference executor.
+//! A reduction becomes a stage, wherever it is read along its own row.
+//!
+//! Not built: kernels with an op that the loop IR does not have (`Scatter Custom`, a nested kernel), with reductions
+//! over different rows, or with a gather or a reduction read at other points than its own. They run on the reference
+//! executor.
 
 use rustc_hash::FxHashMap;
 
 use super::ir::{Access, Id, Nest, Reduction, Scalar};
+use super::rows::Rows;
 use crate::dtype::DType;
 use crate::op::{ConstantValue, Kernel, KernelInput, Literal, Op, TensorType};
 use crate::shape::{Dims, View};
@@ -18,55 +22,62 @@ use crate::shape::{Dims, View};
 /// # Errors
 /// A sentence that says what cannot be expressed.
 pub fn nest_of(kernel: &Kernel) -> Result<Nest, String> {
-    let last = kernel.steps.len() - 1;
     let mut builder = Builder {
         kernel,
+        rows: rows_of(kernel)?,
         loads: Vec::new(),
         body: Vec::new(),
-        reduced: None,
+        stages: Vec::new(),
+        stage_of: FxHashMap::default(),
         seen: FxHashMap::default(),
     };
-    let mut reduce = Dims::new();
-    let mut reduction = None;
-    let reductions: Vec<usize> = (0..=last)
-        .filter(|&i| matches!(kernel.steps[i].op, Op::Reduce(_, ref axes) if !axes.is_empty()))
-        .collect();
-    if reductions.len() > 1 {
-        return Err("two reductions in one kernel".into());
-    }
-    if let Some(&at) = reductions.first() {
-        let (dims, value) = builder.prologue(at)?;
-        let Op::Reduce(kind, _) = kernel.steps[at].op else {
-            unreachable!("filtered above")
-        };
-        if kernel.steps[at].ty.dims != kernel.ty().dims {
-            return Err("a reduction that is read at other points than its own".into());
-        }
-        reduce = dims;
-        reduction = Some(Reduction { kind, value });
-        builder.seen.clear();
-        builder.reduced = Some(at);
-    }
-    let whole = View::contiguous(kernel.ty().dims.clone());
-    let result = builder.value(KernelInput::Step(last), whole)?;
+    let dims = &kernel.ty().dims;
+    let last = KernelInput::Step(kernel.steps.len() - 1);
+    let result = builder.value(last, View::contiguous(dims.clone()))?;
+    let (space, reduce, per_point) = match builder.rows {
+        Some(rows) => (rows.space, rows.reduce, rows.per_point),
+        None => (dims.clone(), Dims::new(), false),
+    };
     Ok(Nest {
-        space: kernel.ty().dims.clone(),
+        space,
         reduce,
         loads: builder.loads,
         body: builder.body,
-        reduction,
+        stages: builder.stages,
+        per_point,
         result,
         dtype: kernel.ty().dtype,
         n_inputs: kernel.operands.len(),
     })
 }
 
+/// The rows that a kernel's reductions run over; `None` if it has none.
+fn rows_of(kernel: &Kernel) -> Result<Option<Rows>, String> {
+    let mut rows = None;
+    for step in &kernel.steps {
+        let Op::Reduce(_, axes) = &step.op else {
+            continue;
+        };
+        if axes.is_empty() {
+            continue;
+        }
+        let operand = step.inputs[0].1.dims();
+        let rows = rows.get_or_insert_with(|| Rows::of_result(&kernel.ty().dims, operand, axes));
+        if !rows.as_ref().is_some_and(|rows| rows.fits(operand, axes)) {
+            return Err("reductions over other rows than the result's".into());
+        }
+    }
+    Ok(rows.flatten())
+}
+
 struct Builder<'k> {
     kernel: &'k Kernel,
+    rows: Option<Rows>,
     loads: Vec<Access>,
     body: Vec<Scalar>,
-    /// The step whose value the loops compute, once they have.
-    reduced: Option<usize>,
+    stages: Vec<Reduction>,
+    /// From steps that reduce to their stages.
+    stage_of: FxHashMap<usize, usize>,
     seen: FxHashMap<(KernelInput, View), Id>,
 }
 
@@ -81,18 +92,29 @@ impl Builder<'_> {
         self.loads.len() - 1
     }
 
-    /// The operand of the reduction `at`, over the result's dimensions and then the reduced ones.
-    fn prologue(&mut self, at: usize) -> Result<(Dims, Id), String> {
+    /// The stage that computes the reduction `at`, which is read through `view`.
+    fn stage(&mut self, at: usize, view: &View) -> Result<usize, String> {
         let step = &self.kernel.steps[at];
-        let Op::Reduce(_, axes) = &step.op else {
-            unreachable!("only reductions have a prologue")
+        let Op::Reduce(kind, axes) = &step.op else {
+            unreachable!("only reductions are stages")
         };
-        let (input, view) = &step.inputs[0];
-        let kept = (0..view.rank()).filter(|axis| !axes.contains(axis));
-        let order: Vec<usize> = kept.chain(axes.iter().copied()).collect();
-        let reduce = axes.iter().map(|&axis| view.dims()[axis]).collect();
-        let view = view.permute(&order).map_err(|e| e.to_string())?;
-        Ok((reduce, self.value(*input, view)?))
+        let (input, inner) = &step.inputs[0];
+        let rows = self
+            .rows
+            .as_ref()
+            .expect("a kernel with reductions has rows");
+        if !rows.reads_own_row(view) {
+            return Err("a reduction that is read at other points than its own".into());
+        }
+        if let Some(&stage) = self.stage_of.get(&at) {
+            return Ok(stage);
+        }
+        let points = rows.points(inner, axes).ok_or("rows of another shape")?;
+        let value = self.value(*input, points)?;
+        let kind = *kind;
+        self.stages.push(Reduction { kind, value });
+        self.stage_of.insert(at, self.stages.len() - 1);
+        Ok(self.stages.len() - 1)
     }
 
     /// The value of `input` at this point, seen through `view`.
@@ -167,9 +189,7 @@ impl Builder<'_> {
             }
             Op::Detach | Op::Contiguous => return operand(self, 0),
             Op::Reduce(_, axes) if axes.is_empty() => return operand(self, 0),
-            Op::Reduce(..) if self.reduced == Some(at) && self.same_points(at, view) => {
-                Scalar::Reduced
-            }
+            Op::Reduce(..) => Scalar::Reduced(self.stage(at, view)?),
             Op::Gather { axis } if self.same_points(at, view) => {
                 let index = operand(self, 1)?;
                 let (KernelInput::Operand(input), data) = &step.inputs[0] else {

@@ -72,29 +72,26 @@ impl Builder<'_, '_> {
     }
 }
 
-/// `sum_reduce_mul_4`: the reductions or else the last op, the first op, how many steps.
+/// `sum_reduce_mul_4`: the reductions, the first op that is none, how many steps. Without reductions the last two ops.
 fn name_of(steps: &[KernelStep]) -> String {
-    let last = steps.last().expect("a kernel has steps");
-    let mut reductions: Vec<&str> = steps
-        .iter()
-        .filter(|step| reduces(&step.op))
-        .map(|step| step.op.name())
-        .collect();
+    let mut reductions = Vec::new();
+    let mut others = Vec::new();
+    for step in steps.iter().filter(|step| !step.op.is_leaf()) {
+        let list = if reduces(&step.op) {
+            &mut reductions
+        } else {
+            &mut others
+        };
+        list.push(step.op.name());
+    }
+    let n = reductions.len() + others.len();
     reductions.dedup();
-    let lead = match reductions.len() {
-        0 => last.op.name().to_string(),
-        _ => reductions.join("_"),
-    };
-    let computing: Vec<&str> = steps
-        .iter()
-        .filter(|step| !step.op.is_leaf())
-        .map(|step| step.op.name())
-        .collect();
-    match computing.len() {
-        0 | 1 => lead,
-        n => {
-            let first = if reductions.is_empty() { n - 2 } else { 0 };
-            format!("{lead}_{}_{n}", computing[first])
-        }
+    let lead = reductions.join("_");
+    match (&others[..], lead.is_empty()) {
+        ([], true) => steps.last().expect("a kernel has steps").op.name().into(),
+        ([], false) => lead,
+        ([only], true) => only.to_string(),
+        ([.., before, last], true) => format!("{last}_{before}_{n}"),
+        ([first, ..], false) => format!("{lead}_{first}_{n}"),
     }
 }

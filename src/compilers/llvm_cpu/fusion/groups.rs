@@ -294,12 +294,11 @@ impl<'a> Plan<'a> {
         };
         let edge = self.dag.operands(id)[0].1;
         let group = &self.groups[&used.root];
-        let own = self.is_own(id, used);
-        let rows = match &group.rows {
-            Some(rows) => Some(rows.clone()),
-            None if own => Some(Rows::of_value(view.dims(), edge.dims(), axes)),
-            None => Rows::of_broadcast(view),
-        };
+        let rows = group.rows.clone().or_else(|| {
+            let value = Rows::of_value(view.dims(), edge.dims(), axes);
+            let own = value.fits(edge.dims(), axes) && value.reads_own_row(view);
+            own.then_some(value).or_else(|| Rows::of_broadcast(view))
+        });
         let Some(rows) = rows else { return false };
         let staged = rows.per_point || group.n_reductions > 0;
         let fits = rows.fits(edge.dims(), axes)

@@ -27,10 +27,12 @@ use rustc_hash::FxHashMap;
 use self::build::kernel_of;
 use self::groups::Plan;
 use self::rules::becomes_kernel;
+use super::lower;
+use super::nest::nest_of;
 use crate::compilers::Pass;
 use crate::error::Result;
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
-use crate::op::Op;
+use crate::op::{Kernel, Op};
 use crate::shape::View;
 
 /// The pass.
@@ -42,7 +44,9 @@ impl Pass for Fusion {
     }
 
     fn run(&self, dag: &Dag) -> Result<Patch> {
-        let plan = Plan::new(dag, |_| false)?;
+        let runs_by_rows =
+            |kernel: &Kernel| nest_of(kernel).is_ok_and(|nest| lower::runs_by_rows(&nest));
+        let plan = Plan::new(dag, runs_by_rows)?;
         let mut patch = Patch::new();
         let mut kernels: FxHashMap<NodeIndex, NodeRef> = FxHashMap::default();
         for &root in &plan.order {

@@ -6,7 +6,7 @@
 //! equal is known only when the symbols are.
 
 use super::CannotLower;
-use super::plan::reachable;
+use super::stages::reachable;
 use crate::compilers::llvm_cpu::ir::{BinaryOp, Id, Nest, Scalar, UnaryOp};
 use crate::dtype::DType;
 
@@ -20,11 +20,11 @@ fn fail<T>(nest: &Nest, id: Id, why: &str) -> Result<T, CannotLower> {
 
 /// Checks everything.
 pub fn check(nest: &Nest) -> Result<(), CannotLower> {
-    let roots = nest.reduction.iter().map(|r| r.value).chain([nest.result]);
+    let roots = nest.stages.iter().map(|r| r.value).chain([nest.result]);
     if roots.clone().any(|id| id >= nest.body.len()) {
         return Err(CannotLower("the result is not in the body".into()));
     }
-    if nest.reduction.is_none() && !nest.reduce.is_empty() {
+    if nest.stages.is_empty() && (nest.per_point || !nest.reduce.is_empty()) {
         return Err(CannotLower("reduced dims without a reduction".into()));
     }
     (0..nest.body.len()).try_for_each(|id| check_references(nest, id))?;
@@ -59,6 +59,9 @@ fn check_references(nest: &Nest, id: Id) -> Result<(), CannotLower> {
             _ => fail(nest, id, "no such access or axis"),
         },
         Scalar::Coord(axis) if axis >= rank => fail(nest, id, "no such axis"),
+        Scalar::Reduced(stage) if nest.stages.get(stage).is_none_or(|s| s.value >= id) => {
+            fail(nest, id, "no such stage before")
+        }
         _ => Ok(()),
     }
 }
@@ -137,16 +140,17 @@ fn check_types(nest: &Nest, types: &[DType], id: Id) -> Result<(), CannotLower> 
     }
 }
 
-/// The part before the reduction does not use its value; the part after it uses
-/// nothing that depends on the reduced dims.
+/// A stage uses the results of earlier ones only; a value per row uses nothing that depends on the reduced dims.
 fn check_phases(nest: &Nest) -> Result<(), CannotLower> {
-    let before = nest.reduction.map_or(nest.result, |r| r.value);
-    for id in reachable(nest, &[before]) {
-        if matches!(nest.body[id], Scalar::Reduced) {
-            return fail(nest, id, "used before the reduction");
+    let values = nest.stages.iter().map(|stage| stage.value);
+    for (n_done, root) in values.chain([nest.result]).enumerate() {
+        for id in reachable(nest, &[root]) {
+            if matches!(nest.body[id], Scalar::Reduced(stage) if stage >= n_done) {
+                return fail(nest, id, "used before the reduction");
+            }
         }
     }
-    if nest.reduction.is_none() {
+    if nest.stages.is_empty() || nest.per_point {
         return Ok(());
     }
     let kept = nest.space.len();

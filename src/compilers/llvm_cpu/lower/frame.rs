@@ -11,6 +11,7 @@ use inkwell::IntPredicate as I;
 use inkwell::values::IntValue;
 
 use super::emitter::Emitter;
+use super::stages::Turn;
 use super::vector::{V, built};
 use crate::compilers::llvm_cpu::ir::{Id, Scalar};
 
@@ -50,8 +51,19 @@ pub struct Frame<'c> {
     pub uniform: Vec<Option<V<'c>>>,
     /// Address parts of the accesses, by the node that reads them.
     pub bases: Vec<Option<Base<'c>>>,
-    /// The value of the reduction, after it.
-    pub reduced: Option<V<'c>>,
+    /// The node whose values are in the output row.
+    pub reads: Option<Id>,
+    /// What is known from earlier turns.
+    pub done: Done<'c>,
+}
+
+/// What the turns so far leave to later ones.
+#[derive(Clone, Default)]
+pub struct Done<'c> {
+    /// The results of the stages.
+    pub reduced: Vec<V<'c>>,
+    /// The output element of the row's first point, in a nest with a result per point.
+    pub first: Option<IntValue<'c>>,
 }
 
 /// The values of all nodes for some lanes of a row.
@@ -61,27 +73,28 @@ impl<'c> Emitter<'_, 'c> {
     /// Starts a row: emits what does not vary along it.
     pub fn row(
         &mut self,
-        nodes: &[Id],
+        turn: &Turn,
         dim: Option<usize>,
         coords: &[IntValue<'c>],
-        reduced: Option<V<'c>>,
+        done: &Done<'c>,
     ) -> Frame<'c> {
         let count = self.plan.nest.body.len();
         let mut frame = Frame {
-            nodes: nodes.to_vec(),
+            nodes: turn.nodes.clone(),
             dim,
             coords: coords.to_vec(),
             varies: self.plan.varying(dim),
             uniform: vec![None; count],
             bases: vec![None; count],
-            reduced,
+            reads: turn.reads,
+            done: done.clone(),
         };
         let at = At {
             lanes: 1,
             col: self.int(0),
             active: None,
         };
-        for &id in nodes {
+        for &id in &turn.nodes {
             if let Scalar::Load(_)
             | Scalar::Valid(_)
             | Scalar::Position(_)
@@ -101,6 +114,7 @@ impl<'c> Emitter<'_, 'c> {
         let mut values = vec![None; self.plan.nest.body.len()];
         for &id in &frame.nodes {
             values[id] = Some(match frame.uniform[id] {
+                _ if frame.reads == Some(id) => self.read_back(frame, at),
                 Some(value) => self.ops.splat(value, at.lanes),
                 None => self.node(frame, at, &values, id),
             });

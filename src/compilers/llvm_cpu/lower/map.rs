@@ -6,6 +6,7 @@
 use inkwell::values::IntValue;
 
 use super::emitter::Emitter;
+use super::frame::Done;
 use super::plan::Plan;
 use crate::shape::{Expr, numel};
 
@@ -49,18 +50,18 @@ impl<'c> Emitter<'_, 'c> {
         });
     }
 
-    /// How many columns of a row whole vectors leave over, if it is known.
-    pub fn left_over(&self) -> Option<i64> {
-        let last = *self.plan.space.last().expect("a plan has a space dim");
-        last.as_const().map(|size| size % i64::from(self.lanes))
+    /// How many columns of a row of `size` whole vectors leave over, if it is known.
+    pub fn left_over(&self, size: Expr) -> Option<i64> {
+        size.as_const().map(|size| size % i64::from(self.lanes))
     }
 
     /// Emits a map.
     pub fn map(&mut self) {
         let plan = self.plan;
         self.for_each_block(BLOCK, |e, coords, block| {
-            let frame = e.row(&plan.prologue, Some(plan.space.len() - 1), &coords, None);
-            let over = e.left_over();
+            let row = plan.space.len() - 1;
+            let frame = e.row(plan.last(), Some(row), &coords, &Done::default());
+            let over = e.left_over(plan.space[row]);
             e.lanes_of_row((block.start, block.end), over, |e, at| {
                 let values = e.evaluate(&frame, &at);
                 let result = values[plan.nest.result].expect("the result is evaluated");

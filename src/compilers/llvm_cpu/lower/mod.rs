@@ -3,10 +3,10 @@
 //! Before: a [`Nest`], what to compute. After: one function with the kernel ABI
 //! ([`KernelFn`](super::jit::KernelFn)), as an object file.
 //!
-//! The steps: `plan` checks and simplifies; `emitter` has the function, parameters
-//! and loops; `map` and `reduce` the shape of the loops; `frame` evaluates the
-//! body along a row; `access` reads and writes memory; `scalar` and
-//! [`vmath`](super::vmath) compute.
+//! The steps: `plan` checks and simplifies; `stages` says what is evaluated when;
+//! `emitter` has the function, parameters and loops; `map`, `reduce` and `rows` the
+//! shape of the loops; `frame` evaluates the body along a row; `access` reads and
+//! writes memory; `scalar` and [`vmath`](super::vmath) compute.
 //!
 //! Invariants:
 //! - The result's bits do not depend on the target, nor on how the units are split.
@@ -29,7 +29,9 @@ mod map;
 mod plan;
 mod random;
 mod reduce;
+mod rows;
 mod scalar;
+mod stages;
 #[cfg(test)]
 mod tests;
 
@@ -89,6 +91,12 @@ pub fn lower_cached(
     lower_with(nest, target, Some(cache))
 }
 
+/// Whether a nest with several reductions, or with reductions and a result per point, can be lowered row by row with
+/// the bits of one nest per reduction and no slower.
+pub fn runs_by_rows(nest: &Nest) -> bool {
+    Plan::new(nest).is_ok_and(|plan| plan.runs_by_rows())
+}
+
 /// The LLVM IR of a nest, before any pass.
 ///
 /// # Errors
@@ -131,9 +139,10 @@ fn lower_with(
         })?,
     };
     let (symbol, params) = built;
-    let units = match nest.reduction {
-        None => map::units(&plan, map::BLOCK),
-        Some(_) => reduce::units(&plan),
+    let units = if nest.stages.is_empty() {
+        map::units(&plan, map::BLOCK)
+    } else {
+        reduce::units(&plan)
     };
     Ok(Lowered {
         symbol,
@@ -151,9 +160,10 @@ fn build<'c>(
     target: &Target,
 ) -> (String, Vec<Expr>) {
     let mut emitter = Emitter::new(context, module, plan, target, "nest");
-    match plan.nest.reduction {
-        None => emitter.map(),
-        Some(_) => emitter.reduce(),
+    match &plan.nest.stages[..] {
+        [] => emitter.map(),
+        _ if plan.is_by_rows() => emitter.by_rows(),
+        _ => emitter.reduce(),
     }
     let params = emitter.finish();
     let text = module.print_to_string();

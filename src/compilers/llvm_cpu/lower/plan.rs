@@ -1,5 +1,5 @@
 //! What is decided about a nest before any code is emitted: fewer and longer dims,
-//! which dim becomes vectors, and what runs before and after the reduction.
+//! and which dim becomes vectors; [`super::stages`] says what runs in which turn.
 //!
 //! Before: a nest with the dims of its graph. After: a [`Plan`] in which
 //! - dims of constant size one are gone, unless padding depends on them;
@@ -14,7 +14,8 @@
 
 use super::CannotLower;
 use super::check::check;
-use crate::compilers::llvm_cpu::ir::{BinaryOp, Id, Nest, ReduceOp, Reduction, Scalar};
+use super::stages::{Turn, store_costly_values, turns};
+use crate::compilers::llvm_cpu::ir::{Id, Nest, Scalar};
 use crate::dtype::DType;
 use crate::shape::{Expr, Layer};
 
@@ -49,9 +50,6 @@ pub struct GatherAxis {
     pub valid: Range,
 }
 
-/// Which nodes a phase evaluates, in order.
-pub type Phase = Vec<Id>;
-
 /// A nest, ready for emission.
 pub struct Plan<'n> {
     /// The nest it was made from.
@@ -66,12 +64,8 @@ pub struct Plan<'n> {
     pub coords: Vec<Option<usize>>,
     /// The accesses.
     pub sources: Vec<Source>,
-    /// What is evaluated per point, before the reduction if there is one.
-    pub prologue: Phase,
-    /// What is evaluated per output element after the reduction.
-    pub epilogue: Phase,
-    /// The factors of the reduced value, if it is accumulated by multiply-add.
-    pub fused: Option<(Id, Id)>,
+    /// What is evaluated per stage, and for the result.
+    pub turns: Vec<Turn>,
 }
 
 /// Along what a reduction's values are vectorised.
@@ -88,15 +82,10 @@ impl<'n> Plan<'n> {
     pub fn new(nest: &'n Nest) -> Result<Plan<'n>, CannotLower> {
         check(nest)?;
         let types = nest.dtypes();
-        let fused = nest.reduction.and_then(|r| fused(nest, &types, r));
-        let (prologue, epilogue) = match (nest.reduction, fused) {
-            (None, _) => (reachable(nest, &[nest.result]), vec![]),
-            (Some(_), Some((a, b))) => (reachable(nest, &[a, b]), reachable(nest, &[nest.result])),
-            (Some(r), None) => (reachable(nest, &[r.value]), reachable(nest, &[nest.result])),
-        };
         let sources = (0..nest.loads.len()).map(|i| source(nest, i)).collect();
         let mut plan = Plan {
             nest,
+            turns: turns(nest, &types),
             types,
             space: nest.space.to_vec(),
             reduce: nest.reduce.to_vec(),
@@ -104,14 +93,27 @@ impl<'n> Plan<'n> {
                 .map(Some)
                 .collect(),
             sources,
-            prologue,
-            epilogue,
-            fused,
         };
         plan.drop_ones();
         plan.merge();
         plan.pad_ranks();
+        if plan.is_by_rows() && plan.reduce.len() > 1 {
+            return Err(CannotLower("rows of more than one dim".into()));
+        }
+        if nest.per_point {
+            store_costly_values(&mut plan);
+        }
         Ok(plan)
+    }
+
+    /// Whether there is more than one reduction and its epilogue.
+    pub fn is_by_rows(&self) -> bool {
+        self.nest.per_point || self.nest.stages.len() > 1
+    }
+
+    /// The turn of the result.
+    pub fn last(&self) -> &Turn {
+        self.turns.last().expect("there is a turn for the result")
     }
 
     /// Number of dims, kept and reduced.
@@ -131,13 +133,32 @@ impl<'n> Plan<'n> {
     /// scattered (neither contiguous nor the same element), the reduced one in a draw.
     /// A kept dim of a few elements does not fill vectors.
     pub fn along(&self) -> Along {
+        self.along_for(None)
+    }
+
+    /// [`Plan::along`] as if these nodes were all.
+    pub fn along_for(&self, nodes: Option<&[Id]>) -> Along {
+        let read = |access: usize| {
+            let reads = |&id: &Id| match self.nest.body[id] {
+                Scalar::Load(a)
+                | Scalar::Valid(a)
+                | Scalar::Position(a)
+                | Scalar::Gather { access: a, .. } => a == access,
+                _ => false,
+            };
+            nodes.is_none_or(|nodes| nodes.iter().any(reads))
+        };
         let (kept, reduced) = (self.space.len() - 1, self.rank() - 1);
         let scattered = |dim: usize| {
-            let bad = |s: &&Source| match s.strides[dim] {
-                stride if stride.is_zero() => false,
-                stride => !(s.below.is_empty() && stride.is_one()),
+            let bad = |&access: &usize| {
+                let source = &self.sources[access];
+                match source.strides[dim] {
+                    stride if stride.is_zero() => false,
+                    stride => !(source.below.is_empty() && stride.is_one()),
+                }
             };
-            self.sources.iter().filter(bad).count()
+            let sources = (0..self.sources.len()).filter(|&access| read(access));
+            sources.filter(bad).count()
         };
         let short = self.space[kept].as_const().is_some_and(|n| n < 4);
         if !short && scattered(kept) < scattered(reduced) {
@@ -164,7 +185,7 @@ impl<'n> Plan<'n> {
                     !source.strides[dim].is_zero() || source.valid[dim].is_some()
                 }
                 (Scalar::Coord(axis), dim) => self.coords[*axis] == dim,
-                (Scalar::Reduced, _) => true,
+                (Scalar::Reduced(_), Some(dim)) => dim < self.space.len(),
                 _ => false,
             };
             node.for_each_operand(|id| any |= varies[id]);
@@ -239,7 +260,7 @@ impl<'n> Plan<'n> {
             self.space.push(Expr::from(1));
             self.insert(0);
         }
-        if self.reduce.is_empty() && self.nest.reduction.is_some() {
+        if self.reduce.is_empty() && !self.nest.stages.is_empty() {
             self.reduce.push(Expr::from(1));
             self.insert(self.space.len());
         }
@@ -254,32 +275,6 @@ impl<'n> Plan<'n> {
             *coord += usize::from(*coord >= dim);
         }
     }
-}
-
-/// The factors of a sum that is accumulated by multiply-add.
-fn fused(nest: &Nest, types: &[DType], reduction: Reduction) -> Option<(Id, Id)> {
-    let Scalar::Binary(BinaryOp::Mul, a, b) = nest.body[reduction.value] else {
-        return None;
-    };
-    let float = matches!(types[reduction.value], DType::F32 | DType::F64);
-    let mut uses = 0;
-    for node in &nest.body {
-        node.for_each_operand(|id| uses += usize::from(id == reduction.value));
-    }
-    let only = uses == 0 && nest.result != reduction.value;
-    (reduction.kind == ReduceOp::Sum && float && only).then_some((a, b))
-}
-
-/// All nodes that `roots` need, in evaluation order.
-pub fn reachable(nest: &Nest, roots: &[Id]) -> Phase {
-    let mut needed = vec![false; nest.body.len()];
-    roots.iter().for_each(|&id| needed[id] = true);
-    for id in (0..nest.body.len()).rev() {
-        if needed[id] {
-            nest.body[id].for_each_operand(|operand| needed[operand] = true);
-        }
-    }
-    (0..needed.len()).filter(|&id| needed[id]).collect()
 }
 
 /// Padding of one dim; a range that covers it all is none.

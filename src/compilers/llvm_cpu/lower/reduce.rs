@@ -1,4 +1,4 @@
-//! Nests with a reduction.
+//! Nests with one reduction and a value per row; the reductions of [`super::rows`] too.
 //!
 //! Along the reduced dim ([`Along::Reduced`]): a unit is one output element. The last
 //! reduced dim is striped over 16 partial results (position `i` goes to `i % 16`),
@@ -16,7 +16,7 @@
 use inkwell::values::{IntValue, PointerValue};
 
 use super::emitter::Emitter;
-use super::frame::{At, Frame};
+use super::frame::{At, Done, Frame};
 use super::map::{self, Block};
 use super::plan::{Along, Plan};
 use super::vector::{V, lanes};
@@ -38,23 +38,28 @@ const ABREAST: u32 = 4;
 type Body<'b, 'a, 'c> =
     dyn FnMut(&mut Emitter<'a, 'c>, &[IntValue<'c>], Vec<V<'c>>) -> Vec<V<'c>> + 'b;
 
+/// A stage on its way over a row.
+struct Walk<'w, 'c> {
+    stage: usize,
+    /// Where partial results are when they are not in registers.
+    slot: PointerValue<'c>,
+    done: &'w Done<'c>,
+}
+
 impl<'a, 'c> Emitter<'a, 'c> {
-    fn reduction(&self) -> Reduction {
-        self.plan
-            .nest
-            .reduction
-            .expect("only nests with a reduction get here")
+    fn stage(&self, stage: usize) -> Reduction {
+        self.plan.nest.stages[stage]
     }
 
     /// The type of the values that are reduced.
-    fn reduced_type(&self) -> DType {
-        self.plan.types[self.reduction().value]
+    fn reduced_type(&self, stage: usize) -> DType {
+        self.plan.types[self.stage(stage).value]
     }
 
     /// What a reduction of nothing gives.
-    fn identity(&self, l: u32) -> V<'c> {
+    pub fn identity(&self, stage: usize, l: u32) -> V<'c> {
         let ops = &self.ops;
-        match (self.reduction().kind, self.reduced_type()) {
+        match (self.stage(stage).kind, self.reduced_type(stage)) {
             (_, DType::Bool) => ops.i8s(l).const_zero(),
             (ReduceOp::Sum, DType::I32) => ops.i32(l, 0),
             (ReduceOp::Sum, DType::F64) => ops.f64(l, 0.0),
@@ -66,8 +71,8 @@ impl<'a, 'c> Emitter<'a, 'c> {
     }
 
     /// Two partial results as one.
-    fn combine(&self, a: V<'c>, b: V<'c>) -> V<'c> {
-        match (self.reduction().kind, self.reduced_type()) {
+    fn combine(&self, stage: usize, a: V<'c>, b: V<'c>) -> V<'c> {
+        match (self.stage(stage).kind, self.reduced_type(stage)) {
             (_, DType::Bool) => self.ops.or(a, b),
             (ReduceOp::Sum, DType::I32) => self.ops.add(a, b),
             (ReduceOp::Sum, _) => self.ops.fadd(a, b),
@@ -76,17 +81,22 @@ impl<'a, 'c> Emitter<'a, 'c> {
     }
 
     /// A partial result and the values of one more point per lane.
-    fn accumulate(&mut self, frame: &Frame<'c>, at: &At<'c>, acc: V<'c>) -> V<'c> {
+    fn accumulate(&mut self, stage: usize, frame: &Frame<'c>, at: &At<'c>, acc: V<'c>) -> V<'c> {
         let values = self.evaluate(frame, at);
-        let value = |id: usize| values[id].expect("the phase evaluates its roots");
-        let next = match self.plan.fused {
+        let value = |id: usize| values[id].expect("the turn evaluates its roots");
+        let turn = &self.plan.turns[stage];
+        if let Some(id) = turn.writes {
+            let first = frame.done.first.expect("only rows of the output are kept");
+            self.write(self.iadd(first, at.col), value(id), at);
+        }
+        let next = match turn.factors {
             Some((a, b)) => self.ops.fma(value(a), value(b), acc),
             None => {
-                let mut new = value(self.reduction().value);
-                if self.reduced_type() == DType::Bool {
+                let mut new = value(self.stage(stage).value);
+                if self.reduced_type(stage) == DType::Bool {
                     new = self.ops.zext(new, self.ops.i8s(at.lanes));
                 }
-                self.combine(acc, new)
+                self.combine(stage, acc, new)
             }
         };
         at.active
@@ -94,8 +104,8 @@ impl<'a, 'c> Emitter<'a, 'c> {
     }
 
     /// A finished partial result as a value of the reduced type.
-    fn finished(&self, acc: V<'c>) -> V<'c> {
-        let dtype = self.reduced_type();
+    fn finished(&self, stage: usize, acc: V<'c>) -> V<'c> {
+        let dtype = self.reduced_type(stage);
         match dtype {
             DType::Bool => self.unpacked(dtype, acc),
             _ => self.rounded(dtype, acc),
@@ -133,53 +143,78 @@ impl<'a, 'c> Emitter<'a, 'c> {
     }
 
     fn reduce_along_reduced(&mut self) {
-        let plan = self.plan;
-        let slot = self.slot(self.identity(1), "stripes");
-        self.for_each_unit(&plan.space, |e, unit, mut coords| {
-            let parts = if e.lanes == 1 { 0 } else { STRIPES / e.lanes };
-            if parts == 0 {
-                e.ops.store(e.identity(STRIPES).into(), slot, 16);
-            }
-            let accs = vec![e.identity(e.lanes); parts as usize];
-            let accs = e.over_reduced(
-                &mut coords.clone(),
-                plan.rank() - 1,
-                accs,
-                &mut |e, coords, accs| e.inner(coords, slot, accs),
-            );
-            let stripes = if parts == 0 {
-                e.ops
-                    .load(e.identity(STRIPES).get_type(), slot, 16)
-                    .into_vector_value()
-            } else {
-                e.concatenated(accs)
-            };
-            let reduced = e.tree(stripes);
-            // The coordinates of reduced dims are never asked for here.
-            coords.resize(plan.rank(), e.int(0));
-            let frame = e.row(&plan.epilogue, None, &coords, Some(e.finished(reduced)));
-            let result = frame.uniform[plan.nest.result].expect("the result is evaluated");
-            e.write(
-                unit,
-                result,
-                &At {
-                    lanes: 1,
-                    col: unit,
-                    active: None,
-                },
-            );
+        let slot = self.slot(self.identity(0, 1), "stripes");
+        self.for_each_unit(&self.plan.space, |e, unit, coords| {
+            let mut done = Done::default();
+            let value = e.reduce_row(0, &coords, slot, &done);
+            done.reduced.push(value);
+            e.value_of_row(unit, coords, &done);
         });
     }
 
+    /// The result of a stage for the row at `coords`.
+    pub fn reduce_row(
+        &mut self,
+        stage: usize,
+        coords: &[IntValue<'c>],
+        slot: PointerValue<'c>,
+        done: &Done<'c>,
+    ) -> V<'c> {
+        let parts = if self.lanes == 1 {
+            0
+        } else {
+            STRIPES / self.lanes
+        };
+        if parts == 0 {
+            self.ops
+                .store(self.identity(stage, STRIPES).into(), slot, 16);
+        }
+        let accs = vec![self.identity(stage, self.lanes); parts as usize];
+        let walk = Walk { stage, slot, done };
+        let last = self.plan.rank() - 1;
+        let accs = self.over_reduced(&mut coords.to_vec(), last, accs, &mut |e, coords, accs| {
+            e.inner(&walk, coords, accs)
+        });
+        let stripes = if parts == 0 {
+            self.ops
+                .load(self.identity(stage, STRIPES).get_type(), slot, 16)
+                .into_vector_value()
+        } else {
+            self.concatenated(accs)
+        };
+        let reduced = self.tree(stage, stripes);
+        self.finished(stage, reduced)
+    }
+
+    /// Computes and stores the result of row number `unit`, from those of the stages.
+    pub fn value_of_row(
+        &mut self,
+        unit: IntValue<'c>,
+        mut coords: Vec<IntValue<'c>>,
+        done: &Done<'c>,
+    ) {
+        let plan = self.plan;
+        // The coordinates of reduced dims are never asked for here.
+        coords.resize(plan.rank(), self.int(0));
+        let frame = self.row(plan.last(), None, &coords, done);
+        let result = frame.uniform[plan.nest.result].expect("the result is evaluated");
+        let at = At {
+            lanes: 1,
+            col: unit,
+            active: None,
+        };
+        self.write(unit, result, &at);
+    }
+
     /// 16 partial results as one.
-    fn tree(&self, mut stripes: V<'c>) -> V<'c> {
+    fn tree(&self, stage: usize, mut stripes: V<'c>) -> V<'c> {
         while lanes(stripes) > 1 {
             let half = lanes(stripes) / 2;
             let order: Vec<u32> = (0..2 * half).collect();
             let (low, high) = order.split_at(half as usize);
             let low = self.ops.shuffle(stripes, stripes, low);
             let high = self.ops.shuffle(stripes, stripes, high);
-            stripes = self.combine(low, high);
+            stripes = self.combine(stage, low, high);
         }
         stripes
     }
@@ -187,8 +222,8 @@ impl<'a, 'c> Emitter<'a, 'c> {
     /// The last reduced dim, for one setting of the others.
     fn inner(
         &mut self,
+        walk: &Walk<'_, 'c>,
         outer: &[IntValue<'c>],
-        slot: PointerValue<'c>,
         accs: Vec<V<'c>>,
     ) -> Vec<V<'c>> {
         let plan = self.plan;
@@ -199,25 +234,23 @@ impl<'a, 'c> Emitter<'a, 'c> {
         // What is fixed for the row is read only if the row has elements.
         let some = self.imin(n, self.int(1));
         self.repeat((self.int(0), some, 1), accs, |e, _, accs| {
-            let frame = e.row(&plan.prologue, Some(plan.rank() - 1), &coords, None);
+            let turn = &plan.turns[walk.stage];
+            let frame = e.row(turn, Some(plan.rank() - 1), &coords, walk.done);
             let middle = e.iand(n, e.int(-i64::from(STRIPES)));
             if e.lanes == 1 {
-                e.single_lanes(&frame, (e.int(0), n), slot);
+                e.single_lanes(walk, &frame, (e.int(0), n));
                 return accs;
             }
             let range = (e.int(0), middle, i64::from(STRIPES));
             let accs = e.repeat(range, accs, |e, i, mut accs| {
                 for (part, acc) in accs.iter_mut().enumerate() {
                     let col = e.iadd(i, e.int(part as i64 * i64::from(e.lanes)));
-                    *acc = e.accumulate(
-                        &frame,
-                        &At {
-                            lanes: e.lanes,
-                            col,
-                            active: None,
-                        },
-                        *acc,
-                    );
+                    let at = At {
+                        lanes: e.lanes,
+                        col,
+                        active: None,
+                    };
+                    *acc = e.accumulate(walk.stage, &frame, &at, *acc);
                 }
                 accs
             });
@@ -226,7 +259,7 @@ impl<'a, 'c> Emitter<'a, 'c> {
             }
             // Runs once or not at all.
             e.repeat((middle, n, i64::from(STRIPES)), accs, |e, _, accs| {
-                e.rest(&frame, (middle, n), slot, accs)
+                e.rest(walk, &frame, (middle, n), accs)
             })
         })
     }
@@ -234,24 +267,24 @@ impl<'a, 'c> Emitter<'a, 'c> {
     /// Fewer than 16 positions at the end of a row.
     fn rest(
         &mut self,
+        walk: &Walk<'_, 'c>,
         frame: &Frame<'c>,
         (start, end): (IntValue<'c>, IntValue<'c>),
-        slot: PointerValue<'c>,
         accs: Vec<V<'c>>,
     ) -> Vec<V<'c>> {
         if self.lanes == STRIPES {
             let at = self.partial(STRIPES, start, end);
-            return vec![self.accumulate(frame, &at, accs[0])];
+            return vec![self.accumulate(walk.stage, frame, &at, accs[0])];
         }
         let kind = accs[0].get_type();
         let part = |e: &Self, i: usize| {
             let index = e.int(i as i64 * i64::from(e.lanes));
-            e.ops.element(kind.get_element_type(), slot, index)
+            e.ops.element(kind.get_element_type(), walk.slot, index)
         };
         for (i, acc) in accs.iter().enumerate() {
             self.ops.store((*acc).into(), part(self, i), 1);
         }
-        self.single_lanes(frame, (start, end), slot);
+        self.single_lanes(walk, frame, (start, end));
         (0..accs.len())
             .map(|i| self.ops.load(kind, part(self, i), 1).into_vector_value())
             .collect()
@@ -260,31 +293,29 @@ impl<'a, 'c> Emitter<'a, 'c> {
     /// Positions one by one, with the partial results in memory.
     fn single_lanes(
         &mut self,
+        walk: &Walk<'_, 'c>,
         frame: &Frame<'c>,
         (start, end): (IntValue<'c>, IntValue<'c>),
-        slot: PointerValue<'c>,
     ) {
-        let kind = self.identity(1).get_type().get_element_type();
+        let kind = self.identity(walk.stage, 1).get_type().get_element_type();
         self.for_each((start, end, 1), |e, col| {
             let stripe = e.iand(col, e.int(i64::from(STRIPES) - 1));
-            let place = e.ops.element(kind, slot, stripe);
+            let place = e.ops.element(kind, walk.slot, stripe);
             let acc = e.ops.one(e.ops.load(kind, place, 1));
-            let acc = e.accumulate(
-                frame,
-                &At {
-                    lanes: 1,
-                    col,
-                    active: None,
-                },
-                acc,
-            );
+            let at = At {
+                lanes: 1,
+                col,
+                active: None,
+            };
+            let acc = e.accumulate(walk.stage, frame, &at, acc);
             e.ops.store(e.ops.extract(acc, 0), place, 1);
         });
     }
 
     fn reduce_along_kept(&mut self) {
         let wide = i64::from(ABREAST * self.lanes);
-        let over = self.left_over();
+        let last = *self.plan.space.last().expect("a plan has a space dim");
+        let over = self.left_over(last);
         self.for_each_block(COLUMNS, |e, coords, block| {
             let whole = e.isub(block.end, block.start);
             let whole = e.iand(whole, e.int(-wide));
@@ -308,18 +339,21 @@ impl<'a, 'c> Emitter<'a, 'c> {
     fn columns(&mut self, coords: &[IntValue<'c>], block: Block<'c>, parts: &[At<'c>]) {
         let plan = self.plan;
         let row = Some(plan.space.len() - 1);
-        let accs = parts.iter().map(|at| self.identity(at.lanes)).collect();
+        let accs = parts.iter().map(|at| self.identity(0, at.lanes)).collect();
         let mut point = coords.to_vec();
         let accs = self.over_reduced(&mut point, plan.rank(), accs, &mut |e, coords, accs| {
-            let frame = e.row(&plan.prologue, row, coords, None);
+            let frame = e.row(&plan.turns[0], row, coords, &Done::default());
             let each = parts.iter().zip(accs);
-            each.map(|(at, acc)| e.accumulate(&frame, at, acc))
+            each.map(|(at, acc)| e.accumulate(0, &frame, at, acc))
                 .collect()
         });
         point.resize(plan.rank(), self.int(0));
         for (at, acc) in parts.iter().zip(accs) {
-            let reduced = self.finished(acc);
-            let frame = self.row(&plan.epilogue, row, &point, Some(reduced));
+            let done = Done {
+                reduced: vec![self.finished(0, acc)],
+                first: None,
+            };
+            let frame = self.row(plan.last(), row, &point, &done);
             let values = self.evaluate(&frame, at);
             let result = values[plan.nest.result].expect("the result is evaluated");
             self.write(self.iadd(block.first, at.col), result, at);
@@ -330,6 +364,7 @@ impl<'a, 'c> Emitter<'a, 'c> {
 /// How many units a reduction has.
 pub fn units(plan: &Plan<'_>) -> Expr {
     match plan.along() {
+        _ if plan.is_by_rows() => numel(&plan.space),
         Along::Reduced => numel(&plan.space),
         Along::Kept => map::units(plan, COLUMNS),
     }

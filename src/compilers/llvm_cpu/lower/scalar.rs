@@ -45,10 +45,9 @@ impl<'c> Emitter<'_, 'c> {
                 otherwise,
             } => self.ops.select(value(cond), value(then), value(otherwise)),
             Scalar::Cast(to, a) => self.cast(plan.types[a], to, value(a)),
-            Scalar::Reduced => {
-                let reduced = frame
-                    .reduced
-                    .expect("checked: used after the reduction only");
+            Scalar::Reduced(stage) => {
+                // Checked: it is used after the stage only.
+                let reduced = frame.done.reduced[stage];
                 if lanes(reduced) == at.lanes {
                     reduced
                 } else {

@@ -12,7 +12,7 @@ use crate::dtype::DType;
 use crate::shape::{Dims, Expr, IntoDims, Symbols, View};
 
 /// A nest over `f32` views.
-fn nest(space: impl IntoDims, reduce: impl IntoDims, views: &[View], body: &[Scalar]) -> Nest {
+pub fn nest(space: impl IntoDims, reduce: impl IntoDims, views: &[View], body: &[Scalar]) -> Nest {
     let loads = views.iter().enumerate();
     let loads = loads.map(|(input, view)| Access {
         input,
@@ -24,18 +24,17 @@ fn nest(space: impl IntoDims, reduce: impl IntoDims, views: &[View], body: &[Sca
         reduce: reduce.into_dims(),
         loads: loads.collect(),
         body: body.to_vec(),
-        reduction: None,
+        stages: vec![],
+        per_point: false,
         result: body.len() - 1,
         dtype: DType::F32,
         n_inputs: views.len(),
     }
 }
 
-fn sum_of(value: usize) -> Option<Reduction> {
-    Some(Reduction {
-        kind: ReduceOp::Sum,
-        value,
-    })
+fn sum_of(value: usize) -> Vec<Reduction> {
+    let kind = ReduceOp::Sum;
+    vec![Reduction { kind, value }]
 }
 
 fn floats(values: impl IntoIterator<Item = f32>) -> Vec<u8> {
@@ -67,7 +66,8 @@ fn softmax_numerator() -> Nest {
     )
 }
 
-fn binding(values: &[(char, i64)]) -> Symbols {
+/// Symbols with values.
+pub fn binding(values: &[(char, i64)]) -> Symbols {
     values.iter().copied().collect()
 }
 
@@ -100,15 +100,18 @@ fn symbolic_reduction_with_an_epilogue() {
         &[
             Scalar::Load(0),
             Scalar::Binary(BinaryOp::Mul, 0, 0),
-            Scalar::Reduced,
+            Scalar::Reduced(0),
             Scalar::Load(1),
             Scalar::Binary(BinaryOp::Add, 2, 3),
             Scalar::Unary(UnaryOp::Recip, 4),
         ],
     );
-    nest.reduction = sum_of(1);
+    nest.stages = sum_of(1);
     let plan = Plan::new(&nest).unwrap();
-    assert_eq!((plan.fused, plan.along()), (Some((0, 0)), Along::Reduced));
+    assert_eq!(
+        (plan.turns[0].factors, plan.along()),
+        (Some((0, 0)), Along::Reduced)
+    );
     let rng = &mut Rng::new(2);
     let mut case = |p: i64, s: i64| {
         let inputs = [p * s, p].map(|n| buffer(rng, DType::F32, n as usize));
@@ -130,8 +133,8 @@ fn columns_are_summed_in_sequence() {
     // Sum over the first dim of [r, c]: contiguous along the kept dim.
     for (r, c) in [(5, 100), (40, 7), (3, 64), (1, 1), (0, 20), (17, 16)] {
         let view = View::contiguous([r, c]).permute(&[1, 0]).unwrap();
-        let mut nest = nest([c], [r], &[view], &[Scalar::Load(0), Scalar::Reduced]);
-        nest.reduction = sum_of(0);
+        let mut nest = nest([c], [r], &[view], &[Scalar::Load(0), Scalar::Reduced(0)]);
+        nest.stages = sum_of(0);
         if r > 1 && c > 3 {
             assert_eq!(Plan::new(&nest).unwrap().along(), Along::Kept);
         }
@@ -147,9 +150,14 @@ fn a_vector_times_a_matrix_runs_along_its_rows() {
     let x = View::contiguous([k]).insert(0, j).unwrap();
     let a = View::contiguous([k, j]).permute(&[1, 0]).unwrap();
     let product = Scalar::Binary(BinaryOp::Mul, 0, 1);
-    let body = [Scalar::Load(0), Scalar::Load(1), product, Scalar::Reduced];
+    let body = [
+        Scalar::Load(0),
+        Scalar::Load(1),
+        product,
+        Scalar::Reduced(0),
+    ];
     let mut nest = nest([j], [k], &[x, a], &body);
-    nest.reduction = sum_of(2);
+    nest.stages = sum_of(2);
     assert_eq!(Plan::new(&nest).unwrap().along(), Along::Kept);
     let rng = &mut Rng::new(6);
     let inputs = [k, k * j].map(|n| buffer(rng, DType::F32, n)).to_vec();
@@ -163,9 +171,9 @@ fn sums_are_close_to_exact() {
         (),
         [n],
         &[View::contiguous([n])],
-        &[Scalar::Load(0), Scalar::Reduced],
+        &[Scalar::Load(0), Scalar::Reduced(0)],
     );
-    nest.reduction = sum_of(0);
+    nest.stages = sum_of(0);
     let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.37).sin()).collect();
     let exact: f64 = values.iter().map(|&v| f64::from(v)).sum();
     let lowered = lower(&nest, &Target::native()).unwrap();
@@ -358,9 +366,14 @@ fn a_padded_convolution_is_a_reduction_over_windows() {
         .insert(2, w)
         .unwrap();
     let product = Scalar::Binary(BinaryOp::Mul, 0, 1);
-    let body = [Scalar::Load(0), Scalar::Load(1), product, Scalar::Reduced];
+    let body = [
+        Scalar::Load(0),
+        Scalar::Load(1),
+        product,
+        Scalar::Reduced(0),
+    ];
     let mut nest = nest([o, h, w], [c, 3, 3], &[windows, weights], &body);
-    nest.reduction = sum_of(2);
+    nest.stages = sum_of(2);
     let rng = &mut Rng::new(7);
     let inputs = [c * h * w, o * c * 9]
         .map(|n| buffer(rng, DType::F32, n))

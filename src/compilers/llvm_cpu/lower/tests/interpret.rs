@@ -4,7 +4,8 @@
 //! kernel's meaning: which dims are merged and along which one vectors run.
 
 use crate::compilers::llvm_cpu::ir::{BinaryOp, Id, Literal, Nest, ReduceOp, Scalar, UnaryOp};
-use crate::compilers::llvm_cpu::lower::plan::{Along, Plan, reachable};
+use crate::compilers::llvm_cpu::lower::plan::{Along, Plan};
+use crate::compilers::llvm_cpu::lower::stages::reachable;
 use crate::dtype::DType;
 use crate::op::{math, random};
 use crate::shape::{ConcreteView, Expr, Symbols};
@@ -182,35 +183,43 @@ impl<'a> Interpreter<'a> {
             points(&dims(&self.nest.space)),
             points(&dims(&self.nest.reduce)),
         );
-        space
-            .iter()
-            .map(|point| self.element(point, &reduce))
-            .collect()
+        let mut out = Vec::new();
+        for row in &space {
+            let mut reduced = vec![];
+            for stage in 0..self.nest.stages.len() {
+                reduced.push(self.reduced(stage, row, &reduce, &reduced));
+            }
+            if self.nest.per_point {
+                for point in &reduce {
+                    out.push(
+                        self.phase(&[row, &point[..]].concat(), &[self.nest.result], &reduced)[0],
+                    );
+                }
+            } else {
+                out.push(self.phase(row, &[self.nest.result], &reduced)[0]);
+            }
+        }
+        out
     }
 
-    fn element(&mut self, point: &[usize], reduce: &[Vec<usize>]) -> Val {
-        let nest = self.nest;
-        let Some(reduction) = nest.reduction else {
-            return self.phase(point, &[nest.result], None)[0];
-        };
-        let dtype = nest.dtypes()[reduction.value];
+    /// The result of a stage for one row.
+    fn reduced(&mut self, stage: usize, row: &[usize], reduce: &[Vec<usize>], done: &[Val]) -> Val {
+        let reduction = self.nest.stages[stage];
+        let dtype = self.plan.types[reduction.value];
         let last = eval(*self.plan.reduce.last().unwrap(), self.symbols);
-        let stripes = if self.plan.along() == Along::Reduced {
-            16
-        } else {
-            1
-        };
-        let mut accs = vec![identity(reduction.kind, dtype); stripes];
+        let by_stripes = self.plan.is_by_rows() || self.plan.along() == Along::Reduced;
+        let mut accs = vec![identity(reduction.kind, dtype); if by_stripes { 16 } else { 1 }];
+        let stripes = accs.len();
         for (i, r) in reduce.iter().enumerate() {
-            let at = [point, r].concat();
+            let at = [row, r].concat();
             let acc = &mut accs[i % last % stripes];
-            *acc = match self.plan.fused {
+            *acc = match self.plan.turns[stage].factors {
                 None => combine(
                     reduction.kind,
                     *acc,
-                    self.phase(&at, &[reduction.value], None)[0],
+                    self.phase(&at, &[reduction.value], done)[0],
                 ),
-                Some((a, b)) => match (*acc, &self.phase(&at, &[a, b], None)[..]) {
+                Some((a, b)) => match (*acc, &self.phase(&at, &[a, b], done)[..]) {
                     (F(acc), [F(a), F(b)]) => F(a.mul_add(*b, acc)),
                     (D(acc), [D(a), D(b)]) => D(a.mul_add(*b, acc)),
                     other => panic!("{other:?} is not fused"),
@@ -225,15 +234,14 @@ impl<'a> Interpreter<'a> {
                 .map(|(&a, b)| combine(reduction.kind, a, b))
                 .collect();
         }
-        let reduced = match accs[0] {
+        match accs[0] {
             F(x) => rounded(dtype, x),
             other => other,
-        };
-        self.phase(point, &[nest.result], Some(reduced))[0]
+        }
     }
 
     /// The values of `roots` at a point.
-    fn phase(&mut self, point: &[usize], roots: &[Id], reduced: Option<Val>) -> Vec<Val> {
+    fn phase(&mut self, point: &[usize], roots: &[Id], reduced: &[Val]) -> Vec<Val> {
         let mut values: Vec<Option<Val>> = vec![None; self.nest.body.len()];
         for id in reachable(self.nest, roots) {
             values[id] = Some(self.node(point, &values, id, reduced));
@@ -266,13 +274,7 @@ impl<'a> Interpreter<'a> {
         }
     }
 
-    fn node(
-        &mut self,
-        point: &[usize],
-        values: &[Option<Val>],
-        id: Id,
-        reduced: Option<Val>,
-    ) -> Val {
+    fn node(&mut self, point: &[usize], values: &[Option<Val>], id: Id, reduced: &[Val]) -> Val {
         let value = |id: Id| values[id].unwrap();
         let types = &self.plan.types;
         match self.nest.body[id] {
@@ -311,7 +313,7 @@ impl<'a> Interpreter<'a> {
                 let view = &self.views[access];
                 B(view.index(&point[..view.dims().len()]).is_some())
             }
-            Scalar::Reduced => reduced.unwrap(),
+            Scalar::Reduced(stage) => reduced[stage],
             Scalar::Position(access) => {
                 let view = &self.views[access];
                 I(view.index(&point[..view.dims().len()]).unwrap_or(0) as i32)

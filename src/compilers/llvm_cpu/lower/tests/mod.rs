@@ -3,6 +3,7 @@
 mod fixed;
 mod interpret;
 mod random;
+mod rows;
 
 use std::fs::File;
 
@@ -77,7 +78,7 @@ fn execute(
     let jit = Jit::new().unwrap();
     jit.add_object(&lowered.object).unwrap();
     let kernel = jit.lookup(&lowered.symbol).unwrap();
-    let size = usize::try_from(numel(&nest.space).eval(symbols).unwrap()).unwrap();
+    let size = usize::try_from(numel(&nest.output()).eval(symbols).unwrap()).unwrap();
     let mut buffers: Vec<Guarded> = inputs.iter().map(|bytes| Guarded::new(bytes)).collect();
     buffers.push(Guarded::new(&vec![0xa5; size * nest.dtype.size()]));
     let pointers: Vec<*mut u8> = buffers.iter_mut().map(Guarded::pointer).collect();

@@ -272,7 +272,8 @@ fn empty(space: &[usize], reduce: &[usize]) -> Nest {
         reduce: exprs(reduce),
         loads: vec![],
         body: vec![],
-        reduction: None,
+        stages: vec![],
+        per_point: false,
         result: 0,
         dtype: DType::F32,
         n_inputs: 0,
@@ -295,11 +296,9 @@ fn random(seed: u64, reduces: bool) -> (Nest, Vec<Vec<u8>>) {
     let mut out = dtype;
     if reduces {
         let kind = growing.rng.pick(&[ReduceOp::Sum, ReduceOp::Max]);
-        growing.nest.reduction = Some(Reduction {
-            kind,
-            value: result,
-        });
-        result = growing.push(Scalar::Reduced);
+        let value = result;
+        growing.nest.stages.push(Reduction { kind, value });
+        result = growing.push(Scalar::Reduced(0));
         if growing.rng.below(2) == 0 {
             out = growing.rng.pick(&TYPES);
             let other = growing.tree(&space, out, 1);
@@ -312,6 +311,57 @@ fn random(seed: u64, reduces: bool) -> (Nest, Vec<Vec<u8>>) {
     } = growing;
     (nest.result, nest.dtype, nest.n_inputs) = (result, out, inputs.len());
     assert!(sizes(&nest.space).len() == space.len());
+    (nest, inputs)
+}
+
+/// One to three reductions over rows, each using those before it, and a result per row or per point.
+fn random_rows(seed: u64) -> (Nest, Vec<Vec<u8>>) {
+    let rng = &mut Rng::new(seed);
+    let rank = rng.below(3);
+    let space = dims(rng, rank, 40);
+    let reduce = dims(rng, 1, 200);
+    let per_point = rng.below(3) > 0;
+    let dtype = rng.pick(&TYPES);
+    let mut growing = Growing {
+        rng,
+        nest: empty(&space, &reduce),
+        inputs: vec![],
+    };
+    let all = [space.clone(), reduce].concat();
+    let mut before: Option<Id> = None;
+    for stage in 0..1 + growing.rng.below(3) {
+        // What a stage before computed is used again, as the numerator of a softmax is.
+        let inner = growing.rng.pick(&[dtype, dtype, DType::F32]);
+        let mut value = growing.tree(&all, inner, 2);
+        if let Some(before) = before {
+            let cast = growing.push(Scalar::Cast(inner, before));
+            value = growing.push(Scalar::Binary(BinaryOp::Add, value, cast));
+        }
+        if stage > 0 {
+            let reduced = growing.push(Scalar::Reduced(stage - 1));
+            let cast = growing.push(Scalar::Cast(inner, reduced));
+            value = growing.push(Scalar::Binary(BinaryOp::Mul, value, cast));
+        }
+        before = Some(value);
+        let kind = growing.rng.pick(&[ReduceOp::Sum, ReduceOp::Max]);
+        growing.nest.stages.push(Reduction { kind, value });
+    }
+    let mut result = growing.push(Scalar::Reduced(0));
+    result = growing.push(Scalar::Cast(dtype, result));
+    let of = if per_point { &all } else { &space };
+    let mut others = vec![growing.tree(of, dtype, 1)];
+    let last = growing.nest.stages.len() - 1;
+    others.push(growing.push(Scalar::Reduced(last)));
+    others.extend(before.filter(|_| per_point));
+    for other in others {
+        let cast = growing.push(Scalar::Cast(dtype, other));
+        result = growing.push(Scalar::Binary(BinaryOp::Add, result, cast));
+    }
+    let Growing {
+        mut nest, inputs, ..
+    } = growing;
+    (nest.result, nest.dtype, nest.n_inputs) = (result, dtype, inputs.len());
+    nest.per_point = per_point;
     (nest, inputs)
 }
 
@@ -336,6 +386,12 @@ proptest! {
     #[test]
     fn reductions(seed in any::<u64>()) {
         let (nest, inputs) = random(seed, true);
+        check(&nest, &[(Symbols::new(), inputs)]);
+    }
+
+    #[test]
+    fn rows(seed in any::<u64>()) {
+        let (nest, inputs) = random_rows(seed);
         check(&nest, &[(Symbols::new(), inputs)]);
     }
 }
