@@ -1,10 +1,11 @@
 //! What it costs to start kernels: on one thread, and on two.
 //!
 //! `cargo bench --bench dispatch` prints the time of an execution of 1,000 kernels that compute next to nothing, of
-//! starting and joining an empty job, of a kernel that is just large enough for a second thread, and of a small
+//! starting and joining a job, of a kernel that is just large enough for a second thread, and of a small
 //! perceptron with and without the cost of giving it its input and reading its result.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use brain_blitz::exec::pool;
 use brain_blitz::prelude::*;
@@ -49,12 +50,16 @@ fn tiny_kernels(c: &mut Criterion) {
 }
 
 fn start_and_join(c: &mut Criterion) {
-    let mut group = c.benchmark_group("start and join an empty job");
+    let mut group = c.benchmark_group("start a job, and join both threads");
     for threads in [1, 2] {
         group.bench_function(format!("{threads} threads"), |b| {
             b.iter(|| {
-                pool::broadcast(threads, &|number, _| {
-                    black_box(number);
+                let came = AtomicBool::new(false);
+                pool::broadcast(threads, &|number, n| {
+                    came.fetch_or(number + 1 == n, Ordering::Relaxed);
+                    while !came.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
                 })
             })
         });
@@ -64,7 +69,7 @@ fn start_and_join(c: &mut Criterion) {
 
 fn threshold(c: &mut Criterion) {
     let mut group = c.benchmark_group("sums of 512 rows");
-    for columns in [128, 256, 512, 1024] {
+    for columns in [256, 512, 1024, 2048] {
         for threads in [1, 2] {
             let mut cx = compiled(threads, |cx| {
                 let x = cx.input((512, columns), DType::F32);

@@ -1,16 +1,17 @@
 //! The threads that native kernels are split over.
 //!
-//! One process-wide pool; a job is a function of a thread's number, run once by each of `n` threads (the caller is
-//! number 0). Starting a job allocates nothing. When the pool is busy with another graph's job, the caller does all
-//! the work itself: the split never changes results, so this is only slower.
+//! One process-wide pool; a job is a function of a thread's number, run by the caller (number 0) and by those of its
+//! `n` threads that come before the caller is done. So a job hands out its work in pieces, and nobody waits for
+//! a thread that the system does not run. Starting a job allocates nothing. When the pool is busy with
+//! another graph's job, the caller does all the work itself: the split never changes results, so this is only slower.
 //!
-//! Between the kernels of an execution the workers spin, because waking a sleeping thread takes longer than many kernels do; when no job came
-//! for [`PATIENCE`] they sleep, so an idle process uses no processor. The caller waits for the last
-//! worker in the same way.
+//! Between the kernels of an execution the workers spin, because waking a sleeping thread takes longer than many
+//! kernels do; when no job came for [`PATIENCE`] they sleep, so an idle process uses no processor. The caller waits
+//! for workers that have a piece in the same way.
 //!
-//! Invariants: `Pool::job` is written by the pool's owner only, while `running` is 0, and read by those workers only
-//! that `running` counts; a worker is counted from the change of `ticket` that starts its job until it has
-//! finished with it.
+//! Invariants: `Pool::job` is written by the pool's owner only, while the board is closed and nobody is active. A worker reads
+//! it after it has made itself active on an open board, and the owner closes the board and waits for the active ones before the
+//! job ends.
 
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -23,20 +24,44 @@ const PATIENCE: Duration = Duration::from_micros(40);
 /// Turns of a spinning thread between two looks at the clock.
 const TURNS: usize = 64;
 
+/// Looks at the clock before a spinning thread offers its processor to others.
+const ROUNDS: usize = 2;
+
 /// A borrowed job, its lifetime erased while the workers have it.
 type Work = &'static (dyn Fn(usize) + Sync);
 
-/// Bits of a ticket that hold a job's number of threads; the others count jobs.
-const THREAD_BITS: u32 = 16;
+/// What everybody sees of a job, in one word: its number (32 bits), how many threads may come (16 bits; none when the
+/// board is closed) and how many workers are active (16 bits).
+#[derive(Clone, Copy)]
+struct Board(u64);
+
+impl Board {
+    const MOST: usize = u16::MAX as usize;
+    const OPEN: u64 = 0xffff << 16;
+
+    fn open(number: u64, n_threads: usize) -> Board {
+        Board((number & 0xffff_ffff) << 32 | (n_threads as u64) << 16)
+    }
+
+    fn number(self) -> u64 {
+        self.0 >> 32
+    }
+
+    fn n_threads(self) -> usize {
+        (self.0 >> 16 & 0xffff) as usize
+    }
+
+    fn n_active(self) -> u64 {
+        self.0 & 0xffff
+    }
+}
 
 #[derive(Default)]
 struct Pool {
-    /// The number of the last job, and its number of threads in the lowest bits.
-    ticket: AtomicU64,
-    /// What the ticket's threads do.
+    /// A [`Board`].
+    board: AtomicU64,
+    /// What the board's threads do.
     job: UnsafeCell<Option<Work>>,
-    /// Workers that have not finished the job.
-    running: AtomicUsize,
     panicked: AtomicBool,
     n_workers: AtomicUsize,
     /// Workers that sleep or are about to.
@@ -52,7 +77,7 @@ struct Pool {
 }
 
 // SAFETY: all fields but `job` are `Sync`, and accesses to `job` are kept apart as the invariants in the header say:
-// the release of `ticket` and the acquisitions of it and of `running` order them.
+// all changes of `board` order them.
 unsafe impl Sync for Pool {}
 
 static POOL: OnceLock<Pool> = OnceLock::new();
@@ -74,7 +99,7 @@ fn spin(ready: impl Fn() -> bool) -> bool {
         return true;
     }
     let start = Instant::now();
-    loop {
+    for round in 0.. {
         for _ in 0..TURNS {
             std::hint::spin_loop();
             if ready() {
@@ -82,43 +107,66 @@ fn spin(ready: impl Fn() -> bool) -> bool {
             }
         }
         if start.elapsed() > PATIENCE {
-            return false;
+            break;
+        }
+        // The thread that is waited for may be waiting for this one's processor.
+        if round >= ROUNDS {
+            std::thread::yield_now();
         }
     }
+    false
 }
 
 impl Pool {
-    /// Waits for another ticket than `seen`.
-    fn next_ticket(&self, seen: u64) -> u64 {
-        let changed = || self.ticket.load(Ordering::SeqCst) != seen;
-        if !spin(changed) {
-            let mut bed = locked(&self.bed);
-            // Either the owner sees this sleeper after it changed the ticket, or the sleeper sees the new ticket.
-            self.sleepers.fetch_add(1, Ordering::SeqCst);
-            while !changed() {
-                bed = self.start.wait(bed).unwrap_or_else(PoisonError::into_inner);
-            }
-            self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    fn board(&self) -> Board {
+        Board(self.board.load(Ordering::SeqCst))
+    }
+
+    /// Waits for a job after number `seen` that worker `number` may come to.
+    fn wait_for_job(&self, number: usize, seen: u64) {
+        let is_there = || {
+            let board = self.board();
+            board.number() != seen && number < board.n_threads()
+        };
+        if spin(is_there) {
+            return;
         }
-        self.ticket.load(Ordering::SeqCst)
+        let mut bed = locked(&self.bed);
+        // Either the owner sees this sleeper after it opened the board, or the sleeper sees the open board.
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        while !is_there() {
+            bed = self.start.wait(bed).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Makes a worker active if the board is open for it; the number of the job.
+    fn join(&self, number: usize, seen: u64) -> Option<u64> {
+        let enter = |word: u64| {
+            let board = Board(word);
+            (board.number() != seen && number < board.n_threads()).then_some(word + 1)
+        };
+        let entered = self
+            .board
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter);
+        entered.ok().map(|word| Board(word).number())
     }
 
     fn worker(&self, number: usize, mut seen: u64) {
         loop {
-            seen = self.next_ticket(seen);
-            let n_threads = (seen & ((1 << THREAD_BITS) - 1)) as usize;
-            if number >= n_threads {
+            self.wait_for_job(number, seen);
+            let Some(job) = self.join(number, seen) else {
                 continue;
-            }
-            // SAFETY: this worker is counted in `running`, so nobody writes the job; it was written before the
-            // ticket that was just read.
+            };
+            seen = job;
+            // SAFETY: this worker is active, so nobody writes the job; it was written before the board was opened.
             let work = unsafe { *self.job.get() };
-            let work = work.expect("a ticket comes after its job");
+            let work = work.expect("a board is opened after its job was written");
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(number)));
             if outcome.is_err() {
                 self.panicked.store(true, Ordering::Relaxed);
             }
-            let last = self.running.fetch_sub(1, Ordering::SeqCst) == 1;
+            let last = Board(self.board.fetch_sub(1, Ordering::SeqCst)).n_active() == 1;
             if last && self.caller_sleeps.load(Ordering::SeqCst) {
                 drop(locked(&self.bed));
                 self.done.notify_one();
@@ -130,7 +178,7 @@ impl Pool {
     fn ensure_workers(&'static self, wanted: usize) -> usize {
         let mut n = self.n_workers.load(Ordering::Relaxed);
         while n < wanted {
-            let (number, seen) = (n + 1, self.ticket.load(Ordering::SeqCst));
+            let (number, seen) = (n + 1, self.board().number());
             let name = format!("brain-blitz-{number}");
             let thread = std::thread::Builder::new().name(name);
             if thread.spawn(move || self.worker(number, seen)).is_err() {
@@ -142,24 +190,23 @@ impl Pool {
         n
     }
 
-    /// Hands a job to the workers `1..n_threads`.
-    fn start(&self, work: Work, n_threads: usize) {
-        // SAFETY: the caller owns the pool and no worker is running, so nobody reads the job.
+    /// Offers a job to the workers `1..n_threads`.
+    fn open(&self, work: Work, n_threads: usize) {
+        // SAFETY: the caller owns the pool, the board is closed and no worker is active, so nobody reads the job.
         unsafe { *self.job.get() = Some(work) };
         self.panicked.store(false, Ordering::Relaxed);
-        self.running.store(n_threads - 1, Ordering::Relaxed);
-        let count = (self.ticket.load(Ordering::Relaxed) >> THREAD_BITS).wrapping_add(1);
-        let ticket = count << THREAD_BITS | n_threads as u64;
-        self.ticket.store(ticket, Ordering::SeqCst);
+        let board = Board::open(self.board().number() + 1, n_threads);
+        self.board.store(board.0, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             drop(locked(&self.bed));
             self.start.notify_all();
         }
     }
 
-    /// Waits until no worker is running.
-    fn join(&self) {
-        let finished = || self.running.load(Ordering::SeqCst) == 0;
+    /// Lets no more workers come, and waits until none is active.
+    fn close(&self) {
+        self.board.fetch_and(!Board::OPEN, Ordering::SeqCst);
+        let finished = || self.board().n_active() == 0;
         if spin(finished) {
             return;
         }
@@ -173,27 +220,28 @@ impl Pool {
 }
 
 /// Waits for the workers even when the caller's own share panics: they hold a borrow of its stack.
-struct Join(&'static Pool);
+struct Close(&'static Pool);
 
-impl Drop for Join {
+impl Drop for Close {
     fn drop(&mut self) {
-        self.0.join();
+        self.0.close();
     }
 }
 
-/// Calls `work(0)`, ..., `work(n - 1)` at once, where `n` is at most `n_threads` and is passed as second argument.
+/// Calls `work(0)`, and at the same time `work(1)`, ..., `work(n - 1)` on those of the other threads that come before
+/// `work(0)` returns; `n` is at most `n_threads` and is passed as second argument.
 ///
 /// # Panics
 /// If `work` panics on any thread.
 pub fn broadcast(n_threads: usize, work: &(dyn Fn(usize, usize) + Sync)) {
-    let n_threads = n_threads.min((1 << THREAD_BITS) - 1);
+    let n_threads = n_threads.min(Board::MOST);
     if n_threads <= 1 {
         return work(0, 1);
     }
     let pool = POOL.get_or_init(Pool::default);
     let _owner = match pool.owner.try_lock() {
         Ok(owner) => owner,
-        // A job panicked. `Join` has waited for its workers, so the pool is free again.
+        // A job panicked. `Close` has waited for its workers, so the pool is free again.
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         Err(TryLockError::WouldBlock) => return work(0, 1),
     };
@@ -203,13 +251,13 @@ pub fn broadcast(n_threads: usize, work: &(dyn Fn(usize, usize) + Sync)) {
     }
     let task = |number: usize| work(number, n);
     let task: &(dyn Fn(usize) + Sync) = &task;
-    // SAFETY: the workers use `task` only while `running > 0`, and `Join` waits for 0 before this frame ends, on
-    // unwinding too; so the borrow outlives every use.
+    // SAFETY: only active workers use `task`, and `Close` waits until there are none, and lets no more come, before
+    // this frame ends, on unwinding too; so the borrow outlives every use.
     let task: Work = unsafe { std::mem::transmute(task) };
-    let join = Join(pool);
-    pool.start(task, n);
+    let close = Close(pool);
+    pool.open(task, n);
     task(0);
-    drop(join);
+    drop(close);
     assert!(
         !pool.panicked.load(Ordering::Relaxed),
         "a worker thread panicked"
@@ -279,36 +327,50 @@ mod tests {
         assert_eq!(total.into_inner(), 40);
     }
 
-    #[test]
-    fn a_panic_of_a_worker_reaches_the_caller() {
-        let result = std::panic::catch_unwind(|| {
-            broadcast(2, &|number, n| assert!(number == 0 && n > 0 || n == 1))
-        });
-        // With one core's worth of luck the pool may be busy; then only thread 0 runs and nothing panics.
-        if let Err(why) = result {
-            assert!(
-                why.downcast_ref::<&str>()
-                    .is_some_and(|text| text.contains("worker"))
-            );
-        }
-        broadcast(2, &|_, _| ());
+    /// Runs `work` on two threads that are both there; `false` if other tests have the pool all the time.
+    fn on_both(work: impl Fn(usize) + Sync) -> bool {
+        (0..1000).any(|_| {
+            let came = AtomicUsize::new(0);
+            broadcast(2, &|number, n| {
+                came.fetch_add(1, Ordering::SeqCst);
+                let waiting = Instant::now();
+                while n == 2 && came.load(Ordering::SeqCst) < 2 {
+                    std::thread::yield_now();
+                    // A worker that comes late is no error.
+                    if number == 0 && waiting.elapsed() > Duration::from_millis(100) {
+                        came.fetch_add(2, Ordering::SeqCst);
+                    }
+                }
+                if came.load(Ordering::SeqCst) == 2 {
+                    work(number);
+                }
+            });
+            std::thread::sleep(Duration::from_millis(1));
+            came.load(Ordering::SeqCst) == 2
+        })
     }
 
     #[test]
-    fn after_a_panic_there_are_still_many_threads() {
-        let _ = std::panic::catch_unwind(|| broadcast(2, &|_, n| assert!(n == 1, "many")));
-        let most = AtomicUsize::new(0);
-        for _ in 0..1000 {
-            broadcast(2, &|_, n| {
-                most.fetch_max(n, Ordering::Relaxed);
+    fn two_threads_work_at_the_same_time() {
+        let seen = [AtomicUsize::new(0), AtomicUsize::new(0)];
+        assert!(on_both(|number| {
+            seen[number].fetch_add(1, Ordering::Relaxed);
+        }));
+        assert_eq!(seen.map(AtomicUsize::into_inner), [1, 1]);
+    }
+
+    #[test]
+    fn a_panic_of_a_worker_reaches_the_caller_and_spoils_nothing() {
+        for panicking in [1, 0] {
+            let result = std::panic::catch_unwind(|| {
+                on_both(|number| assert!(number != panicking, "on purpose"))
             });
-            if most.load(Ordering::Relaxed) == 2 {
-                break;
-            }
-            // Another test has the pool.
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            let why = result.expect_err("one of both panicked");
+            let text = why.downcast_ref::<&str>().copied();
+            let expected = ["on purpose", "a worker thread panicked"][panicking];
+            assert_eq!(text, Some(expected));
         }
-        assert_eq!(most.into_inner(), 2);
+        assert!(on_both(|_| ()));
     }
 
     #[test]

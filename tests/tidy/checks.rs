@@ -19,8 +19,9 @@ pub const UNSAFE_FILES: &[(&str, &str)] = &[
         "src/compilers/llvm_cpu/",
         "builds, links and calls machine code",
     ),
+    ("src/exec/calls.rs", "hands buffers to machine code"),
     ("src/exec/pool.rs", "lends a borrowed job to worker threads"),
-    ("src/exec/run.rs", "hands buffers to machine code"),
+    ("src/exec/run.rs", "writes rows of states in place"),
     ("src/formats/bytes.rs", "maps files"),
     ("src/op/kernel.rs", "declares the call into machine code"),
     (

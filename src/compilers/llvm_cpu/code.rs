@@ -15,7 +15,7 @@ use crate::op::{KernelCall, NativeCode, NativeSequence, SequencePart, Work};
 use crate::shape::{Expr, Symbols};
 
 /// Work below which a second thread costs more than it brings, in units of `NestCode::cost`.
-const SERIAL_COST: usize = 1 << 20;
+const SERIAL_COST: usize = 1 << 18;
 
 /// Appends the values of expressions.
 fn evaluate(exprs: &[Expr], symbols: &Symbols, values: &mut Vec<i64>) -> Result<()> {
