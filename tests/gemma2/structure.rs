@@ -64,14 +64,14 @@ fn norms_and_attention_weights_are_one_kernel_each() {
                         continue;
                     };
                     let kinds: Vec<ReduceOp> = kernel
-                        .steps
+                        .steps()
                         .iter()
                         .filter_map(|step| match step.op {
                             Op::Reduce(kind, _) => Some(kind),
                             _ => None,
                         })
                         .collect();
-                    let last = kernel.steps.last().map(|step| step.op.clone());
+                    let last = kernel.steps().last().map(|step| step.op.clone());
                     let per_point = !matches!(last, Some(Op::Reduce(..)));
                     match kinds[..] {
                         [] => {}
@@ -80,7 +80,7 @@ fn norms_and_attention_weights_are_one_kernel_each() {
                         [ReduceOp::Sum] | [ReduceOp::Sum, ReduceOp::Sum] if per_point => {
                             norms += kinds.len();
                         }
-                        _ if kernel.name.contains("contraction") => {}
+                        _ if kernel.name().contains("contraction") => {}
                         _ => others.push(dag.describe(id)),
                     }
                 }
