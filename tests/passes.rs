@@ -39,7 +39,7 @@ fn double_recip() {
 #[cfg(feature = "llvm-backend")]
 mod llvm_cpu {
     use brain_blitz::compilers::Pass;
-    use brain_blitz::compilers::llvm_cpu::{contraction, fusion, materialize};
+    use brain_blitz::compilers::llvm_cpu::{attention, contraction, fusion, materialize};
 
     use super::filetest;
 
@@ -54,6 +54,13 @@ mod llvm_cpu {
     fn contraction() {
         filetest::check("contraction", || {
             filetest::Single(|| Box::new(contraction::ContractionPass) as Box<dyn Pass>)
+        });
+    }
+
+    #[test]
+    fn attention() {
+        filetest::check("attention", || {
+            filetest::Single(|| Box::new(attention::Attention) as Box<dyn Pass>)
         });
     }
 

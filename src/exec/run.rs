@@ -429,6 +429,7 @@ impl Program for Executable {
         self.stats = Stats {
             steps: self.schedule.steps.len(),
             arena_bytes: self.plan.arena_bytes,
+            scratch_bytes: self.scratch.len(),
             peak_live_bytes: self.plan.peak_live_bytes,
             ..Stats::default()
         };

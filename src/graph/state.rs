@@ -157,6 +157,8 @@ pub struct Stats {
     pub native_calls: usize,
     /// Bytes of working memory that intermediate results live in.
     pub arena_bytes: usize,
+    /// Bytes of memory that kernels work in.
+    pub scratch_bytes: usize,
     /// Largest sum of the sizes of intermediate results that are needed at once.
     pub peak_live_bytes: usize,
     /// Bytes written by state updates.

@@ -18,7 +18,7 @@ use crate::shape::{Expr, Symbols};
 const SERIAL_COST: usize = 1 << 18;
 
 /// Appends the values of expressions.
-fn evaluate(exprs: &[Expr], symbols: &Symbols, values: &mut Vec<i64>) -> Result<()> {
+pub(super) fn evaluate(exprs: &[Expr], symbols: &Symbols, values: &mut Vec<i64>) -> Result<()> {
     for expr in exprs {
         values.push(value(expr, symbols)?);
     }
@@ -29,7 +29,8 @@ fn value(expr: &Expr, symbols: &Symbols) -> Result<i64> {
     expr.eval(symbols).map_err(|e| Error::msg(e.to_string()))
 }
 
-fn has(exprs: &[Expr], symbol: char) -> bool {
+/// Whether a symbol is in one of some expressions.
+pub(super) fn has(exprs: &[Expr], symbol: char) -> bool {
     exprs.iter().any(|expr| expr.symbols().contains(&symbol))
 }
 
@@ -143,7 +144,13 @@ pub struct GemmCode {
 const NARROW: usize = 4;
 
 impl GemmCode {
-    fn is_narrow(&self, sizes: Sizes) -> bool {
+    /// The number of parameters that it is called with.
+    pub(super) fn n_params(&self) -> usize {
+        let narrow = self.narrow.as_ref();
+        self.params.len() + narrow.map_or(0, |narrow| narrow.params.len())
+    }
+
+    pub(super) fn is_narrow(&self, sizes: Sizes) -> bool {
         self.narrow.is_some() && is_narrow(sizes.m, sizes.n)
     }
 }

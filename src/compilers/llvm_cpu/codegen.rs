@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustc_hash::{FxHashMap, FxHasher};
 
+use super::attention::{AttentionCode, From, Parts, Reach, parts_of};
 use super::cache::ObjectCache;
 use super::code::{GemmCode, NestCode, is_narrow};
 use super::contraction::contraction_of;
@@ -45,8 +46,45 @@ struct Run {
 #[derive(Clone)]
 struct Job {
     name: String,
-    nest: Nest,
-    contraction: Option<Contraction>,
+    work: Work,
+}
+
+#[derive(Clone)]
+enum Work {
+    Loops(Nest),
+    /// A matrix product, and loops for the shapes where packing does not pay.
+    Product(Nest, Contraction),
+    /// Scores, rows and values; loops for the two products.
+    Attention(Box<Parts>, [Nest; 2]),
+}
+
+/// Kernels with equal identities have the same code.
+type Identity = (Vec<Nest>, Vec<From>);
+
+impl Work {
+    fn identity(&self) -> Identity {
+        match self {
+            Work::Loops(nest) | Work::Product(nest, _) => (vec![nest.clone()], vec![]),
+            Work::Attention(parts, [scores, values]) => {
+                let operands = [&parts.scores, &parts.rows, &parts.values];
+                let from = operands.into_iter().flat_map(|part| part.operands.clone());
+                let nests = vec![scores.clone(), parts.nest.clone(), values.clone()];
+                (nests, from.collect())
+            }
+        }
+    }
+
+    /// Loops and products, for reading.
+    fn listed(&self) -> (Vec<&Nest>, Vec<&Contraction>) {
+        match self {
+            Work::Loops(nest) => (vec![nest], vec![]),
+            Work::Product(nest, product) => (vec![nest], vec![product]),
+            Work::Attention(parts, _) => (
+                vec![&parts.nest],
+                vec![&parts.scores_product, &parts.values_product],
+            ),
+        }
+    }
 }
 
 type Code = std::result::Result<Arc<dyn NativeCode>, String>;
@@ -85,7 +123,7 @@ impl Pass for Codegen {
     fn run(&self, dag: &Dag) -> Result<Patch> {
         let target = self.target()?;
         let mut run = Run::default();
-        let mut number_of: FxHashMap<Nest, usize> = FxHashMap::default();
+        let mut number_of: FxHashMap<Identity, usize> = FxHashMap::default();
         let mut kernels: Vec<(NodeIndex, usize)> = Vec::new();
         for id in dag.topological()? {
             let Op::Kernel(kernel) = &dag.node(id).op else {
@@ -97,7 +135,7 @@ impl Pass for Codegen {
             match job_of(kernel, target) {
                 Ok(job) => {
                     let jobs = &mut run.jobs;
-                    let number = *number_of.entry(job.nest.clone()).or_insert_with(|| {
+                    let number = *number_of.entry(job.work.identity()).or_insert_with(|| {
                         jobs.push(job);
                         jobs.len() - 1
                     });
@@ -134,38 +172,59 @@ impl Pass for Codegen {
         let run = self.locked();
         let mut out = String::new();
         for job in &run.jobs {
-            let text = match (&job.contraction, asm) {
-                (Some(contraction), true) => {
-                    CompiledGemm::assembly(contraction, target).map_err(|e| e.to_string())
-                }
-                (_, true) => lower::assembly(&job.nest, target).map_err(|e| e.to_string()),
-                (_, false) => lower::ir_text(&job.nest, target).map_err(|e| e.to_string()),
-            };
-            out.push_str(&format!(
-                "; {}\n{}\n",
-                job.name,
-                text.unwrap_or_else(|why| format!("; {why}"))
-            ));
+            out.push_str(&format!("; {}\n", job.name));
+            let (nests, products) = job.work.listed();
+            let products = products.into_iter().filter(|_| asm);
+            let products: Vec<_> = products
+                .map(|product| CompiledGemm::assembly(product, target).map_err(|e| e.to_string()))
+                .collect();
+            // A product's loops are for few rows only.
+            let nests = nests
+                .into_iter()
+                .filter(|_| !matches!(job.work, Work::Product(..)) || !asm);
+            let nests = nests.map(|nest| {
+                let text = match asm {
+                    true => lower::assembly(nest, target),
+                    false => lower::ir_text(nest, target),
+                };
+                text.map_err(|e| e.to_string())
+            });
+            for text in nests.chain(products) {
+                out.push_str(&text.unwrap_or_else(|why| format!("; {why}")));
+                out.push('\n');
+            }
         }
         Some(out)
     }
 }
 
 fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> {
-    let nest = nest_of(kernel)?;
-    let contraction = contraction_of(kernel);
-    let dims: Vec<String> = nest
-        .space
+    let (work, dims) = match parts_of(kernel) {
+        Some(parts) => {
+            let product = &parts.scores_product;
+            let dims = [&product.batch, &product.m, &product.n, &product.k];
+            let dims = dims.map(|dims| numel(dims)).to_vec();
+            let nests = [
+                nest_of(&parts.scores.kernel)?,
+                nest_of(&parts.values.kernel)?,
+            ];
+            (Work::Attention(Box::new(parts), nests), dims)
+        }
+        None => {
+            let nest = nest_of(kernel)?;
+            let dims = nest.space.iter().chain(&nest.reduce).copied().collect();
+            match contraction_of(kernel) {
+                Some(contraction) => (Work::Product(nest, contraction), dims),
+                None => (Work::Loops(nest), dims),
+            }
+        }
+    };
+    let dims: Vec<String> = dims
         .iter()
-        .chain(&nest.reduce)
         .map(|dim| dim.to_string().replace(' ', ""))
         .collect();
-    let name = format!("{}_{}_{}", kernel.name, dims.join("x"), target.name());
-    Ok(Job {
-        name,
-        nest,
-        contraction,
-    })
+    let name = format!("{}_{}_{}", kernel.name(), dims.join("x"), target.name());
+    Ok(Job { name, work })
 }
 
 /// Gives the nodes their code.
@@ -216,10 +275,14 @@ fn compile_all(jobs: &[Job], target: &Target) -> Result<Vec<Code>> {
         target: target.clone(),
     });
     let results: Vec<Mutex<Option<Code>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
+    let maker = Maker {
+        cache: &cache,
+        linker: &linker,
+    };
     let n_threads = pool::default_threads();
     pool::for_each_range(n_threads, jobs.len(), &|range| {
         for i in range {
-            let code = compile(&jobs[i], &cache, &linker).map_err(|e| e.to_string());
+            let code = maker.compile(&jobs[i]).map_err(|e| e.to_string());
             *results[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
         }
     });
@@ -229,53 +292,87 @@ fn compile_all(jobs: &[Job], target: &Target) -> Result<Vec<Code>> {
     Ok(taken.map(|code| code.expect("every job was run")).collect())
 }
 
-fn key_of(nest: &Nest) -> u64 {
+fn key_of(work: &Work) -> u64 {
     let mut hasher = FxHasher::default();
-    nest.hash(&mut hasher);
+    work.identity().hash(&mut hasher);
     hasher.finish()
 }
 
-fn compile(job: &Job, cache: &ObjectCache, linker: &Arc<Linker>) -> Result<Arc<dyn NativeCode>> {
-    let nest = compile_nest(job, cache, linker);
-    let Some(contraction) = &job.contraction else {
-        return Ok(Arc::new(nest?));
-    };
-    let narrow = match nest {
-        Ok(nest) if is_always_narrow(contraction) => return Ok(Arc::new(nest)),
-        nest => nest.ok().map(Arc::new),
-    };
-    let compiled = CompiledGemm::new(contraction, &linker.target, cache)?;
-    let gemm = compiled.link(&linker.jit)?;
-    Ok(Arc::new(GemmCode {
-        params: compiled.params().to_vec(),
-        gemm,
-        key: key_of(&job.nest),
-        name: job.name.replacen("contraction", "gemm", 1),
-        lhs: contraction.lhs.input,
-        rhs: contraction.rhs.input,
-        narrow,
-    }))
+/// Where code comes from and goes to.
+struct Maker<'a> {
+    cache: &'a ObjectCache,
+    linker: &'a Arc<Linker>,
+}
+
+impl Maker<'_> {
+    fn compile(&self, job: &Job) -> Result<Arc<dyn NativeCode>> {
+        let key = key_of(&job.work);
+        Ok(match &job.work {
+            Work::Loops(nest) => Arc::new(self.loops(&job.name, key, nest)?),
+            Work::Product(nest, product) => match self.loops(&job.name, key, nest) {
+                Ok(nest) if is_always_narrow(product) => Arc::new(nest),
+                narrow => Arc::new(self.product(&job.name, key, narrow.ok(), product)?),
+            },
+            Work::Attention(parts, [scores, values]) => Arc::new(AttentionCode {
+                name: job.name.clone(),
+                key,
+                scores: {
+                    let narrow = self.loops(&job.name, key, scores).ok();
+                    self.product(&job.name, key, narrow, &parts.scores_product)?
+                },
+                rows: self.loops(&job.name, key, &parts.nest)?,
+                values: {
+                    let narrow = self.loops(&job.name, key, values).ok();
+                    self.product(&job.name, key, narrow, &parts.values_product)?
+                },
+                operands: [&parts.scores, &parts.rows, &parts.values]
+                    .map(|part| part.operands.clone()),
+                space: parts.nest.space.to_vec(),
+                reach: Reach::of(parts),
+            }),
+        })
+    }
+
+    fn product(
+        &self,
+        name: &str,
+        key: u64,
+        narrow: Option<NestCode>,
+        product: &Contraction,
+    ) -> Result<GemmCode> {
+        let compiled = CompiledGemm::new(product, &self.linker.target, self.cache)?;
+        Ok(GemmCode {
+            params: compiled.params().to_vec(),
+            gemm: compiled.link(&self.linker.jit)?,
+            key,
+            name: name.replacen("contraction", "gemm", 1),
+            lhs: product.lhs.input,
+            rhs: product.rhs.input,
+            narrow: narrow.map(Arc::new),
+        })
+    }
+
+    fn loops(&self, name: &str, key: u64, nest: &Nest) -> Result<NestCode> {
+        let Linker { jit, target } = &**self.linker;
+        let lowered =
+            lower::lower_cached(nest, target, self.cache).map_err(|e| Error::msg(e.to_string()))?;
+        jit.add_once(&lowered.symbol, &lowered.object)?;
+        let points = numel(&nest.space) * numel(&nest.reduce);
+        Ok(NestCode {
+            name: name.into(),
+            key,
+            function: jit.lookup(&lowered.symbol)?,
+            symbol: lowered.symbol,
+            params: lowered.params,
+            units: lowered.units,
+            cost: points * nest.body.len(),
+            linker: self.linker.clone(),
+        })
+    }
 }
 
 /// Whether a product runs as a loop nest at any size.
-fn is_always_narrow(contraction: &Contraction) -> bool {
+fn is_always_narrow(product: &Contraction) -> bool {
     let size = |dims| numel(dims).as_usize().unwrap_or(usize::MAX);
-    is_narrow(size(&contraction.m), size(&contraction.n))
-}
-
-fn compile_nest(job: &Job, cache: &ObjectCache, linker: &Arc<Linker>) -> Result<NestCode> {
-    let lowered = lower::lower_cached(&job.nest, &linker.target, cache)
-        .map_err(|e| Error::msg(e.to_string()))?;
-    linker.jit.add_once(&lowered.symbol, &lowered.object)?;
-    let points = numel(&job.nest.space) * numel(&job.nest.reduce);
-    Ok(NestCode {
-        name: job.name.clone(),
-        key: key_of(&job.nest),
-        function: linker.jit.lookup(&lowered.symbol)?,
-        symbol: lowered.symbol,
-        params: lowered.params,
-        units: lowered.units,
-        cost: points * job.nest.body.len(),
-        linker: linker.clone(),
-    })
+    is_narrow(size(&product.m), size(&product.n))
 }

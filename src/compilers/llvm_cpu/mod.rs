@@ -5,7 +5,7 @@
 //! 2. equal copies become one;
 //! 3. [`contraction`]: sums of products that are matrix products become one kernel node;
 //! 4. [`fusion`]: everything else is grouped into kernel nodes, each with at most one reduction;
-//! 5. dead code goes;
+//! 5. [`attention`]: two products with rows between them become one kernel, whose scores are never all in memory;
 //! 6. [`codegen`]: kernel nodes get machine code, equal ones the same.
 //!
 //! A kernel is lowered from its steps: [`nest`] builds the loop IR ([`ir`]), [`lower`] turns that into LLVM IR with
@@ -15,6 +15,7 @@
 //!
 //! What has no machine code runs on the reference executor, and the compilation's report says which and why.
 
+pub mod attention;
 pub mod cache;
 pub mod code;
 pub mod codegen;
@@ -105,6 +106,8 @@ impl Compiler for LlvmCpu {
         list.push(super::generic::Cse);
         list.push(contraction::ContractionPass);
         list.push(fusion::Fusion);
+        list.push(super::generic::DeadCode);
+        list.push(attention::Attention);
         list.push(super::generic::DeadCode);
         list.push(codegen::Codegen::new(self.target(), self.emit_only));
     }

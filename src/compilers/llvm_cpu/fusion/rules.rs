@@ -9,6 +9,8 @@ use crate::shape::{View, numel};
 
 /// The most that a tree may cost, in additions, to be computed once for every reader.
 const CHEAP: usize = 2;
+/// The same for one that reads no memory, such as a mask that compares positions.
+const COMPUTED: usize = 8;
 
 /// Ops that compute one element of the result from one point.
 pub fn is_elementwise(op: &Op) -> bool {
@@ -76,6 +78,8 @@ pub struct Work {
     cost: usize,
     /// Buffers of its own size that are read.
     loads: usize,
+    /// Whether anything is read.
+    reads: bool,
     /// Whether a reduction of as many elements is among its steps.
     pub reduced: bool,
 }
@@ -89,6 +93,7 @@ pub fn works(dag: &Dag, order: &[NodeIndex], is_kept: &[bool]) -> Result<Vec<Wor
         let mut work = Work {
             cost: cost(op),
             loads: 0,
+            reads: op.is_leaf() && !is_free(op),
             reduced: reduces(op),
         };
         for (slot, (operand, view)) in dag.operands(id).into_iter().enumerate() {
@@ -101,7 +106,8 @@ pub fn works(dag: &Dag, order: &[NodeIndex], is_kept: &[bool]) -> Result<Vec<Wor
             work.reduced |= is_elementwise(op) && same && below.reduced;
             let once = dag.readers(operand).count() == 1 && !is_kept[operand.index()];
             let inside = is_elementwise(of) && can_be_step(op, slot, of, view);
-            if inside && ((once && same) || below.cost <= CHEAP) {
+            work.reads |= below.reads || !inside;
+            if inside && ((once && same) || below.is_cheap()) {
                 work.cost = work.cost.saturating_add(below.cost);
                 work.loads = work.loads.saturating_add(below.loads);
             } else if dag.node(operand).ty.numel() == size {
@@ -114,6 +120,10 @@ pub fn works(dag: &Dag, order: &[NodeIndex], is_kept: &[bool]) -> Result<Vec<Wor
 }
 
 impl Work {
+    fn is_cheap(&self) -> bool {
+        self.cost <= if self.reads { CHEAP } else { COMPUTED }
+    }
+
     /// Whether computing the node in each of `n_kernels` that read it is less than writing it once and reading it in
     /// each; if it `is_written` anyway, than only reading it.
     pub fn is_worth_repeating(&self, op: &Op, n_kernels: usize, is_written: bool) -> bool {
@@ -123,6 +133,6 @@ impl Work {
         } else {
             1 + self.loads + n_kernels
         };
-        is_elementwise(op) && self.cost <= CHEAP && again <= shared
+        is_elementwise(op) && self.is_cheap() && again <= shared
     }
 }

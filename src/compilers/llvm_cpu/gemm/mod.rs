@@ -63,6 +63,7 @@ pub mod micro;
 pub mod objects;
 mod pack;
 mod plan;
+pub mod rows;
 mod run;
 
 #[cfg(test)]
@@ -467,6 +468,7 @@ impl Gemm {
             lhs: call.lhs,
             rhs: call.rhs,
             out: call.out,
+            origin: 0,
             params: call.params,
         };
         let part = |index: usize| {

@@ -22,6 +22,8 @@ pub(super) struct Job<'a> {
     pub(super) lhs: *const u8,
     pub(super) rhs: Rhs,
     pub(super) out: *mut f32,
+    /// Where in the result's memory `out` points.
+    pub(super) origin: isize,
     pub(super) params: &'a [i64],
 }
 
@@ -30,14 +32,16 @@ pub(super) struct Job<'a> {
 unsafe impl Sync for Job<'_> {}
 
 /// The packed blocks that meet in one run of micro-kernels.
-struct Block {
-    batch: usize,
-    m: Range<usize>,
-    n: Range<usize>,
-    k: Range<usize>,
-    lhs: *const f32,
-    rhs: *const f32,
-    tile: *mut f32,
+pub(super) struct Block {
+    pub(super) batch: usize,
+    pub(super) m: Range<usize>,
+    pub(super) n: Range<usize>,
+    pub(super) k: Range<usize>,
+    /// Whether sums start here and not from what the output holds.
+    pub(super) fresh: bool,
+    pub(super) lhs: *const f32,
+    pub(super) rhs: *const f32,
+    pub(super) tile: *mut f32,
 }
 
 impl Job<'_> {
@@ -90,6 +94,7 @@ impl Job<'_> {
                         batch,
                         m,
                         n,
+                        fresh: k.start == 0,
                         k: k.clone(),
                         lhs: packed[0],
                         rhs: packed[1],
@@ -100,7 +105,7 @@ impl Job<'_> {
         }
     }
 
-    fn lhs_block(&self, batch: usize, m: Range<usize>, k: Range<usize>, to: *mut f32) {
+    pub(super) fn lhs_block(&self, batch: usize, m: Range<usize>, k: Range<usize>, to: *mut f32) {
         let (row, rows) = (m.start as i64, m.len() as i64);
         let (step, steps) = (k.start as i64, k.len() as i64);
         let params = self.params.as_ptr();
@@ -138,7 +143,7 @@ impl Job<'_> {
     }
 
     /// Runs micro-kernels over a block: a panel of one operand stays in L1 while those of the other pass.
-    fn block(&self, block: &Block) {
+    pub(super) fn block(&self, block: &Block) {
         let tile = self.gemm.shape.tile;
         let (height, width) = (tile.rows as usize, tile.columns() as usize);
         let counts = [
@@ -182,12 +187,12 @@ impl Job<'_> {
                 block.rhs.add((columns.start - block.n.start) * steps),
             )
         };
-        let (k, fresh) = (steps as i64, i64::from(block.k.start == 0));
+        let (k, fresh) = (steps as i64, i64::from(block.fresh));
         let vectors = columns.len().div_ceil(tile.lanes as usize);
         let kernel = self.gemm.micro[(rows.len() - 1) * tile.vectors as usize + vectors - 1];
         let (height, used) = (rows.len() as i64, columns.len() as i64);
         let [batch, m, n] = &self.gemm.shape.out;
-        let batch = batch.offset(block.batch, self.params);
+        let batch = batch.offset(block.batch, self.params) - self.origin;
         if let Some(ldc) = self.plain {
             let at = |row: usize, column: usize| {
                 let offset = batch + row as isize * ldc as isize + column as isize;
@@ -221,7 +226,7 @@ impl Job<'_> {
 }
 
 /// Cuts a range into blocks of `size`.
-fn blocks(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn blocks(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
     range
         .step_by(size)

@@ -1,0 +1,295 @@
+//! Attention as one kernel: that it becomes one, where it must not, and that its numbers are those of the reference.
+
+#![cfg(feature = "llvm-backend")]
+
+use brain_blitz::nn::{Mask, ScoreRule};
+use brain_blitz::op::Op;
+use brain_blitz::prelude::*;
+
+/// `[kv_heads, group, queries, keys, width, value width]`.
+#[derive(Clone, Copy)]
+struct Size {
+    kv: usize,
+    group: usize,
+    s: usize,
+    t: usize,
+    d: usize,
+    dv: usize,
+}
+
+const USUAL: Size = Size {
+    kv: 2,
+    group: 1,
+    s: 70,
+    t: 150,
+    d: 16,
+    dv: 24,
+};
+
+fn numbers(n: usize, phase: usize) -> Vec<f32> {
+    (0..n)
+        .map(|i| ((i * 37 + phase * 29 + 5) % 83) as f32 / 40.0 - 1.0)
+        .collect()
+}
+
+fn input(cx: &mut Graph, dims: [usize; 3], phase: usize) -> GraphTensor {
+    cx.input(dims.map(Expr::from), DType::F32)
+        .set(numbers(dims.iter().product(), phase))
+}
+
+/// Queries, keys and values.
+fn operands(cx: &mut Graph, size: Size) -> [GraphTensor; 3] {
+    let Size {
+        kv,
+        group,
+        s,
+        t,
+        d,
+        dv,
+    } = size;
+    [
+        input(cx, [kv * group, s, d], 1),
+        input(cx, [kv, t, d], 2),
+        input(cx, [kv, t, dv], 3),
+    ]
+}
+
+fn attention(cx: &mut Graph, size: Size, rule: ScoreRule) -> GraphTensor {
+    let [q, k, v] = operands(cx, size);
+    let start = size.t.saturating_sub(size.s);
+    rule.attend(q, k, v, start)
+}
+
+fn kernel_names(cx: &Graph) -> Vec<String> {
+    cx.inspect(|dag| {
+        let kernels = dag.ids().filter_map(|id| match &dag.node(id).op {
+            Op::Kernel(kernel) => Some(kernel.name().to_string()),
+            _ => None,
+        });
+        kernels.collect()
+    })
+}
+
+/// Largest difference relative to 1 or the number; NaN must be in the same places.
+fn distance(found: &[f32], wanted: &[f32]) -> f32 {
+    assert_eq!(found.len(), wanted.len());
+    let pairs = found.iter().zip(wanted);
+    pairs.fold(0.0, |worst, (a, b)| {
+        assert_eq!(a.is_nan(), b.is_nan(), "{a} instead of {b}");
+        if a.is_nan() {
+            worst
+        } else {
+            ((a - b).abs() / b.abs().max(1.0)).max(worst)
+        }
+    })
+}
+
+/// Compiles what `build` makes for several machines and any number of threads, and compares with the reference;
+/// returns the names of the kernels.
+fn check(build: impl Fn(&mut Graph) -> GraphTensor) -> Vec<String> {
+    let mut names = Vec::new();
+    for cpu in ["native", "x86-64-v3", "scalar"] {
+        let mut cx = Graph::new();
+        let out = build(&mut cx).retrieve();
+        cx.execute();
+        let wanted = out.data();
+        let report = cx.compile((Generic::default(), LlvmCpu::for_cpu(cpu)), ());
+        for note in report.notes() {
+            assert!(!note.contains("reference executor"), "{cpu}: {note}");
+        }
+        cx.set_threads(1);
+        cx.execute();
+        let one = out.data();
+        assert!(
+            distance(&one, &wanted) < 2e-6,
+            "{cpu}: {}",
+            distance(&one, &wanted)
+        );
+        for threads in [2, 3] {
+            cx.set_threads(threads);
+            cx.execute();
+            let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&out.data()), bits(&one), "{cpu}, {threads} threads");
+        }
+        names = kernel_names(&cx);
+    }
+    names
+}
+
+fn rule(mask: Mask, soft_cap: Option<f64>) -> ScoreRule {
+    ScoreRule {
+        scale: 0.3,
+        soft_cap,
+        mask,
+    }
+}
+
+#[test]
+fn every_rule_is_one_kernel_with_the_numbers_of_the_reference() {
+    for mask in [Mask::None, Mask::Causal, Mask::SlidingWindow(20)] {
+        for soft_cap in [None, Some(5.0)] {
+            let names = check(|cx| attention(cx, USUAL, rule(mask, soft_cap)));
+            assert_eq!(names, ["attention"], "{mask:?} {soft_cap:?}");
+        }
+    }
+}
+
+#[test]
+fn sizes_around_blocks_and_tiles() {
+    for (s, t) in [
+        (1, 1),
+        (1, 300),
+        (5, 5),
+        (6, 128),
+        (17, 129),
+        (300, 300),
+        (13, 257),
+    ] {
+        for (d, dv) in [(1, 1), (7, 33)] {
+            let size = Size {
+                s,
+                t,
+                d,
+                dv,
+                ..USUAL
+            };
+            check(|cx| attention(cx, size, rule(Mask::Causal, None)));
+        }
+    }
+}
+
+#[test]
+fn query_heads_that_share_keys() {
+    let size = Size {
+        group: 3,
+        s: 40,
+        ..USUAL
+    };
+    let names = check(|cx| attention(cx, size, rule(Mask::Causal, Some(5.0))));
+    assert_eq!(names, ["attention"]);
+}
+
+#[test]
+fn masks_from_memory() {
+    let mask = |cx: &mut Graph| {
+        let numbers = input(cx, [1, USUAL.s, USUAL.t], 7);
+        numbers.lt(0.3)
+    };
+    let names = check(|cx| {
+        let mask = mask(cx);
+        attention(cx, USUAL, rule(Mask::Given(mask), None))
+    });
+    assert_eq!(names, ["attention"]);
+}
+
+#[test]
+fn rows_that_see_nothing_are_nan_as_in_the_reference() {
+    // Queries stand before all keys of a window, in blocks that are skipped and in blocks that are not.
+    let size = Size {
+        s: 300,
+        t: 300,
+        ..USUAL
+    };
+    check(|cx| {
+        let [q, k, v] = operands(cx, size);
+        rule(Mask::Causal, None).attend(q, k, v, -5)
+    });
+    check(|cx| {
+        let [q, k, v] = operands(cx, size);
+        rule(Mask::SlidingWindow(10), None).attend(q, k, v, 200)
+    });
+}
+
+#[test]
+fn scores_are_never_all_in_memory() {
+    let size = Size {
+        kv: 2,
+        group: 1,
+        s: 1024,
+        t: 1024,
+        d: 16,
+        dv: 16,
+    };
+    let mut cx = Graph::new();
+    let out = attention(&mut cx, size, rule(Mask::Causal, None)).retrieve();
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    cx.set_threads(2);
+    cx.execute();
+    let (scores, result) = (4 * 2 * 1024 * 1024, 4 * 2 * 1024 * 16);
+    let stats = cx.stats();
+    assert_eq!(stats.arena_bytes, result);
+    assert!(stats.scratch_bytes < scores / 4, "{}", stats.scratch_bytes);
+    assert_eq!(out.data().len(), 2 * 1024 * 16);
+}
+
+#[test]
+fn symbolic_sizes_and_one_more_query() {
+    let mut cx = Graph::new();
+    let (s, t) = (Expr::from('s'), Expr::from('s') + Expr::from('p'));
+    let q = cx.input((4, s, 8), DType::F32);
+    let k = cx.input((2, t, 8), DType::F32);
+    let v = cx.input((2, t, 8), DType::F32);
+    let out = rule(Mask::SlidingWindow(50), None)
+        .attend(q, k, v, 'p')
+        .retrieve();
+    let fed = |cx: &mut Graph, s: usize, p: usize| {
+        cx.set_dim('s', s);
+        cx.set_dim('p', p);
+        q.set(numbers(4 * s * 8, 1));
+        k.set(numbers(2 * (s + p) * 8, 2));
+        v.set(numbers(2 * (s + p) * 8, 3));
+        cx.execute();
+        out.data()
+    };
+    let steps = [(200, 0), (1, 200), (1, 201), (30, 202), (2, 3)];
+    let wanted: Vec<_> = steps.iter().map(|&(s, p)| fed(&mut cx, s, p)).collect();
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    assert_eq!(kernel_names(&cx), ["attention"]);
+    for ((s, p), wanted) in steps.into_iter().zip(wanted) {
+        let error = distance(&fed(&mut cx, s, p), &wanted);
+        assert!(error < 2e-6, "{s} after {p}: {error}");
+    }
+}
+
+#[test]
+fn what_is_wanted_itself_stays_apart() {
+    let mut cx = Graph::new();
+    let [q, k, v] = operands(&mut cx, USUAL);
+    let weights = q.matmul(k.transpose(-1, -2)).softmax(-1).retrieve();
+    let out = weights.matmul(v).retrieve();
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    cx.execute();
+    assert!(!kernel_names(&cx).contains(&"attention".to_string()));
+    let sums = weights.data();
+    let first: f32 = sums[..USUAL.t].iter().sum();
+    assert!((first - 1.0).abs() < 1e-5);
+    assert_eq!(out.data().len(), 2 * 70 * 24);
+}
+
+#[test]
+fn weights_along_the_queries_stay_apart() {
+    let names = check(|cx| {
+        let [q, k, v] = operands(cx, USUAL);
+        q.matmul(k.transpose(-1, -2)).softmax(-2).matmul(v)
+    });
+    assert!(!names.contains(&"attention".to_string()), "{names:?}");
+}
+
+#[test]
+fn weights_that_do_not_vanish_are_not_skipped() {
+    // A hidden score counts as one here, so its value must be read.
+    let size = Size {
+        s: 300,
+        t: 300,
+        ..USUAL
+    };
+    check(|cx| {
+        let [q, k, v] = operands(cx, size);
+        let scores = q.matmul(k.transpose(-1, -2));
+        let (rows, columns) = (cx.arange(300), cx.arange(300));
+        let seen = columns.insert_axis(0, 300).lt(rows.insert_axis(1, 300) + 1);
+        let hidden = seen.insert_axis(0, 2).where_(scores, f32::NEG_INFINITY);
+        let weights = ((hidden - hidden.max_keepdim(-1)).exp() + 1.0) * (1.0 / 300.0);
+        weights.matmul(v)
+    });
+}
