@@ -32,7 +32,9 @@ struct Case {
     weights: DType,
 }
 
-const GROUPS: [&str; 7] = ["square", "odd", "shape", "batch", "layout", "few", "narrow"];
+const GROUPS: [&str; 8] = [
+    "small", "square", "odd", "shape", "batch", "layout", "few", "narrow",
+];
 
 fn case(group: &'static str, batch: usize, [m, n, k]: [usize; 3], layout: Layout) -> Case {
     Case {
@@ -46,6 +48,9 @@ fn case(group: &'static str, batch: usize, [m, n, k]: [usize; 3], layout: Layout
 fn cases() -> Vec<Case> {
     use Layout::{Plain, Turned, Weights};
     let mut all: Vec<Case> = Vec::new();
+    for m in [1, 2, 4, 8, 16] {
+        all.push(case("small", 1, [m, 96, 2304], Weights));
+    }
     for n in [64, 128, 256, 512, 1024, 2048] {
         all.push(case("square", 1, [n, n, n], Plain));
     }

@@ -127,7 +127,8 @@ struct Shared(*const *mut u8, *const i64);
 // SAFETY: the tables are only read while the call runs, and what they point to is split between threads by unit.
 unsafe impl Sync for Shared {}
 
-/// A compiled matrix product, with a loop nest for the shapes where packing does not pay.
+/// A compiled matrix product. With few rows nothing is packed: dot products straight from the operands where these
+/// allow it, else the loop nest.
 #[derive(Debug)]
 pub struct GemmCode {
     pub(super) gemm: Gemm,
@@ -174,7 +175,8 @@ impl NativeCode for GemmCode {
             Some(narrow) => narrow.prepare(symbols, n_threads, params)?,
             None => Work::default(),
         };
-        if self.is_narrow(sizes) {
+        let few = self.gemm.is_few(sizes);
+        if !few && self.is_narrow(sizes) {
             return Ok(narrow);
         }
         let factors = [sizes.batch, sizes.m, sizes.n, sizes.k];
@@ -182,7 +184,10 @@ impl NativeCode for GemmCode {
             units: 0,
             cost: factors.into_iter().fold(1, usize::saturating_mul),
             n_threads,
-            scratch_bytes: self.gemm.scratch_bytes(sizes, n_threads),
+            scratch_bytes: match few {
+                true => 0,
+                false => self.gemm.scratch_bytes(sizes, n_threads),
+            },
         })
     }
 
@@ -195,6 +200,16 @@ impl NativeCode for GemmCode {
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()> {
         let (params, rest) = call.params.split_at(self.params.len());
         let sizes = self.gemm.sizes(params);
+        if self.gemm.is_few(sizes) {
+            let [lhs, rhs] = [self.lhs, self.rhs].map(|input| call.buffers[input].cast_const());
+            let out = call.buffers[call.buffers.len() - 1].cast();
+            // SAFETY: the buffers are as large as the operands' and the result's types say, and disjoint.
+            unsafe {
+                self.gemm
+                    .run_few(lhs, rhs, out, params, call.work.n_threads)
+            };
+            return Ok(());
+        }
         if let Some(narrow) = self.narrow.as_ref().filter(|_| self.is_narrow(sizes)) {
             let call = KernelCall {
                 params: rest,

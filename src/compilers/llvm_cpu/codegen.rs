@@ -292,6 +292,9 @@ fn compile_all(jobs: &[Job], target: &Target) -> Result<Vec<Code>> {
     Ok(taken.map(|code| code.expect("every job was run")).collect())
 }
 
+/// The most multiply-adds of a product that is little.
+const LITTLE: usize = 1 << 20;
+
 fn key_of(work: &Work) -> u64 {
     let mut hasher = FxHasher::default();
     work.identity().hash(&mut hasher);
@@ -310,7 +313,7 @@ impl Maker<'_> {
         Ok(match &job.work {
             Work::Loops(nest) => Arc::new(self.loops(&job.name, key, nest)?),
             Work::Product(nest, product) => match self.loops(&job.name, key, nest) {
-                Ok(nest) if is_always_narrow(product) => Arc::new(nest),
+                Ok(nest) if is_always_narrow(product) && is_little(product) => Arc::new(nest),
                 narrow => Arc::new(self.product(&job.name, key, narrow.ok(), product)?),
             },
             Work::Attention(parts, [scores, values]) => Arc::new(AttentionCode {
@@ -369,6 +372,15 @@ impl Maker<'_> {
             linker: self.linker.clone(),
         })
     }
+}
+
+/// Whether a product is so small that it may be part of one function for a whole graph.
+fn is_little(product: &Contraction) -> bool {
+    let dims = [&product.batch, &product.m, &product.n, &product.k];
+    let size = dims.map(|dims| numel(dims));
+    let size = size.into_iter().reduce(|a, b| a * b);
+    size.and_then(|size| size.as_usize())
+        .is_some_and(|size| size <= LITTLE)
 }
 
 /// Whether a product runs as a loop nest at any size.

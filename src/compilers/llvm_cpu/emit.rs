@@ -5,6 +5,7 @@
 //! and the module verifier has the last word anyway.
 
 use inkwell::attributes::{Attribute, AttributeLoc};
+use inkwell::basic_block::BasicBlock;
 use inkwell::builder::Builder;
 use inkwell::context::Context;
 use inkwell::intrinsics::Intrinsic;
@@ -226,91 +227,6 @@ impl<'m, 'c> Emit<'m, 'c> {
         call.try_as_basic_value().basic()
     }
 
-    /// Loads the vector of elements at `addresses` where `valid`, zeros elsewhere.
-    pub fn masked_gather(
-        &self,
-        kind: BasicTypeEnum<'c>,
-        addresses: BasicValueEnum<'c>,
-        valid: BasicValueEnum<'c>,
-    ) -> BasicValueEnum<'c> {
-        let arguments = &[addresses.into(), valid.into(), kind.const_zero().into()];
-        self.masked(
-            "llvm.masked.gather",
-            &[kind, addresses.get_type()],
-            1,
-            arguments,
-        )
-        .expect("a gather has a result")
-    }
-
-    /// Loads the lanes of a vector where `valid`, zeros elsewhere; other lanes are not touched.
-    pub fn masked_load(
-        &self,
-        kind: BasicTypeEnum<'c>,
-        from: PointerValue<'c>,
-        valid: BasicValueEnum<'c>,
-    ) -> BasicValueEnum<'c> {
-        let arguments = &[from.into(), valid.into(), kind.const_zero().into()];
-        self.masked("llvm.masked.load", &[kind, self.ptr().into()], 1, arguments)
-            .expect("a load has a result")
-    }
-
-    /// Stores the lanes of a vector where `valid`; other lanes of the memory are not touched.
-    pub fn masked_store(
-        &self,
-        value: BasicValueEnum<'c>,
-        to: PointerValue<'c>,
-        valid: BasicValueEnum<'c>,
-    ) {
-        let arguments = &[value.into(), to.into(), valid.into()];
-        self.masked(
-            "llvm.masked.store",
-            &[value.get_type(), self.ptr().into()],
-            2,
-            arguments,
-        );
-    }
-
-    /// Calls an intrinsic with a mask. Before LLVM 22 it has one more argument, the alignment, at `position`.
-    fn masked(
-        &self,
-        name: &str,
-        types: &[BasicTypeEnum<'c>],
-        position: usize,
-        arguments: &[BasicMetadataValueEnum<'c>],
-    ) -> Option<BasicValueEnum<'c>> {
-        let found = Intrinsic::find(name).expect("an intrinsic of this LLVM");
-        let function = found
-            .get_declaration(self.module, types)
-            .expect("overloaded on these");
-        let mut arguments = arguments.to_vec();
-        if function.count_params() as usize > arguments.len() {
-            let size = match types[0].into_vector_type().get_element_type() {
-                BasicTypeEnum::IntType(kind) => u64::from(kind.get_bit_width() / 8),
-                _ => 4,
-            };
-            let align = self.context.i32_type().const_int(size, false);
-            arguments.insert(position, align.into());
-        }
-        let call = self
-            .builder
-            .build_call(function, &arguments, "")
-            .expect(BUILT);
-        call.try_as_basic_value().basic()
-    }
-
-    /// The lanes below `end`, which may be any number, as a mask.
-    pub fn lanes_below(&self, lanes: u32, end: IntValue<'c>) -> BasicValueEnum<'c> {
-        let lane = |lane: u32| self.int(lane.into());
-        let numbers: Vec<_> = (0..lanes).map(lane).collect();
-        let numbers = inkwell::types::VectorType::const_vector(&numbers);
-        let end = self.splat(end.into(), lanes).into_vector_value();
-        self.builder
-            .build_int_compare(IntPredicate::SLT, numbers, end, "")
-            .expect(BUILT)
-            .into()
-    }
-
     /// `a * b + c` with one rounding, on floats or vectors of them.
     pub fn fma(
         &self,
@@ -320,6 +236,33 @@ impl<'m, 'c> Emit<'m, 'c> {
     ) -> BasicValueEnum<'c> {
         self.intrinsic("llvm.fma", &[c.get_type()], &[a.into(), b.into(), c.into()])
             .expect("llvm.fma has a result")
+    }
+
+    /// `a + b`, on floats or vectors of them.
+    pub fn fadd(&self, a: BasicValueEnum<'c>, b: BasicValueEnum<'c>) -> BasicValueEnum<'c> {
+        match (a, b) {
+            (BasicValueEnum::FloatValue(a), BasicValueEnum::FloatValue(b)) => {
+                self.builder.build_float_add(a, b, "").expect(BUILT).into()
+            }
+            (a, b) => {
+                let (a, b) = (a.into_vector_value(), b.into_vector_value());
+                self.builder.build_float_add(a, b, "").expect(BUILT).into()
+            }
+        }
+    }
+
+    /// `yes` where `condition` holds and `no` elsewhere, lane by lane.
+    pub fn select(
+        &self,
+        condition: BasicValueEnum<'c>,
+        yes: BasicValueEnum<'c>,
+        no: BasicValueEnum<'c>,
+    ) -> BasicValueEnum<'c> {
+        match condition {
+            BasicValueEnum::VectorValue(lanes) => self.builder.build_select(lanes, yes, no, ""),
+            one => self.builder.build_select(one.into_int_value(), yes, no, ""),
+        }
+        .expect(BUILT)
     }
 
     /// `value` in every lane; itself for one lane.
@@ -401,6 +344,53 @@ impl<'m, 'c> Emit<'m, 'c> {
         self.builder.build_unconditional_branch(head).expect(BUILT);
         index.add_incoming(&[(&begin, before), (&next, last)]);
         self.builder.position_at_end(after);
+    }
+
+    /// Writes a loop over `(begin..end).step_by(step)` that carries `values` from round to round; returns what they are
+    /// in the end.
+    pub fn carry(
+        &self,
+        (begin, end, step): (IntValue<'c>, IntValue<'c>, i64),
+        values: Vec<BasicValueEnum<'c>>,
+        body: impl FnOnce(IntValue<'c>, &[BasicValueEnum<'c>]) -> Vec<BasicValueEnum<'c>>,
+    ) -> Vec<BasicValueEnum<'c>> {
+        let here = || self.builder.get_insert_block().expect("positioned");
+        let jump = |index, inside, after| {
+            let more = self.compare(IntPredicate::SLT, index, end);
+            self.builder
+                .build_conditional_branch(more, inside, after)
+                .expect(BUILT)
+        };
+        let phi = |incoming: &[(&BasicValueEnum<'c>, BasicBlock<'c>)]| {
+            let kind = incoming[0].0.get_type();
+            let phi = self.builder.build_phi(kind, "").expect(BUILT);
+            let incoming = incoming
+                .iter()
+                .map(|(v, block)| (*v as &dyn BasicValue<'c>, *block));
+            phi.add_incoming(&incoming.collect::<Vec<_>>());
+            phi
+        };
+        let before = here();
+        let [inside, after] =
+            ["round", "done"].map(|name| self.context.append_basic_block(self.function, name));
+        jump(begin, inside, after);
+        self.builder.position_at_end(inside);
+        let index = phi(&[(&begin.into(), before)]);
+        let phis: Vec<_> = values.iter().map(|value| phi(&[(value, before)])).collect();
+        let current: Vec<_> = phis.iter().map(|phi| phi.as_basic_value()).collect();
+        let at = index.as_basic_value().into_int_value();
+        let next = body(at, &current);
+        let at = self.add(at, self.int(step));
+        let last = here();
+        jump(at, inside, after);
+        index.add_incoming(&[(&at, last)]);
+        for (phi, value) in phis.iter().zip(&next) {
+            phi.add_incoming(&[(value, last)]);
+        }
+        self.builder.position_at_end(after);
+        let both = values.iter().zip(&next);
+        both.map(|(old, new)| phi(&[(old, before), (new, last)]).as_basic_value())
+            .collect()
     }
 
     /// Writes `if condition { yes } else { no }`.

@@ -15,10 +15,9 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use inkwell::IntPredicate;
 use inkwell::context::Context;
 use inkwell::module::Module;
-use inkwell::values::{BasicValue, BasicValueEnum, PhiValue};
+use inkwell::values::{BasicValue, BasicValueEnum};
 use memmap2::{Advice, MmapMut};
 
 use super::emit::{BUILT, Emit};
@@ -201,41 +200,6 @@ fn memory(bytes: usize) -> Result<MmapMut> {
     Ok(map)
 }
 
-/// A loop that carries `values` from round to round, at least once; returns what they are in the end.
-fn repeat<'c>(
-    e: &Emit<'_, 'c>,
-    values: Vec<BasicValueEnum<'c>>,
-    (step, end): (i64, inkwell::values::IntValue<'c>),
-    body: impl FnOnce(inkwell::values::IntValue<'c>, &[BasicValueEnum<'c>]) -> Vec<BasicValueEnum<'c>>,
-) -> Vec<BasicValueEnum<'c>> {
-    let before = e.builder.get_insert_block().expect("positioned");
-    let [inside, after] =
-        ["round", "done"].map(|name| e.context.append_basic_block(e.function, name));
-    e.builder.build_unconditional_branch(inside).expect(BUILT);
-    e.builder.position_at_end(inside);
-    let phi = |value: &BasicValueEnum<'c>| -> PhiValue<'c> {
-        let phi = e.builder.build_phi(value.get_type(), "").expect(BUILT);
-        phi.add_incoming(&[(value, before)]);
-        phi
-    };
-    let index = phi(&e.int(0).into());
-    let phis: Vec<_> = values.iter().map(phi).collect();
-    let current: Vec<_> = phis.iter().map(|phi| phi.as_basic_value()).collect();
-    let at = index.as_basic_value().into_int_value();
-    let next = body(at, &current);
-    let at = e.add(at, e.int(step));
-    let more = e.compare(IntPredicate::SLT, at, end);
-    e.builder
-        .build_conditional_branch(more, inside, after)
-        .expect(BUILT);
-    index.add_incoming(&[(&at, inside)]);
-    for (phi, value) in phis.iter().zip(&next) {
-        phi.add_incoming(&[(value, inside)]);
-    }
-    e.builder.position_at_end(after);
-    next
-}
-
 /// `x = x * a + b` in every chain, `rounds` times.
 fn emit_fma<'c>(context: &'c Context, module: &Module<'c>, target: &Target) {
     let (int, ptr) = (
@@ -248,9 +212,11 @@ fn emit_fma<'c>(context: &'c Context, module: &Module<'c>, target: &Target) {
     let (a, b) = (factor(0), factor(1));
     let place = |chain: u32| e.at(e.f32(), io, e.int((2 + chain * lanes).into()));
     let starts = (0..chains(target)).map(|chain| e.load(e.vector(lanes), place(chain), 4));
-    let ends = repeat(&e, starts.collect(), (1, e.int_argument(0)), |_, values| {
-        values.iter().map(|&x| e.fma(x, a, b)).collect()
-    });
+    let ends = e.carry(
+        (e.int(0), e.int_argument(0), 1),
+        starts.collect(),
+        |_, values| values.iter().map(|&x| e.fma(x, a, b)).collect(),
+    );
     for (chain, end) in ends.into_iter().enumerate() {
         e.store(end, place(chain as u32), 4);
     }
@@ -277,7 +243,7 @@ fn emit_read<'c>(context: &'c Context, module: &Module<'c>, target: &Target) {
     let base = |stream| e.at(byte, e.pointer_argument(0), e.mul(share, e.int(stream)));
     let bases: Vec<_> = (0..STREAMS as i64).map(base).collect();
     let zeros = vec![kind.const_zero().as_basic_value_enum(); STREAMS];
-    let sums = repeat(&e, zeros, (PIECE as i64, share), |at, sums| {
+    let sums = e.carry((e.int(0), share, PIECE as i64), zeros, |at, sums| {
         let stream = |(&base, &sum): (_, &BasicValueEnum<'c>)| {
             let piece = e.at(byte, base, at);
             (0..PIECE as i64)

@@ -21,6 +21,7 @@ pub mod code;
 pub mod codegen;
 pub mod contraction;
 pub mod emit;
+mod emit_masked;
 pub mod emit_view;
 pub mod fusion;
 pub mod gemm;

@@ -56,6 +56,7 @@
 //! ```
 
 pub mod asm;
+pub mod dot;
 mod gather;
 pub mod ir;
 mod linear;
@@ -65,6 +66,7 @@ mod pack;
 mod plan;
 pub mod rows;
 mod run;
+mod walk;
 
 #[cfg(test)]
 mod tests;
@@ -76,12 +78,14 @@ use std::sync::{Arc, Mutex};
 use inkwell::context::Context;
 use inkwell::module::Module;
 
-use self::ir::{Contraction, collapse};
+use self::dot::{CompiledDots, DotCall, Dots};
+use self::ir::Contraction;
 use self::micro::{MicroFn, Tile, emit_micro};
 use self::pack::{Operand, PackFn, emit_pack};
 pub use self::plan::Sizes;
 use self::plan::{Blocks, Parts, Scratch};
 use self::run::Job;
+use self::walk::{Size, Walk};
 use crate::compilers::llvm_cpu::cache::{Key, ObjectCache};
 use crate::compilers::llvm_cpu::emit_view::Params;
 use crate::compilers::llvm_cpu::jit::{Jit, assembly, compile_module_cached};
@@ -90,79 +94,15 @@ use crate::error::Result;
 use crate::exec::pool;
 use crate::shape::{Expr, numel};
 
-/// A size in compiled code's terms.
-#[derive(Clone, Copy, Debug)]
-enum Size {
-    Const(i64),
-    Param(usize),
-}
-
-impl Size {
-    fn of(expr: Expr, params: &mut Params) -> Size {
-        match expr.as_const() {
-            Some(value) => Size::Const(value),
-            None => Size::Param(params.slot(expr)),
-        }
-    }
-
-    fn value(self, params: &[i64]) -> i64 {
-        match self {
-            Size::Const(value) => value,
-            Size::Param(slot) => params[slot],
-        }
-    }
-}
-
-/// Where in the output the elements of some dims are: (dim, stride), merged where possible.
-#[derive(Clone, Debug)]
-pub(super) struct Walk(Vec<(Size, Size)>);
-
-impl Walk {
-    fn of(dims: &[Expr], strides: &[Expr], params: &mut Params) -> Walk {
-        let steps = collapse(dims, strides).into_iter();
-        Walk(
-            steps
-                .map(|(d, s)| (Size::of(d, params), Size::of(s, params)))
-                .collect(),
-        )
-    }
-
-    /// The offset of a row-major linear index.
-    pub(super) fn offset(&self, mut index: usize, params: &[i64]) -> isize {
-        let mut offset = 0;
-        for (position, (dim, stride)) in self.0.iter().enumerate().rev() {
-            let coordinate = if position == 0 {
-                index
-            } else {
-                let dim = dim.value(params).max(1) as usize;
-                let coordinate = index % dim;
-                index /= dim;
-                coordinate
-            };
-            offset += coordinate as isize * stride.value(params) as isize;
-        }
-        offset
-    }
-
-    /// The distance between neighbours if it is the same for all; any number for a single one.
-    fn stride(&self, params: &[i64]) -> Option<i64> {
-        match self.0[..] {
-            [] => Some(1),
-            [(_, stride)] => Some(stride.value(params)),
-            _ => None,
-        }
-    }
-}
-
 /// Everything known about a product before it runs.
 #[derive(Clone, Debug)]
-pub(super) struct Shape {
-    pub(super) tile: Tile,
+struct Shape {
+    tile: Tile,
     blocks: Blocks,
     /// batch, m, n, k.
     sizes: [Size; 4],
     /// Output offsets along batch, m, n.
-    pub(super) out: [Walk; 3],
+    out: [Walk; 3],
 }
 
 /// A matrix product's code, ready to be linked.
@@ -174,6 +114,7 @@ pub struct CompiledGemm {
     micro: Arc<Micro>,
     params: Params,
     shape: Shape,
+    dots: Option<CompiledDots>,
 }
 
 /// The micro-kernels of a target.
@@ -277,6 +218,7 @@ impl CompiledGemm {
                 Walk::of(&c.n, &c.out_strides[m..], &mut params),
             ],
         };
+        let dots = CompiledDots::new(c, target, cache, &mut params)?;
         let symbols = pack_symbols(c, target);
         let object = compile_module_cached(target, cache, |context, module| {
             emit_packs(context, module, c, target, &mut params);
@@ -288,6 +230,7 @@ impl CompiledGemm {
             micro,
             params,
             shape,
+            dots,
         })
     }
 
@@ -337,6 +280,7 @@ impl CompiledGemm {
             pack_rhs: pack[1],
             micro,
             shape: self.shape.clone(),
+            dots: self.dots.as_ref().map(|dots| dots.link(jit)).transpose()?,
             _jit: jit.clone(),
         })
     }
@@ -345,11 +289,12 @@ impl CompiledGemm {
 /// A matrix product that can be run.
 #[derive(Debug, Clone)]
 pub struct Gemm {
-    pub(super) pack_lhs: PackFn,
-    pub(super) pack_rhs: PackFn,
+    pack_lhs: PackFn,
+    pack_rhs: PackFn,
     /// The micro-kernel for each number of rows, and within that for each number of vectors.
-    pub(super) micro: Vec<MicroFn>,
-    pub(super) shape: Shape,
+    micro: Vec<MicroFn>,
+    shape: Shape,
+    dots: Option<Dots>,
     /// Keeps the code alive.
     _jit: Arc<Jit>,
 }
@@ -476,6 +421,40 @@ impl Gemm {
             job.part(index, batch, m, n);
         };
         pool::for_each_range(call.threads, parts.count(), &|range| range.for_each(part));
+    }
+
+    /// Whether [`Gemm::run_few`] is the better way for these sizes: few rows or columns, of operands that it can read.
+    pub fn is_few(&self, sizes: Sizes) -> bool {
+        self.dots.as_ref().is_some_and(|dots| dots.fits(sizes))
+    }
+
+    /// Computes the product without packing anything, in another order of summation than [`Gemm::run`]: that of
+    /// [`dot`]. No scratch memory is needed.
+    ///
+    /// # Panics
+    /// Unless [`Gemm::is_few`].
+    ///
+    /// # Safety
+    /// That of [`Gemm::run`], with a right operand as it is.
+    pub unsafe fn run_few(
+        &self,
+        lhs: *const u8,
+        rhs: *const u8,
+        out: *mut f32,
+        params: &[i64],
+        threads: usize,
+    ) {
+        let sizes = self.sizes(params);
+        let dots = self.dots.as_ref().filter(|dots| dots.fits(sizes));
+        let call = DotCall {
+            sizes,
+            operands: [lhs, rhs],
+            out,
+            walks: &self.shape.out,
+            params,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { dots.expect("is_few was asked").run(&call, threads) };
     }
 
     /// The distance between rows of the output if columns are neighbours and rows equally far.

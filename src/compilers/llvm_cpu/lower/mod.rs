@@ -35,6 +35,8 @@ mod stages;
 #[cfg(test)]
 mod tests;
 
+pub use reduce::STRIPES;
+
 use inkwell::context::Context;
 use inkwell::module::Module;
 

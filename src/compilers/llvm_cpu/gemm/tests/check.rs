@@ -18,7 +18,7 @@ use crate::shape::{Dims, Expr, IntoDims, Symbols, View};
 
 /// A contraction, the values of its symbols and the lengths of its buffers.
 pub(super) struct Case {
-    name: &'static str,
+    pub(super) name: &'static str,
     pub(super) contraction: Contraction,
     symbols: Symbols,
     lhs_len: usize,
@@ -191,6 +191,13 @@ fn unravel(mut index: usize, dims: &[usize]) -> Vec<usize> {
 }
 
 pub(super) fn data(case: &Case) -> Data {
+    data_by(case, |a, b| {
+        a.iter().zip(b).fold(0f32, |sum, (x, y)| x.mul_add(*y, sum))
+    })
+}
+
+/// The operands, and the output by a definition of the sum of products.
+pub(super) fn data_by(case: &Case, sum_of_products: impl Fn(&[f32], &[f32]) -> f32) -> Data {
     let c = &case.contraction;
     let lhs = stored(c.lhs.dtype, &values(case.lhs_len, 1));
     let rhs = stored(c.rhs.dtype, &values(case.rhs_len, 2));
@@ -214,7 +221,7 @@ pub(super) fn data(case: &Case) -> Data {
     for index in 0..batch * m * n {
         let (i, j) = (index / n, index / (m * n) * n + index % n);
         let (a, b) = (&a[i * k..][..k], &b[j * k..][..k]);
-        let sum = a.iter().zip(b).fold(0f32, |sum, (x, y)| x.mul_add(*y, sum));
+        let sum = sum_of_products(a, b);
         let products = || a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y));
         let bound = products().map(f64::abs).sum::<f64>() * k as f64 * f64::from(f32::EPSILON);
         assert!((f64::from(sum) - products().sum::<f64>()).abs() <= bound);
@@ -288,6 +295,34 @@ pub(super) fn check_run(
             case.name
         );
     }
+}
+
+/// The output of [`Gemm::run_few`], unless that is not the way to compute a case.
+pub(super) fn run_few(case: &Case, target: &Target, threads: usize) -> Option<Vec<u32>> {
+    let data = data(case);
+    let (gemm, exprs) = linked(&case.contraction, target);
+    let value = |expr: &Expr| expr.eval(&case.symbols).unwrap();
+    let params: Vec<_> = exprs.iter().map(value).collect();
+    if !gemm.is_few(gemm.sizes(&params)) {
+        return None;
+    }
+    let mut out = vec![UNTOUCHED; case.out_len];
+    let (lhs, rhs) = (data.lhs.0.as_ptr(), data.rhs.0.as_ptr());
+    // SAFETY: the buffers have as many elements as the views and strides reach.
+    unsafe { gemm.run_few(lhs, rhs, out.as_mut_ptr().cast(), &params, threads) };
+    Some(out)
+}
+
+/// A sum of products in 16 partial sums, which are then added up pairwise.
+pub(super) fn striped(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0f32; 16];
+    for (k, (x, y)) in a.iter().zip(b).enumerate() {
+        sums[k % 16] = x.mul_add(*y, sums[k % 16]);
+    }
+    for half in [8, 4, 2, 1] {
+        (0..half).for_each(|i| sums[i] += sums[i + half]);
+    }
+    sums[0]
 }
 
 pub(super) fn targets() -> Vec<Target> {

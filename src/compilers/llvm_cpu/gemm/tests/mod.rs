@@ -13,6 +13,7 @@ use crate::shape::{Dims, Expr, IntoDims, View};
 use check::{Case, check_everywhere, check_run, data, linked, product, targets};
 
 mod check;
+mod dot;
 mod micro;
 
 fn dense(dims: impl IntoDims) -> (DType, View) {

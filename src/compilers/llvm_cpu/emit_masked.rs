@@ -1,0 +1,100 @@
+//! Reading and writing some lanes of a vector, for the edges of what lies in memory.
+//!
+//! Lanes that a mask leaves out are not touched, so that they may lie outside of any buffer.
+
+use inkwell::IntPredicate;
+use inkwell::intrinsics::Intrinsic;
+use inkwell::types::BasicTypeEnum;
+use inkwell::values::{BasicMetadataValueEnum, BasicValueEnum, IntValue, PointerValue};
+
+use super::emit::{BUILT, Emit};
+
+impl<'c> Emit<'_, 'c> {
+    /// Loads the vector of elements at `addresses` where `valid`, zeros elsewhere.
+    pub fn masked_gather(
+        &self,
+        kind: BasicTypeEnum<'c>,
+        addresses: BasicValueEnum<'c>,
+        valid: BasicValueEnum<'c>,
+    ) -> BasicValueEnum<'c> {
+        let arguments = &[addresses.into(), valid.into(), kind.const_zero().into()];
+        self.masked(
+            "llvm.masked.gather",
+            &[kind, addresses.get_type()],
+            1,
+            arguments,
+        )
+        .expect("a gather has a result")
+    }
+
+    /// Loads the lanes of a vector where `valid`, zeros elsewhere; other lanes are not touched.
+    pub fn masked_load(
+        &self,
+        kind: BasicTypeEnum<'c>,
+        from: PointerValue<'c>,
+        valid: BasicValueEnum<'c>,
+    ) -> BasicValueEnum<'c> {
+        let arguments = &[from.into(), valid.into(), kind.const_zero().into()];
+        self.masked("llvm.masked.load", &[kind, self.ptr().into()], 1, arguments)
+            .expect("a load has a result")
+    }
+
+    /// Stores the lanes of a vector where `valid`; other lanes of the memory are not touched.
+    pub fn masked_store(
+        &self,
+        value: BasicValueEnum<'c>,
+        to: PointerValue<'c>,
+        valid: BasicValueEnum<'c>,
+    ) {
+        let arguments = &[value.into(), to.into(), valid.into()];
+        self.masked(
+            "llvm.masked.store",
+            &[value.get_type(), self.ptr().into()],
+            2,
+            arguments,
+        );
+    }
+
+    /// Calls an intrinsic with a mask. Before LLVM 22 it has one more argument, the alignment, at `position`.
+    fn masked(
+        &self,
+        name: &str,
+        types: &[BasicTypeEnum<'c>],
+        position: usize,
+        arguments: &[BasicMetadataValueEnum<'c>],
+    ) -> Option<BasicValueEnum<'c>> {
+        let found = Intrinsic::find(name).expect("an intrinsic of this LLVM");
+        let function = found
+            .get_declaration(self.module, types)
+            .expect("overloaded on these");
+        let mut arguments = arguments.to_vec();
+        if function.count_params() as usize > arguments.len() {
+            let size = match types[0].into_vector_type().get_element_type() {
+                BasicTypeEnum::IntType(kind) => u64::from(kind.get_bit_width() / 8),
+                _ => 4,
+            };
+            let align = self.context.i32_type().const_int(size, false);
+            arguments.insert(position, align.into());
+        }
+        let call = self
+            .builder
+            .build_call(function, &arguments, "")
+            .expect(BUILT);
+        call.try_as_basic_value().basic()
+    }
+
+    /// The lanes below `end`, which may be any number, as a mask; a plain `i1` for one lane.
+    pub fn lanes_below(&self, lanes: u32, end: IntValue<'c>) -> BasicValueEnum<'c> {
+        if lanes == 1 {
+            return self.compare(IntPredicate::SLT, self.int(0), end).into();
+        }
+        let lane = |lane: u32| self.int(lane.into());
+        let numbers: Vec<_> = (0..lanes).map(lane).collect();
+        let numbers = inkwell::types::VectorType::const_vector(&numbers);
+        let end = self.splat(end.into(), lanes).into_vector_value();
+        self.builder
+            .build_int_compare(IntPredicate::SLT, numbers, end, "")
+            .expect(BUILT)
+            .into()
+    }
+}

@@ -1,0 +1,499 @@
+//! Products with few rows: dot products straight from the operands, which are not packed.
+//!
+//! With few rows the time goes into reading the other operand once, so each of its elements is used for all rows while
+//! it is in a register, and nothing is copied. This needs operands whose steps of K lie next to each other, as in
+//! `x[m, k] * w[n, k]`: then vectors of both are loaded as they are.
+//!
+//! Bits: step k is added to partial sum `k % 16` by a fused multiply-add, in the order of k; in the end partial sum i is
+//! added to `i + half`, 16 -> 8 -> 4 -> 2 -> 1. That is the order of the loop nests' reductions along a row, and it
+//! depends neither on the target nor on how the output is cut. It is *not* the order of [`super::Gemm::run`].
+//!
+//! # ABI
+//! [`DotFn`]: `fn(k, few, many, out, next)`: addresses of the first steps of some rows of either operand; results go to
+//! `out[row of few][row of many]`, without gaps and rounded up to whole vectors. `next` is what will be read after this
+//! in the large operand; it is only asked for, not read.
+//!
+//! Deliberately absent: views with padding or of several layers, and operands of which only the other dim is
+//! contiguous.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use inkwell::context::Context;
+use inkwell::module::Module;
+use inkwell::types::BasicTypeEnum;
+use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
+use smallvec::SmallVec;
+
+use super::ir::{Contraction, collapse};
+use super::linear::linear;
+use super::plan::Sizes;
+use super::walk::{Size, Walk};
+use crate::compilers::llvm_cpu::cache::ObjectCache;
+use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
+use crate::compilers::llvm_cpu::emit_view::Params;
+use crate::compilers::llvm_cpu::ir::Access;
+use crate::compilers::llvm_cpu::jit::{Jit, compile_module_cached};
+use crate::compilers::llvm_cpu::lower::STRIPES;
+use crate::compilers::llvm_cpu::target::Target;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::exec::pool;
+use crate::shape::{Dims, Expr};
+
+/// A compiled kernel; see the module's documentation.
+pub type DotFn = unsafe extern "C" fn(
+    k: i64,
+    few: *const *const u8,
+    many: *const *const u8,
+    out: *mut f32,
+    next: *const u8,
+);
+
+/// The most rows that are better not packed.
+pub(super) const FEW: usize = 32;
+
+/// Multiply-adds below which a second thread costs more than it brings: reading is slower than computing.
+const WORK: usize = 1 << 18;
+
+/// The most rows of one operand in a kernel.
+const MOST: usize = 4;
+
+/// Rows of the small and of the large operand that the largest kernel of a target takes.
+pub fn shape(target: &Target) -> (usize, usize) {
+    match target.lanes() {
+        16 => (4, 4),
+        8 => (2, 3),
+        4 => (1, 2),
+        _ => (1, 1),
+    }
+}
+
+/// The sizes that kernels are made for.
+pub fn shapes(target: &Target) -> impl Iterator<Item = (usize, usize)> {
+    let (few, many) = shape(target);
+    let many = if many > 1 { vec![many, 1] } else { vec![1] };
+    (1..=few).flat_map(move |few| many.clone().into_iter().map(move |many| (few, many)))
+}
+
+/// The symbol of a kernel.
+pub fn symbol(dtypes: [DType; 2], (few, many): (usize, usize), target: &Target) -> String {
+    let isa = target.name().replace('-', "_");
+    let [a, b] = dtypes.map(|dtype| dtype.name());
+    format!("dot_{a}x{b}_f32_{few}x{many}_{isa}")
+}
+
+/// Writes a kernel into `module`.
+pub fn emit_dot<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    dtypes: [DType; 2],
+    shape: (usize, usize),
+    target: &Target,
+) {
+    let (int, ptr) = (
+        context.i64_type().into(),
+        context.ptr_type(Default::default()).into(),
+    );
+    let name = symbol(dtypes, shape, target);
+    let e = Emit::function(context, module, &name, &[int, ptr, ptr, ptr, ptr]);
+    (1..4).for_each(|pointer| e.noalias(pointer));
+    let dot = Dot {
+        e: &e,
+        dtypes,
+        shape,
+        lanes: target.lanes(),
+    };
+    dot.emit();
+    e.finish();
+}
+
+struct Dot<'e, 'm, 'c> {
+    e: &'e Emit<'m, 'c>,
+    dtypes: [DType; 2],
+    shape: (usize, usize),
+    lanes: u32,
+}
+
+/// The rows of both operands.
+type Rows<'c> = [Vec<PointerValue<'c>>; 2];
+
+impl<'c> Dot<'_, '_, 'c> {
+    fn emit(&self) {
+        let e = self.e;
+        let k = e.int_argument(0);
+        let row = |side: u32, row: usize| {
+            let table = e.pointer_argument(side + 1);
+            let from = e.at(e.ptr(), table, e.int(row as i64));
+            e.load(e.ptr(), from, 8).into_pointer_value()
+        };
+        let rows: Rows<'c> = [
+            (0..self.shape.0).map(|r| row(0, r)).collect(),
+            (0..self.shape.1).map(|r| row(1, r)).collect(),
+        ];
+        let tails = self.reserve(&rows);
+        let parts = (STRIPES / self.lanes) as usize;
+        let count = self.shape.0 * self.shape.1 * parts;
+        let zeros = vec![e.vector(self.lanes).const_zero(); count];
+        let whole = e.int(-i64::from(STRIPES));
+        let whole = e.builder.build_and(k, whole, "").expect(BUILT);
+        let range = (e.int(0), whole, i64::from(STRIPES));
+        let sums = e.carry(range, zeros, |at, sums| {
+            self.prefetch(at);
+            self.step(&rows, at, None, sums)
+        });
+        // Runs once or not at all.
+        let rest = e.sub(k, whole);
+        let sums = e.carry((whole, k, i64::from(STRIPES)), sums, |at, sums| {
+            self.copy_tails(&rows, &tails, at, rest);
+            self.step(&tails, e.int(0), Some(rest), sums)
+        });
+        let sums = sums.chunks(parts).map(|sums| self.folded(sums.to_vec()));
+        for (index, sums) in self.tree(sums.collect()).into_iter().enumerate() {
+            let first = e.int(index as i64 * i64::from(self.lanes));
+            e.store(sums, e.at(e.f32(), e.pointer_argument(3), first), 4);
+        }
+    }
+
+    /// Asks for memory behind `next` as fast as the rows are used: one stream of neighbouring cache lines, which the
+    /// machine reads faster than several rows at once.
+    fn prefetch(&self, at: IntValue<'c>) {
+        let (e, size) = (self.e, self.dtypes[1].size() * self.shape.1);
+        let from = e.mul(at, e.int(size as i64));
+        let from = e.at(e.context.i8_type(), e.pointer_argument(4), from);
+        for line in (0..size as i64 * i64::from(STRIPES)).step_by(64) {
+            e.prefetch(from, line, 2);
+        }
+    }
+
+    /// How an operand's elements are stored.
+    fn kind(&self, side: usize) -> BasicTypeEnum<'c> {
+        match self.dtypes[side] {
+            DType::F32 => self.e.f32().into(),
+            _ => self.e.context.i16_type().into(),
+        }
+    }
+
+    /// Sixteen steps from step `at` on; only the first `rest` count, if given.
+    fn step(
+        &self,
+        rows: &Rows<'c>,
+        at: IntValue<'c>,
+        rest: Option<IntValue<'c>>,
+        sums: &[BasicValueEnum<'c>],
+    ) -> Vec<BasicValueEnum<'c>> {
+        let (e, parts) = (self.e, (STRIPES / self.lanes) as usize);
+        let mut next = sums.to_vec();
+        for part in 0..parts {
+            let first = part as i64 * i64::from(self.lanes);
+            let at = e.add(at, e.int(first));
+            let read = |side: usize| -> Vec<BasicValueEnum<'c>> {
+                let from = |row: &PointerValue<'c>| e.at(self.kind(side), *row, at);
+                let value = |row| e.read_f32(self.dtypes[side], from(row), self.lanes);
+                rows[side].iter().map(value).collect()
+            };
+            let (few, many) = (read(0), read(1));
+            let valid = rest.map(|rest| e.lanes_below(self.lanes, e.sub(rest, e.int(first))));
+            for (i, &a) in few.iter().enumerate() {
+                for (j, &b) in many.iter().enumerate() {
+                    let sum = &mut next[(i * many.len() + j) * parts + part];
+                    let new = e.fma(a, b, *sum);
+                    *sum = valid.map_or(new, |valid| e.select(valid, new, *sum));
+                }
+            }
+        }
+        next
+    }
+
+    /// Sixteen elements of the stack for each row.
+    fn reserve(&self, rows: &Rows<'c>) -> Rows<'c> {
+        let e = self.e;
+        let reserve = |side: usize| {
+            let one = |_| {
+                let kind = e.context.i8_type().array_type(4 * STRIPES);
+                let place = e.builder.build_alloca(kind, "tail").expect(BUILT);
+                let zero = e.context.i8_type().vec_type(4 * STRIPES).const_zero();
+                e.store(zero, place, 1);
+                place
+            };
+            rows[side].iter().map(one).collect()
+        };
+        [reserve(0), reserve(1)]
+    }
+
+    /// Copies the last steps of all rows, so that whole vectors can be read.
+    fn copy_tails(&self, rows: &Rows<'c>, to: &Rows<'c>, at: IntValue<'c>, rest: IntValue<'c>) {
+        let e = self.e;
+        e.each(e.int(0), rest, 1, |index| {
+            for side in 0..2 {
+                let kind = self.kind(side);
+                for (&from, &to) in rows[side].iter().zip(&to[side]) {
+                    let value = e.load(kind, e.at(kind, from, e.add(at, index)), 2);
+                    e.store(value, e.at(kind, to, index), 2);
+                }
+            }
+        });
+    }
+
+    /// 16 partial sums in one vector or several: as many as the vector has lanes.
+    fn folded(&self, mut parts: Vec<BasicValueEnum<'c>>) -> BasicValueEnum<'c> {
+        while parts.len() > 1 {
+            let (low, high) = parts.split_at(parts.len() / 2);
+            let pairs = low.iter().zip(high);
+            parts = pairs.map(|(&a, &b)| self.e.fadd(a, b)).collect();
+        }
+        parts[0]
+    }
+
+    /// From vectors of partial sums, one for each element, to vectors of elements in the same order.
+    ///
+    /// A vector holds the partial sums of some elements one after the other. Of two vectors, the first halves of all
+    /// elements' partial sums are added to the second halves, which gives one vector, with half as many for each.
+    fn tree(&self, mut sums: Vec<BasicValueEnum<'c>>) -> Vec<BasicValueEnum<'c>> {
+        let mut each = self.lanes;
+        while each > 1 {
+            each /= 2;
+            let chosen = |first: u32| -> Vec<u32> {
+                let lanes = 0..2 * self.lanes;
+                lanes.filter(|lane| lane / each % 2 == first).collect()
+            };
+            let (low, high) = (chosen(0), chosen(1));
+            let add = |pair: &[BasicValueEnum<'c>]| {
+                let (a, b) = (pair[0], pair[pair.len() - 1]);
+                let e = self.e;
+                e.fadd(e.shuffle(a, b, &low), e.shuffle(a, b, &high))
+            };
+            sums = sums.chunks(2).map(add).collect();
+        }
+        sums
+    }
+}
+
+/// The kernels of a target for a pair of dtypes.
+#[derive(Debug)]
+struct Kernels {
+    shape: (usize, usize),
+    symbols: Vec<((usize, usize), String)>,
+    object: Vec<u8>,
+}
+
+impl Kernels {
+    /// Compiled once per process.
+    fn of(dtypes: [DType; 2], target: &Target, cache: &ObjectCache) -> Result<Arc<Kernels>> {
+        type Made = HashMap<(Target, [DType; 2]), Arc<Kernels>>;
+        static MADE: Mutex<Option<Made>> = Mutex::new(None);
+        let mut made = MADE.lock().expect("nothing panics while holding this lock");
+        let made = made.get_or_insert_default();
+        let key = (target.clone(), dtypes);
+        if let Some(kernels) = made.get(&key) {
+            return Ok(kernels.clone());
+        }
+        let symbols = shapes(target).map(|shape| (shape, symbol(dtypes, shape, target)));
+        let object = compile_module_cached(target, cache, |context, module| {
+            shapes(target).for_each(|shape| emit_dot(context, module, dtypes, shape, target));
+            Ok(())
+        })?;
+        let kernels = Arc::new(Kernels {
+            shape: shape(target),
+            symbols: symbols.collect(),
+            object,
+        });
+        made.insert(key, kernels.clone());
+        Ok(kernels)
+    }
+}
+
+/// Where the rows of an operand are.
+#[derive(Clone, Debug)]
+struct Place {
+    start: Size,
+    batch: Walk,
+    rows: Walk,
+    element: usize,
+}
+
+impl Place {
+    /// Nothing if the operand's steps do not lie next to each other.
+    fn of(
+        access: &Access,
+        batch: &Dims,
+        rows: &Dims,
+        k: &Dims,
+        params: &mut Params,
+    ) -> Option<Place> {
+        let linear = linear(&access.view).filter(|linear| linear.masks.is_empty())?;
+        let (first, last) = (batch.len(), batch.len() + rows.len());
+        let strides = &linear.index.steps;
+        match collapse(k, &strides[last..])[..] {
+            [] => {}
+            [(_, stride)] if stride == Expr::from(1) => {}
+            _ => return None,
+        }
+        Some(Place {
+            start: Size::of(linear.index.start, params),
+            batch: Walk::of(batch, &strides[..first], params),
+            rows: Walk::of(rows, &strides[first..last], params),
+            element: access.dtype.size(),
+        })
+    }
+
+    /// The address of a row.
+    fn row(&self, base: *const u8, (batch, row): (usize, usize), params: &[i64]) -> *const u8 {
+        let offset = self.batch.offset(batch, params) + self.rows.offset(row, params);
+        let offset = offset + self.start.value(params) as isize;
+        base.wrapping_offset(offset * self.element as isize)
+    }
+}
+
+/// The code of a product with few rows, ready to be linked.
+#[derive(Clone, Debug)]
+pub(super) struct CompiledDots {
+    kernels: Arc<Kernels>,
+    places: [Place; 2],
+    same: bool,
+}
+
+impl CompiledDots {
+    /// Nothing if the operands do not fit.
+    pub(super) fn new(
+        c: &Contraction,
+        target: &Target,
+        cache: &ObjectCache,
+        params: &mut Params,
+    ) -> Result<Option<CompiledDots>> {
+        let lhs = Place::of(&c.lhs, &c.batch, &c.m, &c.k, params);
+        let rhs = Place::of(&c.rhs, &c.batch, &c.n, &c.k, params);
+        let (Some(lhs), Some(rhs)) = (lhs, rhs) else {
+            return Ok(None);
+        };
+        let dtypes = [c.lhs.dtype, c.rhs.dtype];
+        Ok(Some(CompiledDots {
+            kernels: Kernels::of(dtypes, target, cache)?,
+            places: [lhs, rhs],
+            same: dtypes[0] == dtypes[1],
+        }))
+    }
+
+    pub(super) fn link(&self, jit: &Arc<Jit>) -> Result<Dots> {
+        let kernels = &self.kernels;
+        jit.add_once(&kernels.symbols[0].1, &kernels.object)?;
+        let mut functions = Vec::new();
+        for (shape, symbol) in &kernels.symbols {
+            // SAFETY: the symbol is of a function that `emit_dot` wrote, with this signature.
+            let function = unsafe { std::mem::transmute::<*const (), DotFn>(jit.address(symbol)?) };
+            functions.push((*shape, function));
+        }
+        Ok(Dots {
+            functions,
+            shape: kernels.shape,
+            places: self.places.clone(),
+            same: self.same,
+        })
+    }
+}
+
+/// A product with few rows or columns that can be run.
+#[derive(Clone, Debug)]
+pub(super) struct Dots {
+    functions: Vec<((usize, usize), DotFn)>,
+    shape: (usize, usize),
+    places: [Place; 2],
+    /// Whether the operands are of one dtype, and so can be exchanged.
+    same: bool,
+}
+
+/// One call, as all threads see it.
+pub(super) struct DotCall<'a> {
+    pub(super) sizes: Sizes,
+    pub(super) operands: [*const u8; 2],
+    pub(super) out: *mut f32,
+    /// Output offsets along batch, m, n.
+    pub(super) walks: &'a [Walk; 3],
+    pub(super) params: &'a [i64],
+}
+
+// SAFETY: the operands are only read, and each unit of work writes its own elements of `out`.
+unsafe impl Sync for DotCall<'_> {}
+
+impl Dots {
+    /// Whether this is the way to compute a product of these sizes.
+    pub(super) fn fits(&self, sizes: Sizes) -> bool {
+        sizes.m <= FEW && (sizes.m <= sizes.n || !self.same) || sizes.n <= FEW && self.same
+    }
+
+    /// Computes the product.
+    ///
+    /// # Safety
+    /// As for [`super::Gemm::run`].
+    pub(super) unsafe fn run(&self, call: &DotCall<'_>, threads: usize) {
+        let sizes = call.sizes;
+        // The side with few rows, then the other one.
+        let sides = if sizes.m <= sizes.n || !self.same {
+            [0, 1]
+        } else {
+            [1, 0]
+        };
+        let counts = sides.map(|side| [sizes.m, sizes.n][side]);
+        let tiles = counts[1].div_ceil(self.shape.1);
+        let work = sizes.batch * sizes.m * sizes.n * sizes.k;
+        let threads = if work < WORK { 1 } else { threads };
+        // Tiles of about equal height.
+        let heights = counts[0].div_ceil(self.shape.0).max(1);
+        let height = counts[0].div_ceil(heights).max(1);
+        pool::for_each_range(threads, sizes.batch * tiles, &|units| {
+            for unit in units {
+                let (batch, first) = (unit / tiles, unit % tiles * self.shape.1);
+                let end = (first + self.shape.1).min(counts[1]);
+                let whole = end - first == self.shape.1;
+                let step = if whole { self.shape.1 } else { 1 };
+                for many in (first..end).step_by(step) {
+                    for few in (0..counts[0]).step_by(height) {
+                        let height = height.min(counts[0] - few);
+                        self.tile(call, sides, batch, (few, height), (many, step));
+                    }
+                }
+            }
+        });
+    }
+
+    /// The products of some rows of both operands, given as first and number.
+    fn tile(
+        &self,
+        call: &DotCall<'_>,
+        sides: [usize; 2],
+        batch: usize,
+        few: (usize, usize),
+        many: (usize, usize),
+    ) {
+        let rows = |side: usize, (first, count): (usize, usize)| -> SmallVec<[*const u8; MOST]> {
+            let row =
+                |i| self.places[side].row(call.operands[side], (batch, first + i), call.params);
+            (0..count).map(row).collect()
+        };
+        let (a, b) = (rows(sides[0], few), rows(sides[1], many));
+        let shape = (few.1, many.1);
+        let kernel = self.functions.iter().find(|(size, _)| *size == shape);
+        let kernel = kernel
+            .expect("there is a kernel for every number of few rows")
+            .1;
+        // The first rows of the small operand read the large one; the others find it in the caches.
+        let k = call.sizes.k;
+        let ahead = if few.0 == 0 {
+            many.1 * k * self.places[sides[1]].element
+        } else {
+            0
+        };
+        let next = b[0].wrapping_add(ahead);
+        let mut results = [0f32; 2 * MOST * MOST];
+        // SAFETY: the rows have `k` steps each, and `results` has room for the largest kernel's.
+        unsafe { kernel(k as i64, a.as_ptr(), b.as_ptr(), results.as_mut_ptr(), next) };
+        let base = call.walks[0].offset(batch, call.params);
+        for (i, j) in (0..few.1).flat_map(|i| (0..many.1).map(move |j| (i, j))) {
+            let offset = base
+                + call.walks[1 + sides[0]].offset(few.0 + i, call.params)
+                + call.walks[1 + sides[1]].offset(many.0 + j, call.params);
+            // SAFETY: an element of the output, which is this tile's alone.
+            unsafe { *call.out.offset(offset) = results[i * many.1 + j] };
+        }
+    }
+}
