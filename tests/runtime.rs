@@ -1,8 +1,12 @@
 //! How compiled graphs run: in how many calls, from which memory, in how much of it.
 #![cfg(feature = "llvm-backend")]
 
+use std::path::Path;
 use std::sync::Arc;
 
+use brain_blitz::formats::{Checkpoint, Gemma2Config};
+use brain_blitz::nn::Module;
+use brain_blitz::nn::models::gemma2::{Gemma2, NEW_TOKENS, PAST_TOKENS, Rows};
 use brain_blitz::prelude::*;
 
 /// Numbers between -0.1 and 0.1.
@@ -152,4 +156,95 @@ fn a_state_in_memory_of_another_owner_is_copied_and_then_written() {
         assert_eq!(state.data(), [0.0, run as f32, 0.0]);
     }
     assert_eq!(*memory, [0; 12]);
+}
+
+#[test]
+fn one_kernel_is_no_sequence_and_has_threads() {
+    let mut cx = Graph::new();
+    let x = cx.input((512, 512), DType::F32).set_zeros();
+    x.sum(1).retrieve();
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    cx.execute();
+    assert_eq!((cx.stats().native_calls, cx.stats().steps), (1, 1));
+}
+
+/// Compiles, executes, and compares the arena with the most that is needed at once.
+fn arena_is_tight(cx: &mut Graph) {
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    cx.execute();
+    arena_was_tight(cx);
+}
+
+fn arena_was_tight(cx: &Graph) {
+    let stats = cx.stats();
+    assert!(stats.steps > 2, "{stats:?}");
+    assert!(stats.arena_bytes >= stats.peak_live_bytes);
+    assert!(
+        stats.arena_bytes * 10 <= stats.peak_live_bytes * 11,
+        "{stats:?}"
+    );
+}
+
+#[test]
+fn the_arena_of_a_perceptron() {
+    let mut cx = Graph::new();
+    let (x, _) = perceptron(&mut cx, 32.into(), &[784, 512, 96, 300, 10]);
+    x.set_zeros();
+    arena_is_tight(&mut cx);
+}
+
+#[test]
+fn the_arena_of_attention() {
+    let mut cx = Graph::new();
+    let [q, k, v] = [0; 3].map(|_| cx.input((2, 4, 48, 16), DType::F32).set_zeros());
+    let scores = (q.matmul(k.transpose(2, 3)) * 0.25).softmax(3);
+    let mixed = scores.matmul(v).permute([0, 2, 1, 3]).reshape((2, 48, 64));
+    let w = cx.input((64, 64), DType::F32).set_zeros();
+    (mixed.matmul(w) + mixed).retrieve();
+    arena_is_tight(&mut cx);
+}
+
+#[test]
+fn the_arena_of_branches_of_different_sizes() {
+    let mut cx = Graph::new();
+    let x = cx.input((64, 64), DType::F32).set_zeros();
+    let mut branches = Vec::new();
+    for i in 1..9 {
+        let rows = x.slice_axis(0, 0, 8 * i).softmax(1);
+        let columns = rows.softmax(0);
+        branches.push((rows * columns).sum(1).softmax(0));
+    }
+    let total = branches.iter().map(|branch| branch.sum(0));
+    total.reduce(|a, b| a + b).expect("eight").retrieve();
+    branches
+        .iter()
+        .for_each(|branch| drop(branch.softmax(0).retrieve().dims()));
+    arena_is_tight(&mut cx);
+}
+
+#[test]
+fn the_arena_of_a_language_model() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gemma2/tiny");
+    let config = Gemma2Config::open(&folder).unwrap();
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let mut cx = Graph::new();
+    let model = Gemma2::new(&mut cx, &config, 64, &|_| DType::F32);
+    for (name, parameter) in model.parameters().iter() {
+        let bytes = checkpoint
+            .get(name)
+            .unwrap()
+            .convert_to(DType::F32)
+            .unwrap();
+        parameter.set(bytes.cast::<f32>().unwrap());
+    }
+    let tokens = cx.input(NEW_TOKENS, DType::I32);
+    model.forward(tokens, Rows::Last).retrieve();
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    for (past, new) in [(0, 40), (40, 1), (41, 1), (42, 7)] {
+        cx.set_dim(PAST_TOKENS, past);
+        cx.set_dim(NEW_TOKENS, new);
+        tokens.set(vec![3; new]);
+        cx.execute();
+        arena_was_tight(&cx);
+    }
 }

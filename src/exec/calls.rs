@@ -5,8 +5,8 @@
 //! list. The tables are filled again when a symbol, the number of threads, the arena or an input's memory changes,
 //! within the memory that they have.
 //!
-//! Where all steps of a schedule are single functions and their work is so little that one thread does it all,
-//! they are linked to one function, and an execution is one call.
+//! Where all of several steps are single functions and their work is so little that one thread does it all, they are
+//! linked to one function, and an execution is one call.
 //!
 //! Invariant: while a call runs, every address in its table is that of a buffer as large as its type says, and that of
 //! the result overlaps no other. [`Calls::fill`]'s caller provides them, and fills again before they change.
@@ -21,7 +21,7 @@ use crate::op::{KernelCall, NativeCode, NativeSequence, Op, SequenceCall, Sequen
 use crate::shape::{RUN, Symbols};
 
 /// The cost, in additions, up to which a graph is one function.
-const SEQUENCE_COST: usize = 1 << 20;
+const SEQUENCE_COST: usize = 1 << 19;
 
 /// One native step.
 struct Call {
@@ -92,8 +92,9 @@ impl Calls {
             });
         }
         let is_function = |call: &Call| call.code.symbol().is_some();
-        calls.can_be_sequence =
-            of_step.iter().all(Option::is_some) && calls.calls.iter().all(is_function);
+        calls.can_be_sequence = of_step.len() > 1
+            && of_step.iter().all(Option::is_some)
+            && calls.calls.iter().all(is_function);
         calls.table.0.resize(n_buffers, std::ptr::null_mut());
         (calls, of_step)
     }

@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::exec::pool;
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
 use crate::op::{Kernel, NativeCode, Op};
-use crate::shape::numel;
+use crate::shape::{Expr, numel};
 
 /// The pass.
 pub struct Codegen {
@@ -360,7 +360,6 @@ impl Maker<'_> {
         let lowered =
             lower::lower_cached(nest, target, self.cache).map_err(|e| Error::msg(e.to_string()))?;
         jit.add_once(&lowered.symbol, &lowered.object)?;
-        let points = numel(&nest.space) * numel(&nest.reduce);
         Ok(NestCode {
             name: name.into(),
             key,
@@ -368,7 +367,7 @@ impl Maker<'_> {
             symbol: lowered.symbol,
             params: lowered.params,
             units: lowered.units,
-            cost: points * nest.body.len(),
+            cost: cost_of(nest),
             linker: self.linker.clone(),
         })
     }
@@ -381,6 +380,14 @@ fn is_little(product: &Contraction) -> bool {
     let size = size.into_iter().reduce(|a, b| a * b);
     size.and_then(|size| size.as_usize())
         .is_some_and(|size| size <= LITTLE)
+}
+
+/// About how many additions a nest costs: what is reduced is computed per point, the rest per value of the result.
+fn cost_of(nest: &Nest) -> Expr {
+    let reduced = nest.stages.last().map_or(0, |stage| stage.value + 1);
+    let per_point = if nest.per_point { nest.body.len() } else { reduced };
+    let rows = numel(&nest.space);
+    rows * numel(&nest.reduce) * per_point + rows * (nest.body.len() - per_point)
 }
 
 /// Whether a product runs as a loop nest at any size.
