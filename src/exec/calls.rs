@@ -169,6 +169,11 @@ impl Calls {
         }
     }
 
+    /// Whether some call uses several threads.
+    pub(super) fn uses_threads(&self) -> bool {
+        self.calls.iter().any(|call| call.work.n_threads > 1)
+    }
+
     /// Whether [`Calls::run_sequence`] does everything.
     pub(super) fn runs_as_sequence(&self) -> bool {
         self.runs_as_sequence

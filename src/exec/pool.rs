@@ -6,7 +6,8 @@
 //! another graph's job, the caller does all the work itself: the split never changes results, so this is only slower.
 //!
 //! Between the kernels of an execution the workers spin, because waking a sleeping thread takes longer than many
-//! kernels do; when no job came for [`PATIENCE`] they sleep, so an idle process uses no processor. The caller waits
+//! kernels do. When no execution was under way for [`PATIENCE`], or one had no job for [`LONGEST`], they sleep, so
+//! an idle process uses no processor. The caller waits
 //! for workers that have a piece in the same way.
 //!
 //! Invariants: `Pool::job` is written by the pool's owner only, while the board is closed and nobody is active. A worker reads
@@ -20,6 +21,9 @@ use std::time::{Duration, Instant};
 
 /// How long a thread spins before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(40);
+
+/// How long a thread spins while an execution goes on without it.
+const LONGEST: Duration = Duration::from_millis(1);
 
 /// Turns of a spinning thread between two looks at the clock.
 const TURNS: usize = 64;
@@ -64,6 +68,10 @@ struct Pool {
     job: UnsafeCell<Option<Work>>,
     panicked: AtomicBool,
     n_workers: AtomicUsize,
+    /// Executions that have work for several threads.
+    sessions: AtomicUsize,
+    /// Number of sessions so far.
+    n_sessions: AtomicUsize,
     /// Workers that sleep or are about to.
     sleepers: AtomicUsize,
     /// Whether the caller sleeps or is about to.
@@ -93,12 +101,13 @@ pub fn default_threads() -> usize {
     *THREADS.get_or_init(|| crate::knobs::threads().unwrap_or_else(super::cores::usable))
 }
 
-/// Spins until `ready`; `false` if that took too long.
-fn spin(ready: impl Fn() -> bool) -> bool {
+/// Spins until `ready`; `false` if nobody was `busy` for [`PATIENCE`], or it took longer than [`LONGEST`].
+fn spin(ready: impl Fn() -> bool, busy: impl Fn() -> bool) -> bool {
     if ready() {
         return true;
     }
     let start = Instant::now();
+    let mut last_busy = start;
     for round in 0.. {
         for _ in 0..TURNS {
             std::hint::spin_loop();
@@ -106,7 +115,11 @@ fn spin(ready: impl Fn() -> bool) -> bool {
                 return true;
             }
         }
-        if start.elapsed() > PATIENCE {
+        let now = Instant::now();
+        if busy() {
+            last_busy = now;
+        }
+        if now - last_busy > PATIENCE || now - start > LONGEST {
             break;
         }
         // The thread that is waited for may be waiting for this one's processor.
@@ -128,16 +141,29 @@ impl Pool {
             let board = self.board();
             board.number() != seen && number < board.n_threads()
         };
-        if spin(is_there) {
-            return;
+        let is_busy = || self.sessions.load(Ordering::Relaxed) > 0;
+        loop {
+            let session = self.n_sessions.load(Ordering::SeqCst);
+            if spin(is_there, is_busy) {
+                return;
+            }
+            let mut bed = locked(&self.bed);
+            // Either the owner sees this sleeper after it opened the board, or the sleeper sees the open board; the
+            // same holds for the beginning of a session.
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            while !is_there() && self.n_sessions.load(Ordering::SeqCst) == session {
+                bed = self.start.wait(bed).unwrap_or_else(PoisonError::into_inner);
+            }
+            self.sleepers.fetch_sub(1, Ordering::SeqCst);
         }
-        let mut bed = locked(&self.bed);
-        // Either the owner sees this sleeper after it opened the board, or the sleeper sees the open board.
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
-        while !is_there() {
-            bed = self.start.wait(bed).unwrap_or_else(PoisonError::into_inner);
+    }
+
+    /// Wakes all workers, which look for the reason.
+    fn wake(&self) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            drop(locked(&self.bed));
+            self.start.notify_all();
         }
-        self.sleepers.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Makes a worker active if the board is open for it; the number of the job.
@@ -197,17 +223,14 @@ impl Pool {
         self.panicked.store(false, Ordering::Relaxed);
         let board = Board::open(self.board().number() + 1, n_threads);
         self.board.store(board.0, Ordering::SeqCst);
-        if self.sleepers.load(Ordering::SeqCst) > 0 {
-            drop(locked(&self.bed));
-            self.start.notify_all();
-        }
+        self.wake();
     }
 
     /// Lets no more workers come, and waits until none is active.
     fn close(&self) {
         self.board.fetch_and(!Board::OPEN, Ordering::SeqCst);
         let finished = || self.board().n_active() == 0;
-        if spin(finished) {
+        if spin(finished, || false) {
             return;
         }
         let mut bed = locked(&self.bed);
@@ -216,6 +239,28 @@ impl Pool {
             bed = self.done.wait(bed).unwrap_or_else(PoisonError::into_inner);
         }
         self.caller_sleeps.store(false, Ordering::SeqCst);
+    }
+}
+
+/// While this lives, workers stay awake for up to [`LONGEST`] between two jobs.
+pub struct Session(());
+
+impl Session {
+    /// Wakes the workers there are, so that they are awake when the first job comes.
+    pub fn begin() -> Session {
+        let pool = POOL.get_or_init(Pool::default);
+        pool.sessions.fetch_add(1, Ordering::Relaxed);
+        pool.n_sessions.fetch_add(1, Ordering::SeqCst);
+        pool.wake();
+        Session(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(pool) = POOL.get() {
+            pool.sessions.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

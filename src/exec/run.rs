@@ -272,6 +272,7 @@ impl Executable {
             // operands that are needed at the same step.
             return unsafe { self.calls.run_sequence(dag) };
         }
+        let _session = self.calls.uses_threads().then(pool::Session::begin);
         for step in 0..self.ways.len() {
             match self.ways[step] {
                 Way::Native(call) => {
