@@ -25,9 +25,13 @@ fn horner<'c, T: Copy>(
         .fold(first, |acc, &c| ops.fma(acc, x, constant(c)))
 }
 
-/// `p * 2^n`, where `shifted` holds `n + ROUND_F32`.
+/// `p * 2^n`, rounded once, where `shifted` holds `n + ROUND_F32`. In two exact halves, of which only the second can
+/// round, unless there is an instruction for it.
 fn scale<'c>(ops: &Ops<'_, 'c>, p: V<'c>, shifted: V<'c>) -> V<'c> {
     let l = lanes(p);
+    if ops.has_scale && l == 16 {
+        return ops.scale(p, ops.fsub(shifted, ops.f32(l, math::ROUND_F32)));
+    }
     let (ints, floats) = (ops.i32s(l), ops.f32s(l));
     let n = ops.sub(
         ops.bits(shifted, ints),

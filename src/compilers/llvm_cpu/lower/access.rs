@@ -341,7 +341,7 @@ impl<'a, 'c> Emitter<'a, 'c> {
     }
 
     /// Vectors as they are in memory.
-    fn memory(&self, dtype: DType, lanes: u32) -> VectorType<'c> {
+    pub fn memory(&self, dtype: DType, lanes: u32) -> VectorType<'c> {
         match dtype {
             DType::F32 => self.ops.f32s(lanes),
             DType::F64 => self.ops.f64s(lanes),

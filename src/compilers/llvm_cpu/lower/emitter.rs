@@ -78,6 +78,7 @@ impl<'a, 'c> Emitter<'a, 'c> {
             context,
             module,
             builder: context.create_builder(),
+            has_scale: target.lanes() == 16,
         };
         ops.builder
             .position_at_end(context.append_basic_block(function, "start"));

@@ -27,6 +27,8 @@ pub struct Ops<'a, 'c> {
     pub module: &'a Module<'c>,
     /// Where instructions go.
     pub builder: Builder<'c>,
+    /// Whether the target scales 16 floats by powers of two in one instruction.
+    pub has_scale: bool,
 }
 
 /// The builder's errors are misuse of its interface (no position, operands of
@@ -290,6 +292,26 @@ impl<'c> Ops<'_, 'c> {
         self.call(name, overload, &args, None)
             .expect("the intrinsic returns a value")
             .into_vector_value()
+    }
+
+    /// `a * 2^floor(b)` of 16 `f32` lanes, rounded once; only where [`Ops::has_scale`] holds.
+    pub fn scale(&self, a: V<'c>, b: V<'c>) -> V<'c> {
+        let all = self.context.i16_type().const_all_ones();
+        // Rounding as the environment says: to nearest even.
+        let current = self.context.i32_type().const_int(4, false);
+        let args = [a.into(), b.into(), a.into(), all.into(), current.into()];
+        self.call("llvm.x86.avx512.mask.scalef.ps.512", &[], &args, None)
+            .expect("the intrinsic returns a value")
+            .into_vector_value()
+    }
+
+    /// Asks for the cache line at `at` to be brought into the second cache; any address is allowed.
+    pub fn prefetch(&self, at: PointerValue<'c>) {
+        let int = |value| self.context.i32_type().const_int(value, false);
+        let (read, second, data) = (int(0), int(2), int(1));
+        let overload = [at.get_type().into()];
+        let args = [at.into(), read.into(), second.into(), data.into()];
+        self.call("llvm.prefetch", &overload, &args, None);
     }
 
     /// Whether any of some `i1` lanes holds.
