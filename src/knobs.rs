@@ -14,7 +14,7 @@ pub struct Knob {
 pub const KNOBS: [Knob; 10] = [
     Knob {
         name: "BB_DEBUG",
-        help: "1: passes with times and counts; 2: also reports; 3: also the graph after the last pass; 4: after every pass that changed it; 5: also LLVM IR; 6: also assembly",
+        help: "1: passes with times and counts; 2: also reports, and the kernels of every execution with their times; 3: also the graph after the last pass; 4: after every pass that changed it; 5: also LLVM IR; 6: also assembly",
     },
     Knob {
         name: "BB_DUMP_DIR",

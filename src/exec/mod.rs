@@ -5,12 +5,13 @@
 //! stage of compilation. [`mod@reference`] evaluates a whole graph with nothing but `eval`: the definition that
 //! everything else is tested against.
 //!
-//! This layer names no compiler.
+//! [`profile`] tells where the time goes. This layer names no compiler.
 
 mod calls;
 pub mod cores;
 pub mod memory;
 pub mod pool;
+pub mod profile;
 pub mod reference;
 mod run;
 mod scatter;
@@ -21,6 +22,8 @@ pub use run::Executable;
 
 use crate::error::Result;
 use crate::graph::Graph;
+use crate::graph::state::Recorder;
+use crate::knobs;
 
 impl Graph {
     /// Computes every kept value and updates every state.
@@ -50,9 +53,14 @@ impl Graph {
             .is_some_and(|program| program.version() == inner.dag.version());
         if !current {
             inner.program = Some(Box::new(Executable::new(&inner.dag)?));
+            if inner.state.recorder.is_none() && knobs::debug_level() >= 2 {
+                inner.state.recorder = Some(Recorder::new(true));
+            }
         }
         let program = inner.program.as_mut().expect("made above");
-        program.run(&inner.dag, &mut inner.state)
+        program.run(&inner.dag, &mut inner.state)?;
+        profile::tell(&inner.dag, &mut inner.state);
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@
 //! Native code gets raw pointers into the arena and the inputs; everything else goes through slices.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
@@ -265,7 +266,10 @@ impl Executable {
     }
 
     fn run_steps(&mut self, dag: &Dag, state: &mut State) -> Result<()> {
-        if self.calls.runs_as_sequence() {
+        if let Some(recorder) = &mut state.recorder {
+            let n_steps = recorder.steps.len();
+            recorder.executions.push((n_steps, state.symbols.clone()));
+        } else if self.calls.runs_as_sequence() {
             (self.stats.native_calls, self.stats.native_steps) = (1, self.ways.len());
             // SAFETY: `prepare` has just seen to it that the tables are those of the buffers: the arena's were planned with the
             // sizes of this execution, those of inputs were compared with them. A plan keeps results apart from the
@@ -274,6 +278,7 @@ impl Executable {
         }
         let _session = self.calls.uses_threads().then(pool::Session::begin);
         for step in 0..self.ways.len() {
+            let start = state.recorder.as_ref().map(|_| Instant::now());
             match self.ways[step] {
                 Way::Native(call) => {
                     self.stats.native_steps += 1;
@@ -283,6 +288,11 @@ impl Executable {
                 }
                 Way::Scatter(shape) => self.run_scatter(dag, state, step, shape)?,
                 Way::Reference => self.run_reference(dag, state, step)?,
+            }
+            if let (Some(start), Some(recorder)) = (start, &mut state.recorder) {
+                let (node, since) = (self.schedule.steps[step].node, recorder.since);
+                let begin = start.duration_since(since);
+                recorder.steps.push((node, begin, start.elapsed()));
             }
         }
         Ok(())

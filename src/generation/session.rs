@@ -11,6 +11,7 @@ use crate::compilers::Report;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::pool;
+use crate::exec::profile::Profile;
 use crate::formats::{Bytes, Checkpoint, Gemma2Config};
 use crate::graph::state::Stats;
 use crate::graph::{Graph, GraphTensor};
@@ -291,6 +292,16 @@ impl Session {
     /// What the last feed did.
     pub fn stats(&self) -> Stats {
         self.graph.stats()
+    }
+
+    /// Begins or ends to time every step of a feed; see [`Graph::set_profiling`].
+    pub fn set_profiling(&mut self, on: bool) {
+        self.graph.set_profiling(on);
+    }
+
+    /// What was timed since the last call, if anything is.
+    pub fn profile(&mut self) -> Option<Profile> {
+        self.graph.profile()
     }
 
     /// The model's graph, to look at.

@@ -1,5 +1,7 @@
 //! What a graph has beside its ops: the inputs' data, the values of symbols, the program that executes it.
 
+use std::time::{Duration, Instant};
+
 use rustc_hash::FxHashMap;
 
 use super::dag::{Dag, NodeIndex};
@@ -105,6 +107,8 @@ pub struct State {
     pub n_threads: Option<usize>,
     /// Number of executions so far.
     pub runs: i64,
+    /// Notes the time of every step, if there is one.
+    pub recorder: Option<Recorder>,
 }
 
 impl State {
@@ -163,6 +167,31 @@ pub struct Stats {
     pub peak_live_bytes: usize,
     /// Bytes written by state updates.
     pub state_bytes_written: usize,
+}
+
+/// Notes when each step of an execution began and how long it took.
+#[derive(Debug)]
+pub struct Recorder {
+    /// What steps' begin is counted from.
+    pub since: Instant,
+    /// Whether every execution tells standard error what it did.
+    pub tells: bool,
+    /// The symbols of each execution, with the number of steps before it.
+    pub executions: Vec<(usize, Symbols)>,
+    /// All steps, in order: what, when, how long.
+    pub steps: Vec<(NodeIndex, Duration, Duration)>,
+}
+
+impl Recorder {
+    /// A recorder that nothing was noted in.
+    pub fn new(tells: bool) -> Recorder {
+        Recorder {
+            since: Instant::now(),
+            tells,
+            executions: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
 }
 
 /// A graph made ready to run. The layer above provides it.

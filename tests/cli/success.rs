@@ -304,6 +304,46 @@ fn bench_knows_the_limits_once_they_are_measured() {
     assert!(run(speed)["prefill_peak_fraction"].is_null());
 }
 
+#[test]
+fn bench_profiles_every_kernel() {
+    let out = tempdir().unwrap();
+    let page = out.path().join("profile.html");
+    let args = "bench --model MODEL --prompt-tokens 12 --generate-tokens 3 --repeat 1 --profile";
+    let table = succeed(program(&tiny(), &format!("{args} {}", page.display())));
+    for part in ["prefill: ", "decode: ", "GB/s", "GFLOP/s"] {
+        assert!(table.contains(part), "{table}");
+    }
+    let page = fs::read_to_string(page).unwrap();
+    let (_, data) = page.split_once("id=\"data\">").unwrap();
+    let (data, _) = data.split_once("</script>").unwrap();
+    let data: serde_json::Value = serde_json::from_str(data).unwrap();
+    let parts = data["parts"].as_array().unwrap();
+    assert_eq!(parts.len(), 2);
+    let calls = |part: &serde_json::Value| {
+        let lines = part["lines"].as_array().unwrap().iter();
+        lines
+            .map(|line| line["calls"].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    assert_eq!(
+        calls(&parts[1]),
+        3 * calls(&parts[0]),
+        "three tokens were generated"
+    );
+    let trace = fs::read_to_string(out.path().join("profile.trace.json")).unwrap();
+    let trace: serde_json::Value = serde_json::from_str(&trace).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    assert_eq!(events.len() as u64, calls(&parts[0]) + calls(&parts[1]));
+    assert!(events.iter().all(|event| event["ph"] == "X"));
+    if cfg!(feature = "llvm-backend") {
+        let lines = parts[0]["lines"].as_array().unwrap().iter();
+        let kernels = lines.filter(|line| line["ir"].as_str().unwrap().contains("define "));
+        assert!(kernels.count() > 5, "kernels have code");
+    }
+    let quiet = succeed_json(program(&tiny(), &format!("{args} --json")));
+    assert!(quiet["decode_tok_s"].is_f64());
+}
+
 #[cfg(feature = "llvm-backend")]
 #[test]
 fn kernels_do_not_grow_with_layers() {

@@ -58,6 +58,8 @@ fn every_debug_level_shows_more() {
     assert_eq!(all.first().unwrap(), "dead-code");
     assert_eq!(all.last().unwrap(), "codegen");
     assert_eq!(shown[0].lines().count(), all.len());
+    // Three tokens and the first one that was generated: two executions, each with its kernels' times.
+    assert_eq!(shown[1].matches("GFLOP/s").count(), 2, "{}", shown[1]);
     for stderr in &shown {
         assert_eq!(passes(stderr), all);
     }

@@ -3,15 +3,9 @@
 #[cfg(feature = "llvm-backend")]
 use brain_blitz::compilers::llvm_cpu::machine::Machine;
 
-use crate::cli::failure::Outcome;
+use brain_blitz::exec::profile::Limits;
 
-/// The limits on some number of threads.
-pub struct Limits {
-    /// Floating-point operations a second.
-    pub flops: f64,
-    /// Bytes read from memory a second.
-    pub read_bytes: f64,
-}
+use crate::cli::failure::Outcome;
 
 /// The limits of this machine, if they were measured before.
 #[cfg(feature = "llvm-backend")]

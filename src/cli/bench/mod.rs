@@ -5,6 +5,7 @@
 //! | [`speed`] | a model's rates |
 //! | [`compile`] | compiling, with an empty cache and with a full one |
 //! | [`machine`] | the limits that rates are compared with |
+//! | [`profile`] | a model's kernels, one by one |
 
 use std::path::PathBuf;
 
@@ -20,6 +21,7 @@ use super::{output, tell};
 
 mod compile;
 mod machine;
+mod profile;
 mod speed;
 
 /// Seed of random weights.
@@ -40,6 +42,9 @@ pub struct Args {
     /// Measure the machine's limits again, though they are known
     #[arg(long, requires = "machine")]
     refresh: bool,
+    /// Also time every kernel; a file gets a page with their code, and a trace beside it
+    #[arg(long, value_name = "FILE.html", num_args = 0..=1, conflicts_with = "machine")]
+    profile: Option<Option<PathBuf>>,
     /// Only compile, without weights
     #[arg(long, requires = "synthetic")]
     compile: bool,
@@ -97,6 +102,7 @@ Examples:
   brain-blitz bench --model models/gemma2-shakespeare --prompt-tokens 128
   brain-blitz bench --model models/gemma2-shakespeare --threads 1 --json
   brain-blitz bench --synthetic gemma2-2b --precision bf16
+  brain-blitz bench --model models/gemma2-shakespeare --profile profile.html
   brain-blitz bench --machine
 
 Rates are tokens per second: prefill while reading the prompt, decode while generating. Loading maps
@@ -163,10 +169,8 @@ fn measure(
     let mut bar = Bar::new(quiet);
     let context = context_for(lengths.prompt + lengths.generate, config);
     let mut session = load(context, &mut bar)?;
-    let around = speed::Around {
-        times,
-        limits: machine::known(args.run.threads()),
-    };
+    let limits = machine::known(args.run.threads());
+    let around = speed::Around { times, limits };
     let results = speed::measure(
         &args.speed,
         &args.run,
@@ -176,7 +180,18 @@ fn measure(
         &mut bar,
     )?;
     match args.json {
-        true => output::write_json(&results),
-        false => output::write(&speed::table(&results)),
+        true => output::write_json(&results)?,
+        false => output::write(&speed::table(&results))?,
+    }
+    let Some(page) = &args.profile else {
+        return Ok(());
+    };
+    let profiles = profile::Profiles::of(&mut session, &lengths, limits, args.run.cpu())?;
+    if !args.json {
+        output::write(&profiles.table())?;
+    }
+    match page {
+        Some(page) => profiles.write(&session, page),
+        None => Ok(()),
     }
 }

@@ -19,10 +19,10 @@ use brain_blitz::op::random;
 use serde::Serialize;
 
 use super::compile::Times;
-use super::machine::Limits;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::model::RunArgs;
 use crate::cli::progress::Bar;
+use brain_blitz::exec::profile::Limits;
 
 /// Prompt length when none is asked for.
 const PROMPT_TOKENS: usize = 512;

@@ -172,30 +172,38 @@ impl Pass for Codegen {
         let run = self.locked();
         let mut out = String::new();
         for job in &run.jobs {
-            out.push_str(&format!("; {}\n", job.name));
-            let (nests, products) = job.work.listed();
-            let products = products.into_iter().filter(|_| asm);
-            let products: Vec<_> = products
-                .map(|product| CompiledGemm::assembly(product, target).map_err(|e| e.to_string()))
-                .collect();
-            // A product's loops are for few rows only.
-            let nests = nests
-                .into_iter()
-                .filter(|_| !matches!(job.work, Work::Product(..)) || !asm);
-            let nests = nests.map(|nest| {
-                let text = match asm {
-                    true => lower::assembly(nest, target),
-                    false => lower::ir_text(nest, target),
-                };
-                text.map_err(|e| e.to_string())
-            });
-            for text in nests.chain(products) {
-                out.push_str(&text.unwrap_or_else(|why| format!("; {why}")));
-                out.push('\n');
-            }
+            out.push_str(&format!("; {}\n{}\n", job.name, text_of(job, target, asm)));
         }
         Some(out)
     }
+}
+
+/// The code of a kernel for a target, for reading: LLVM IR or assembly. Of a matrix product the IR is that of the loops
+/// for a few rows.
+pub fn text(kernel: &Kernel, target: &Target, asm: bool) -> String {
+    match job_of(kernel, target) {
+        Ok(job) => text_of(&job, target, asm),
+        Err(why) => format!("; {why}"),
+    }
+}
+
+fn text_of(job: &Job, target: &Target, asm: bool) -> String {
+    let (nests, products) = job.work.listed();
+    // A product's assembly is that of its packed form; its loops are for a few rows only.
+    let nests = nests.into_iter();
+    let nests = nests.filter(|_| !asm || !matches!(job.work, Work::Product(..)));
+    let nests = nests.map(|nest| match asm {
+        true => lower::assembly(nest, target).map_err(|e| e.to_string()),
+        false => lower::ir_text(nest, target).map_err(|e| e.to_string()),
+    });
+    let products = products.into_iter().filter(|_| asm);
+    let products =
+        products.map(|product| CompiledGemm::assembly(product, target).map_err(|e| e.to_string()));
+    let texts = nests.chain(products);
+    let texts: Vec<String> = texts
+        .map(|text| text.unwrap_or_else(|why| format!("; {why}")))
+        .collect();
+    texts.join("\n")
 }
 
 fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> {
@@ -385,7 +393,11 @@ fn is_little(product: &Contraction) -> bool {
 /// About how many additions a nest costs: what is reduced is computed per point, the rest per value of the result.
 fn cost_of(nest: &Nest) -> Expr {
     let reduced = nest.stages.last().map_or(0, |stage| stage.value + 1);
-    let per_point = if nest.per_point { nest.body.len() } else { reduced };
+    let per_point = if nest.per_point {
+        nest.body.len()
+    } else {
+        reduced
+    };
     let rows = numel(&nest.space);
     rows * numel(&nest.reduce) * per_point + rows * (nest.body.len() - per_point)
 }
