@@ -12,7 +12,7 @@ ARGS =
 MIRI_TESTS = shape:: op:: graph:: exec::
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint-tools gemma2 test format lint test-llvm test-no-llvm doc test-long bench miri clean
+.PHONY: help setup lint-tools gemma2 test format lint test-llvm test-no-llvm doc test-long bench peers miri clean
 
 help: ## Show this help
 	@echo "brain-blitz: make TARGET"
@@ -50,6 +50,9 @@ test-long: setup ## Run the tests that take minutes too (BB_LONG=1), optimized
 
 bench: setup ## Run the benchmarks
 	$(WITH_LLVM) cargo bench $$CARGO_FEATURES $(ARGS)
+
+peers: setup ## Compare with PyTorch, ONNX Runtime and numpy, row by row
+	$(WITH_LLVM) benches/peers/run.sh $(ARGS)
 
 miri: ## Run the core's unit tests under Miri (nightly Rust)
 	rustup component add --toolchain nightly miri rust-src
