@@ -13,6 +13,7 @@
 //! changes what a compiler does.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use inkwell::context::Context;
@@ -33,13 +34,14 @@ type FmaFn = unsafe extern "C" fn(rounds: i64, io: *mut f32);
 type ReadFn = unsafe extern "C" fn(from: *const u8, bytes: i64, sum: *mut u32);
 
 const FMA: &str = "limit_fma";
-const READ: &str = "limit_read";
+const READ: [&str; 2] = ["limit_read_one", "limit_read_four"];
 
 /// Bytes of memory that [`Limits::read`] goes over.
 const MEMORY: usize = 512 << 20;
 
-/// Places in memory that one thread reads in turn; more than one keeps more requests in flight.
-const STREAMS: usize = 4;
+/// Places in memory that one thread reads in turn. Which is faster depends on the machine: one place is easily read
+/// ahead of, several keep more requests in flight.
+const STREAMS: [usize; 2] = [1, 4];
 
 /// Bytes that one thread reads from each stream in turn.
 const PIECE: usize = 128;
@@ -48,7 +50,7 @@ const PIECE: usize = 128;
 const AHEAD: i64 = 1024;
 
 /// What a thread's share of memory is a multiple of.
-const GRAIN: usize = STREAMS * PIECE;
+const GRAIN: usize = STREAMS[1] * PIECE;
 
 /// How many times each limit is measured.
 const ROUNDS: usize = 8;
@@ -68,7 +70,7 @@ fn chains(target: &Target) -> u32 {
 /// The machine's limits, ready to be measured any number of times.
 pub struct Limits {
     fma: FmaFn,
-    read: ReadFn,
+    read: [ReadFn; 2],
     lanes: usize,
     chains: usize,
     memory: Option<MmapMut>,
@@ -105,18 +107,18 @@ impl Limits {
         }
         let object = compile_module(target, |context, module| {
             emit_fma(context, module, target);
-            emit_read(context, module, target);
+            for (name, streams) in READ.iter().zip(STREAMS) {
+                emit_read(context, module, target, (name, streams));
+            }
             Ok(())
         })?;
         let jit = Jit::new()?;
         jit.add_object(&object)?;
-        // SAFETY: `emit_fma` and `emit_read` wrote functions of these types under these names.
-        let (fma, read) = unsafe {
-            (
-                std::mem::transmute::<*const (), FmaFn>(jit.address(FMA)?),
-                std::mem::transmute::<*const (), ReadFn>(jit.address(READ)?),
-            )
-        };
+        // SAFETY: `emit_fma` wrote a function of this type under this name.
+        let fma = unsafe { std::mem::transmute::<*const (), FmaFn>(jit.address(FMA)?) };
+        let [one, four] = READ.map(|name| jit.address(name));
+        // SAFETY: `emit_read` wrote functions of this type under these names.
+        let read = [one?, four?].map(|at| unsafe { std::mem::transmute::<*const (), ReadFn>(at) });
         Ok(Limits {
             fma,
             read,
@@ -144,15 +146,16 @@ impl Limits {
 
     /// Time and number of threads of one measurement.
     fn run_fma(&self, n_threads: usize, rounds: i64) -> (Duration, usize) {
-        let threads = std::sync::atomic::AtomicUsize::new(1);
+        let threads = AtomicUsize::new(0);
         let start = Instant::now();
-        pool::broadcast(n_threads, &|_, n| {
+        pool::broadcast(n_threads, &|_, _| {
             let mut io = [0f32; 2 + 16 * 24];
             io[..2].copy_from_slice(black_box(&[0.999, 0.001]));
             // SAFETY: `io` has two factors and room for the most lanes and chains there are.
             unsafe { (self.fma)(rounds, io.as_mut_ptr()) };
             black_box(&io);
-            threads.store(n, std::sync::atomic::Ordering::Relaxed);
+            // A worker that comes too late for the job does nothing.
+            threads.fetch_add(1, Ordering::Relaxed);
         });
         (start.elapsed(), threads.into_inner())
     }
@@ -166,24 +169,23 @@ impl Limits {
             self.memory = Some(memory(MEMORY)?);
         }
         let memory = self.memory.as_deref().expect("just made");
-        let rate = |_| {
+        let rate = |round: usize| {
             let start = Instant::now();
-            black_box(self.sum(memory, n_threads));
+            black_box(self.sum(self.read[round % 2], memory, n_threads));
             memory.len() as f64 / start.elapsed().as_secs_f64()
         };
         Ok((0..ROUNDS).map(rate).fold(0.0, f64::max))
     }
 
-    /// The sum of 4-byte words, each thread reading one share. The length is a multiple of [`GRAIN`].
-    fn sum(&self, memory: &[u8], n_threads: usize) -> u32 {
-        let sum = std::sync::atomic::AtomicU32::new(0);
-        pool::broadcast(n_threads, &|number, n| {
-            let at = |number: usize| memory.len() / GRAIN * number / n * GRAIN;
-            let share = &memory[at(number)..at(number + 1)];
+    /// The sum of 4-byte words, in shares that go to whatever thread is free. The length is a multiple of [`GRAIN`].
+    fn sum(&self, read: ReadFn, memory: &[u8], n_threads: usize) -> u32 {
+        let sum = AtomicU32::new(0);
+        pool::for_each_range(n_threads, memory.len() / GRAIN, &|grains| {
+            let share = &memory[grains.start * GRAIN..grains.end * GRAIN];
             let mut part = 0;
             // SAFETY: the share is a multiple of `GRAIN` bytes, and `part` can be written.
-            unsafe { (self.read)(share.as_ptr(), share.len() as i64, &mut part) };
-            sum.fetch_add(part, std::sync::atomic::Ordering::Relaxed);
+            unsafe { read(share.as_ptr(), share.len() as i64, &mut part) };
+            sum.fetch_add(part, Ordering::Relaxed);
         });
         sum.into_inner()
     }
@@ -223,26 +225,31 @@ fn emit_fma<'c>(context: &'c Context, module: &Module<'c>, target: &Target) {
     e.finish();
 }
 
-/// The sum of 4-byte words, `STREAMS` places in turn.
-fn emit_read<'c>(context: &'c Context, module: &Module<'c>, target: &Target) {
+/// The sum of 4-byte words, so many places in turn.
+fn emit_read<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    target: &Target,
+    (name, streams): (&str, usize),
+) {
     let (int, ptr) = (
         context.i64_type().into(),
         context.ptr_type(Default::default()).into(),
     );
-    let e = Emit::function(context, module, READ, &[ptr, int, ptr]);
+    let e = Emit::function(context, module, name, &[ptr, int, ptr]);
     let (byte, word) = (e.context.i8_type(), e.context.i32_type());
     // Also for a target of one lane: this measures the memory.
     let lanes = target.lanes().max(4);
     let kind = word.vec_type(lanes);
     let loads = PIECE as i64 / i64::from(4 * lanes);
-    let streams = e.int(STREAMS as i64);
+    let count = e.int(streams as i64);
     let share = e
         .builder
-        .build_int_signed_div(e.int_argument(1), streams, "")
+        .build_int_signed_div(e.int_argument(1), count, "")
         .expect(BUILT);
     let base = |stream| e.at(byte, e.pointer_argument(0), e.mul(share, e.int(stream)));
-    let bases: Vec<_> = (0..STREAMS as i64).map(base).collect();
-    let zeros = vec![kind.const_zero().as_basic_value_enum(); STREAMS];
+    let bases: Vec<_> = (0..streams as i64).map(base).collect();
+    let zeros = vec![kind.const_zero().as_basic_value_enum(); streams];
     let sums = e.carry((e.int(0), share, PIECE as i64), zeros, |at, sums| {
         let stream = |(&base, &sum): (_, &BasicValueEnum<'c>)| {
             let piece = e.at(byte, base, at);
@@ -313,11 +320,10 @@ mod tests {
             let words: Vec<u32> = (0..GRAIN as u32 * 5 / 4).map(|i| i * i + 1).collect();
             let expected = words.iter().fold(0u32, |sum, &word| sum.wrapping_add(word));
             for threads in 1..4 {
-                assert_eq!(
-                    limits.sum(bytemuck::cast_slice(&words), threads),
-                    expected,
-                    "{name} {threads}"
-                );
+                for read in limits.read {
+                    let sum = limits.sum(read, bytemuck::cast_slice(&words), threads);
+                    assert_eq!(sum, expected, "{name} {threads}");
+                }
             }
         }
     }
