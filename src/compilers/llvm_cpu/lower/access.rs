@@ -10,6 +10,7 @@ use inkwell::IntPredicate as I;
 use inkwell::types::VectorType;
 use inkwell::values::IntValue;
 
+use super::big::LINE;
 use super::emitter::Emitter;
 use super::frame::{At, Base, Frame, Values};
 use super::plan::{GatherAxis, Range, Source};
@@ -308,23 +309,6 @@ impl<'a, 'c> Emitter<'a, 'c> {
         })
     }
 
-    /// What an earlier turn wrote to the output row.
-    pub fn read_back(&self, frame: &Frame<'c>, at: &At<'c>) -> V<'c> {
-        let dtype = self.plan.nest.dtype;
-        let kind = self.memory(dtype, at.lanes);
-        let first = frame.done.first.expect("only rows of the output are kept");
-        let output = *self.pointers.last().expect("the output is in the table");
-        let element = kind.get_element_type();
-        let from = self.ops.element(element, output, self.iadd(first, at.col));
-        let align = dtype.size() as u32;
-        let raw = match at.active {
-            _ if at.lanes == 1 => self.ops.one(self.ops.load(element, from, align)),
-            None => self.ops.load(kind, from, align).into_vector_value(),
-            Some(mask) => self.ops.load_masked(kind, from, mask, align),
-        };
-        self.unpacked(dtype, raw)
-    }
-
     /// Writes lanes of the result from output element `first` on.
     pub fn write(&self, first: IntValue<'c>, value: V<'c>, at: &At<'c>) {
         let dtype = self.plan.nest.dtype;
@@ -335,6 +319,10 @@ impl<'a, 'c> Emitter<'a, 'c> {
         let align = dtype.size() as u32;
         match at.active {
             _ if at.lanes == 1 => self.ops.store(self.ops.extract(value, 0), to, align),
+            None if self.past_caches => {
+                let size = align * at.lanes;
+                self.ops.store_past_caches(value, to, size.min(LINE));
+            }
             None => self.ops.store(value.into(), to, align),
             Some(mask) => self.ops.store_masked(value, to, mask, align),
         }

@@ -34,6 +34,10 @@ pub struct Emitter<'a, 'c> {
     pub errors: PointerValue<'c>,
     /// 16 zero bytes: where padding is read.
     pub zeros: PointerValue<'c>,
+    /// Whether the result is stored past the caches where that is possible.
+    pub past_caches: bool,
+    /// Where values of a row are kept for later walks; in the output row if there is no such place.
+    pub kept_row: Option<PointerValue<'c>>,
     function: FunctionValue<'c>,
     entry: Builder<'c>,
     loaded: HashMap<Expr, IntValue<'c>>,
@@ -99,6 +103,8 @@ impl<'a, 'c> Emitter<'a, 'c> {
             pointers,
             errors: errors.into_pointer_value(),
             zeros,
+            past_caches: false,
+            kept_row: None,
             function,
             entry,
             loaded: HashMap::new(),
@@ -165,6 +171,17 @@ impl<'a, 'c> Emitter<'a, 'c> {
             other => unreachable!("{other} is no element of a vector"),
         };
         built(self.entry.build_alloca(kind, name))
+    }
+
+    /// A stack slot of so many bytes.
+    pub fn room(&self, bytes: u32, name: &str) -> PointerValue<'c> {
+        let kind = self.ops.context.i64_type().vec_type(8);
+        let count = self
+            .ops
+            .context
+            .i64_type()
+            .const_int(u64::from(bytes.div_ceil(64)), false);
+        built(self.entry.build_array_alloca(kind, count, name))
     }
 
     /// `a + b`.

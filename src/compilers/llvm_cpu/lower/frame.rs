@@ -51,10 +51,12 @@ pub struct Frame<'c> {
     pub uniform: Vec<Option<V<'c>>>,
     /// Address parts of the accesses, by the node that reads them.
     pub bases: Vec<Option<Base<'c>>>,
-    /// The node whose values are in the output row.
+    /// The node whose values were kept.
     pub reads: Option<Id>,
     /// What is known from earlier turns.
     pub done: Done<'c>,
+    /// The accesses of which the next row is asked for, with where it starts.
+    pub ahead: Vec<(usize, IntValue<'c>)>,
 }
 
 /// What the turns so far leave to later ones.
@@ -88,7 +90,11 @@ impl<'c> Emitter<'_, 'c> {
             bases: vec![None; count],
             reads: turn.reads,
             done: done.clone(),
+            ahead: vec![],
         };
+        if turn.fetches {
+            frame.ahead = self.next_rows(&frame);
+        }
         let at = At {
             lanes: 1,
             col: self.int(0),
@@ -111,10 +117,13 @@ impl<'c> Emitter<'_, 'c> {
 
     /// Emits the nodes of a row for some lanes.
     pub fn evaluate(&mut self, frame: &Frame<'c>, at: &At<'c>) -> Values<'c> {
+        for &(access, start) in frame.ahead.iter().filter(|_| at.lanes > 1) {
+            self.fetch_ahead(access, self.iadd(start, at.col));
+        }
         let mut values = vec![None; self.plan.nest.body.len()];
         for &id in &frame.nodes {
             values[id] = Some(match frame.uniform[id] {
-                _ if frame.reads == Some(id) => self.read_back(frame, at),
+                _ if frame.reads == Some(id) => self.read_back(frame, id, at),
                 Some(value) => self.ops.splat(value, at.lanes),
                 None => self.node(frame, at, &values, id),
             });

@@ -62,10 +62,12 @@ impl<'c> Emitter<'_, 'c> {
             let row = plan.space.len() - 1;
             let frame = e.row(plan.last(), Some(row), &coords, &Done::default());
             let over = e.left_over(plan.space[row]);
-            e.lanes_of_row((block.start, block.end), over, |e, at| {
-                let values = e.evaluate(&frame, &at);
-                let result = values[plan.nest.result].expect("the result is evaluated");
-                e.write(e.iadd(block.first, at.col), result, &at);
+            e.storing(e.iadd(block.first, block.start), |e| {
+                e.lanes_of_row((block.start, block.end), over, |e, at| {
+                    let values = e.evaluate(&frame, &at);
+                    let result = values[plan.nest.result].expect("the result is evaluated");
+                    e.write(e.iadd(block.first, at.col), result, &at);
+                });
             });
         });
     }

@@ -5,8 +5,8 @@
 //!
 //! The steps: `plan` checks and simplifies; `stages` says what is evaluated when;
 //! `emitter` has the function, parameters and loops; `map`, `reduce` and `rows` the
-//! shape of the loops; `frame` evaluates the body along a row; `access` reads and
-//! writes memory; `scalar` and [`vmath`](super::vmath) compute.
+//! shape of the loops; `frame` evaluates the body along a row; `access` and `big` read and
+//! write memory; `scalar` and [`vmath`](super::vmath) compute.
 //!
 //! Invariants:
 //! - The result's bits do not depend on the target, nor on how the units are split.
@@ -22,6 +22,7 @@
 pub mod vector;
 
 mod access;
+mod big;
 mod check;
 mod emitter;
 mod frame;
@@ -167,6 +168,7 @@ fn build<'c>(
         _ if plan.is_by_rows() => emitter.by_rows(),
         _ => emitter.reduce(),
     }
+    emitter.finish_stores();
     let params = emitter.finish();
     let text = module.print_to_string();
     let symbol = format!("nest_{:016x}", fnv(text.to_bytes()));

@@ -14,7 +14,7 @@
 
 use super::CannotLower;
 use super::check::check;
-use super::stages::{Turn, store_costly_values, turns};
+use super::stages::{Turn, keep_costly_values, turns};
 use crate::compilers::llvm_cpu::ir::{Id, Nest, Scalar};
 use crate::dtype::DType;
 use crate::shape::{Expr, Layer};
@@ -100,8 +100,8 @@ impl<'n> Plan<'n> {
         if plan.is_by_rows() && plan.reduce.len() > 1 {
             return Err(CannotLower("rows of more than one dim".into()));
         }
-        if nest.per_point {
-            store_costly_values(&mut plan);
+        if plan.is_by_rows() {
+            keep_costly_values(&mut plan);
         }
         Ok(plan)
     }

@@ -86,8 +86,7 @@ impl<'a, 'c> Emitter<'a, 'c> {
         let value = |id: usize| values[id].expect("the turn evaluates its roots");
         let turn = &self.plan.turns[stage];
         if let Some(id) = turn.writes {
-            let first = frame.done.first.expect("only rows of the output are kept");
-            self.write(self.iadd(first, at.col), value(id), at);
+            self.keep(frame, id, value(id), at);
         }
         let next = match turn.factors {
             Some((a, b)) => self.ops.fma(value(a), value(b), acc),

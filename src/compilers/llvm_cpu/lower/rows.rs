@@ -3,14 +3,15 @@
 //! A unit is a row. Each stage walks over it once, in the order of [`super::reduce`] along the reduced dim, so that its
 //! result has the bits of a nest with that stage alone. The result is then computed once, or in one more walk. A row is
 //! read from memory once and stays in a cache for the later walks, unless it is very long. These leave the memory idle,
-//! so the last walk asks for the next row.
+//! so one of them asks for the next row.
 
-use inkwell::values::IntValue;
+use inkwell::values::{IntValue, PointerValue};
 
 use super::emitter::Emitter;
 use super::frame::{At, Done, Frame};
 use super::plan::{Along, Plan};
-use crate::compilers::llvm_cpu::ir::Scalar;
+use super::vector::V;
+use crate::compilers::llvm_cpu::ir::{Id, Scalar};
 use crate::shape::{Expr, numel};
 
 /// Fewer rows than this, each longer than [`LONG`], are not worth a kernel: threads would have nothing to share, and the
@@ -18,6 +19,8 @@ use crate::shape::{Expr, numel};
 const FEW: i64 = 4;
 /// A row that no cache holds.
 const LONG: i64 = 1 << 18;
+/// The longest row that is kept on the stack.
+const ON_STACK: i64 = 1 << 14;
 /// A row that a core's cache holds beside the next one.
 const SHORT: i64 = 1 << 16;
 
@@ -33,6 +36,14 @@ impl Plan<'_> {
     }
 }
 
+impl Plan<'_> {
+    /// How many bytes a row of values takes; `None` if it has no place of its own.
+    pub fn kept_bytes(&self) -> Option<u32> {
+        let length = self.reduce.last()?.as_const()?;
+        (length <= ON_STACK).then_some(8 * length as u32)
+    }
+}
+
 impl<'c> Emitter<'_, 'c> {
     /// Emits a nest row by row.
     pub fn by_rows(&mut self) {
@@ -41,6 +52,10 @@ impl<'c> Emitter<'_, 'c> {
         let slots: Vec<_> = (0..n_stages)
             .map(|stage| self.slot(self.identity(stage, 1), "stripes"))
             .collect();
+        let keeps = plan.turns.iter().any(|turn| turn.writes.is_some());
+        if let Some(bytes) = plan.kept_bytes().filter(|_| keeps) {
+            self.kept_row = Some(self.room(bytes, "row"));
+        }
         self.for_each_unit(&plan.space, |e, unit, mut coords| {
             let length = e.expr(plan.reduce[0]);
             let mut done = Done::default();
@@ -62,24 +77,25 @@ impl<'c> Emitter<'_, 'c> {
                 let turn = &plan.turns[n_stages];
                 let frame = e.row(turn, Some(plan.rank() - 1), &coords, &done);
                 let over = e.left_over(plan.reduce[0]);
-                let ahead = e.next_rows(&frame);
-                e.lanes_of_row((e.int(0), length), over, |e, at: At<'c>| {
-                    for &(access, start) in &ahead {
-                        e.fetch_ahead(access, e.iadd(start, at.col));
-                    }
-                    let values = e.evaluate(&frame, &at);
-                    let result = values[plan.nest.result].expect("the result is evaluated");
-                    e.write(e.iadd(first, at.col), result, &at);
+                e.storing(first, |e| {
+                    e.lanes_of_row((e.int(0), length), over, |e, at| {
+                        let values = e.evaluate(&frame, &at);
+                        let result = values[plan.nest.result].expect("the result is evaluated");
+                        e.write(e.iadd(first, at.col), result, &at);
+                    });
                 });
             });
         });
     }
 
     /// The accesses that the first stage walks element by element, with where the next row of each starts.
-    fn next_rows(&mut self, frame: &Frame<'c>) -> Vec<(usize, IntValue<'c>)> {
+    pub fn next_rows(&mut self, frame: &Frame<'c>) -> Vec<(usize, IntValue<'c>)> {
         let plan = self.plan;
         let (row, length) = (plan.space.len() - 1, plan.reduce[0].as_const());
         let mut out = Vec::new();
+        if frame.dim != Some(row + 1) {
+            return out;
+        }
         for &id in &plan.turns[0].nodes {
             let Scalar::Load(access) = plan.nest.body[id] else {
                 continue;
@@ -96,12 +112,53 @@ impl<'c> Emitter<'_, 'c> {
     }
 
     /// Brings element `index` of an access into a cache. It may lie outside of the buffer.
-    fn fetch_ahead(&mut self, access: usize, index: IntValue<'c>) {
+    pub fn fetch_ahead(&mut self, access: usize, index: IntValue<'c>) {
         let source = &self.plan.sources[access];
         let element = self.memory(source.dtype, 1).get_element_type();
         let at = self
             .ops
             .element(element, self.pointers[source.input], index);
         self.ops.prefetch(at);
+    }
+
+    /// Where `col` of the kept row is.
+    fn kept(&self, frame: &Frame<'c>, id: Id, col: IntValue<'c>) -> PointerValue<'c> {
+        let element = self.memory(self.plan.types[id], 1).get_element_type();
+        if let Some(row) = self.kept_row {
+            return self.ops.element(element, row, col);
+        }
+        let first = frame
+            .done
+            .first
+            .expect("values are kept in rows of the output");
+        let output = *self.pointers.last().expect("the output is in the table");
+        self.ops.element(element, output, self.iadd(first, col))
+    }
+
+    /// Keeps the value of a node for later turns.
+    pub fn keep(&mut self, frame: &Frame<'c>, id: Id, value: V<'c>, at: &At<'c>) {
+        let dtype = self.plan.types[id];
+        let (to, align) = (self.kept(frame, id, at.col), dtype.size() as u32);
+        let value = self.packed(dtype, value);
+        match at.active {
+            _ if at.lanes == 1 => self.ops.store(self.ops.extract(value, 0), to, align),
+            None => self.ops.store(value.into(), to, align),
+            Some(mask) => self.ops.store_masked(value, to, mask, align),
+        }
+    }
+
+    /// What an earlier turn kept of a node.
+    pub fn read_back(&self, frame: &Frame<'c>, id: Id, at: &At<'c>) -> V<'c> {
+        let dtype = self.plan.types[id];
+        let kind = self.memory(dtype, at.lanes);
+        let (from, align) = (self.kept(frame, id, at.col), dtype.size() as u32);
+        let raw = match at.active {
+            _ if at.lanes == 1 => self
+                .ops
+                .one(self.ops.load(kind.get_element_type(), from, align)),
+            None => self.ops.load(kind, from, align).into_vector_value(),
+            Some(mask) => self.ops.load_masked(kind, from, mask, align),
+        };
+        self.unpacked(dtype, raw)
     }
 }

@@ -175,17 +175,18 @@ impl<'c> Emitter<'_, 'c> {
         }
     }
 
-    /// The larger of `a` and `b`, NaN if either is; `a` if they are equal.
+    /// The larger of `a` and `b`, NaN if either is; `a` if they are equal. What `b` decides alone is kept out of the
+    /// chain from one `a` to the next.
     pub fn larger(&self, dtype: DType, a: V<'c>, b: V<'c>) -> V<'c> {
         let ops = &self.ops;
-        match dtype {
-            DType::Bool => ops.or(a, b),
-            DType::I32 => ops.select(ops.icmp(I::SGT, b, a), b, a),
-            _ => {
-                let larger = ops.select(ops.fcmp(F::OGT, b, a), b, a);
-                ops.select(ops.fcmp(F::UNO, b, b), b, larger)
-            }
-        }
+        let nan = match dtype {
+            DType::Bool => return ops.or(a, b),
+            DType::I32 => return ops.select(ops.icmp(I::SGT, b, a), b, a),
+            DType::F64 => ops.f64(lanes(a), f64::NAN),
+            _ => ops.f32(lanes(a), f32::NAN),
+        };
+        let larger = ops.select(ops.fcmp(F::OGT, b, a), b, a);
+        ops.select(ops.fcmp(F::UNO, b, b), nan, larger)
     }
 
     /// The vectors of `parts` one after the other, as one.

@@ -2,10 +2,10 @@
 //!
 //! Before: a nest's stages and result. After: a [`Turn`] for each, with the nodes that it evaluates.
 //!
-//! In a nest with a result per point, a costly value that a stage computes and a later turn needs again (the
-//! exponentials of a softmax) is stored in the output row and read back, until the result overwrites it. That is
-//! possible where its type is the output's; other values are computed again, since the row's inputs are in a cache by
-//! then. All of this depends on the structure of the nest only.
+//! A costly value that a stage computes and a later turn needs again (the exponentials of a softmax) is kept and read
+//! back: in a row on the stack if the row's length is known and not great, else in the output row, until the result
+//! overwrites it, where its type is the output's. Other values are computed again, since the row's inputs are in a cache
+//! by then. All of this depends on the structure of the nest only.
 
 use super::plan::Plan;
 use crate::compilers::llvm_cpu::ir::{BinaryOp, Id, Nest, ReduceOp, Reduction, Scalar, UnaryOp};
@@ -21,10 +21,12 @@ pub struct Turn {
     pub nodes: Phase,
     /// The factors of the reduced value, if it is accumulated by multiply-add.
     pub factors: Option<(Id, Id)>,
-    /// The node whose values are in the output row.
+    /// The node whose values were kept by an earlier turn.
     pub reads: Option<Id>,
-    /// The node whose values go there.
+    /// The node whose values are kept.
     pub writes: Option<Id>,
+    /// Whether the next row is asked for on the way.
+    pub fetches: bool,
 }
 
 /// What storing a value and reading it back costs, in additions.
@@ -91,8 +93,8 @@ fn cost(node: &Scalar) -> usize {
     }
 }
 
-/// Decides what the turns of a nest with a result per point leave in the output row.
-pub fn store_costly_values(plan: &mut Plan<'_>) {
+/// Decides what the turns of a nest that runs row by row keep for later ones.
+pub fn keep_costly_values(plan: &mut Plan<'_>) {
     let nest = plan.nest;
     let varies = plan.varying(Some(plan.rank() - 1));
     let roots: Vec<Vec<Id>> = plan
@@ -128,7 +130,12 @@ pub fn store_costly_values(plan: &mut Plan<'_>) {
                 nest.body[*id],
                 Scalar::Unary(..) | Scalar::Binary(..) | Scalar::Select { .. } | Scalar::Cast(..)
             );
-            computes && varies[*id] && plan.types[*id] == nest.dtype && known != Some(*id)
+            let size = |id: Id| plan.types[id].size();
+            // A row that is read and written in one walk has elements of one size.
+            let same = known.is_none_or(|known| size(known) == size(*id));
+            let place =
+                plan.kept_bytes().is_some() || (nest.per_point && plan.types[*id] == nest.dtype);
+            computes && varies[*id] && place && same && known != Some(*id)
         };
         let candidates = nodes.iter().copied().filter(fits);
         let best = candidates.min_by_key(|&id| (later(Some(id)), id));
@@ -140,4 +147,7 @@ pub fn store_costly_values(plan: &mut Plan<'_>) {
         }
         plan.turns[turn].nodes = nodes;
     }
+    // The first walk waits for memory and the last one writes to it; one in between leaves it idle.
+    let last = plan.turns.len() - 1;
+    plan.turns[last.min(1)].fetches = true;
 }

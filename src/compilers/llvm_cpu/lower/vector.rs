@@ -452,6 +452,26 @@ impl<'c> Ops<'_, 'c> {
     }
 }
 
+impl<'c> Ops<'_, 'c> {
+    /// A store past the caches, of a vector to where it is aligned to its size or to 64 bytes.
+    pub fn store_past_caches(&self, value: V<'c>, at: PointerValue<'c>, align: u32) {
+        let store = built(self.builder.build_store(at, value));
+        store
+            .set_alignment(align)
+            .expect("vector sizes are powers of two");
+        let one = self.context.i32_type().const_int(1, false);
+        let node = self.context.metadata_node(&[one.into()]);
+        store
+            .set_metadata(node, self.context.get_kind_id("nontemporal"))
+            .expect("the node has one operand");
+    }
+
+    /// Makes stores past the caches visible to other threads before what follows.
+    pub fn store_fence(&self) {
+        self.call("llvm.x86.sse.sfence", &[], &[], None);
+    }
+}
+
 /// The number of lanes of a vector.
 pub fn lanes(v: V<'_>) -> u32 {
     v.get_type().get_size()
