@@ -4,7 +4,7 @@
 //! 1. [`materialize`]: operands that must lie in memory are written out;
 //! 2. equal copies become one;
 //! 3. [`contraction`]: sums of products that are matrix products become one kernel node;
-//! 4. [`fusion`]: everything else is grouped into kernel nodes, each with at most one reduction;
+//! 4. [`fusion`]: everything else is grouped into kernel nodes; reductions over the same [`rows`] share one;
 //! 5. [`attention`]: two products with rows between them become one kernel, whose scores are never all in memory;
 //! 6. [`codegen`]: kernel nodes get machine code, equal ones the same.
 //!
