@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --bench table` shows rates: operations, bytes or executions a second.
 
+#[allow(dead_code, reason = "tests use the rest")]
 #[path = "rows/mod.rs"]
 mod rows;
 

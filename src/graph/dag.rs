@@ -184,7 +184,8 @@ impl Dag {
 
     /// Whether `view` is the whole buffer of `node` in its order.
     pub fn is_whole(&self, node: NodeIndex, view: &View) -> bool {
-        view.is_identity(self.node(node).ty.numel())
+        let ty = &self.node(node).ty;
+        (*view.dims() == ty.dims[..] && view.is_contiguous()) || view.is_identity(ty.numel())
     }
 
     /// A value's entry.

@@ -39,7 +39,7 @@ pub struct Args {
     run: RunArgs,
     #[command(flatten)]
     speed: speed::SpeedArgs,
-    /// Measure the machine's limits again, though they are known
+    /// Measure the machine's limits again; the best of all measurements counts
     #[arg(long, requires = "machine")]
     refresh: bool,
     /// Also time every kernel; a file gets a page with their code, and a trace beside it

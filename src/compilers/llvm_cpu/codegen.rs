@@ -124,12 +124,18 @@ impl Pass for Codegen {
         let target = self.target()?;
         let mut run = Run::default();
         let mut number_of: FxHashMap<Identity, usize> = FxHashMap::default();
+        let mut known: FxHashMap<Arc<Kernel>, usize> = FxHashMap::default();
         let mut kernels: Vec<(NodeIndex, usize)> = Vec::new();
         for id in dag.topological()? {
             let Op::Kernel(kernel) = &dag.node(id).op else {
                 continue;
             };
             if kernel.code().is_some() {
+                continue;
+            }
+            // Equal layers have equal kernels: only the first one's nest is built.
+            if let Some(&number) = known.get(kernel) {
+                kernels.push((id, number));
                 continue;
             }
             match job_of(kernel, target) {
@@ -139,6 +145,7 @@ impl Pass for Codegen {
                         jobs.push(job);
                         jobs.len() - 1
                     });
+                    known.insert(kernel.clone(), number);
                     kernels.push((id, number));
                 }
                 Err(why) => run.notes.push(format!(

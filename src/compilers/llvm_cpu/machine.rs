@@ -1,7 +1,7 @@
 //! The machine's limits, measured once and kept on disk.
 //!
 //! [`limits`](super::limits) takes about a second, which is too long for every run and short enough to do again when
-//! asked. The file `machine.json` lies with the compiled objects, has an entry for each CPU model and number of threads, and is
+//! asked; the best of all measurements counts. The file `machine.json` lies with the compiled objects, has an entry for each CPU model and number of threads, and is
 //! only a cache: what cannot be read is measured again, what cannot be written is not kept.
 //!
 //! Deliberately absent: anything that decides how code is generated, and any guess where nothing was measured.
@@ -49,8 +49,23 @@ impl Machine {
             flops: [limits.fma(1), limits.fma(threads)],
             read_bytes: [limits.read(1)?, limits.read(threads)?],
         };
+        let machine = match Machine::known() {
+            Some(before) => machine.or_better(&before),
+            None => machine,
+        };
         machine.keep();
         Ok(machine)
+    }
+
+    /// The larger of both figures each: a limit is what is possible, and whoever else used the machine meanwhile only
+    /// took away from it.
+    fn or_better(self, other: &Machine) -> Machine {
+        let larger = |a: [f64; 2], b: [f64; 2]| [a[0].max(b[0]), a[1].max(b[1])];
+        Machine {
+            flops: larger(self.flops, other.flops),
+            read_bytes: larger(self.read_bytes, other.read_bytes),
+            ..self
+        }
     }
 
     /// What was measured before on a machine like this one, if it was.
@@ -149,6 +164,14 @@ mod tests {
         assert_eq!(flops, [10.0, 10.0, 20.0, 30.0, 40.0, 40.0]);
         assert_eq!(four.read_bytes_of(3), 7.0);
         assert_eq!(machine(1).flops_of(1), 10.0);
+    }
+
+    #[test]
+    fn the_best_of_several_measurements_counts() {
+        let mut other = machine(3);
+        (other.flops, other.read_bytes) = ([11.0, 30.0], [4.0, 9.0]);
+        let best = machine(3).or_better(&other);
+        assert_eq!((best.flops, best.read_bytes), ([11.0, 40.0], [5.0, 9.0]));
     }
 
     #[test]

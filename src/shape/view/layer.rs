@@ -45,9 +45,20 @@ impl Layer {
     /// Whether coordinates map to themselves, read row-major.
     pub fn is_contiguous(&self) -> bool {
         let in_order = || {
-            let expected = row_major(&self.dims);
-            let mut axes = self.dims.iter().zip(&self.strides).zip(&expected);
-            axes.all(|((dim, stride), expected)| dim.is_one() || stride == expected)
+            let mut expected = Expr::from(1);
+            for (axis, (dim, stride)) in self.dims.iter().zip(&self.strides).enumerate().rev() {
+                if dim.is_one() {
+                    continue;
+                }
+                if *stride != expected {
+                    return false;
+                }
+                // Products of symbols are not for nothing, and no axis follows the outermost one.
+                if axis > 0 {
+                    expected *= *dim;
+                }
+            }
+            true
         };
         self.valid.is_none() && self.offset.is_zero() && in_order()
     }
