@@ -39,7 +39,7 @@ fn double_recip() {
 #[cfg(feature = "llvm-backend")]
 mod llvm_cpu {
     use brain_blitz::compilers::Pass;
-    use brain_blitz::compilers::llvm_cpu::{attention, contraction, fusion, materialize};
+    use brain_blitz::compilers::llvm_cpu::{attention, contraction, fusion, layout, materialize};
 
     use super::filetest;
 
@@ -61,6 +61,13 @@ mod llvm_cpu {
     fn attention() {
         filetest::check("attention", || {
             filetest::Single(|| Box::new(attention::Attention) as Box<dyn Pass>)
+        });
+    }
+
+    #[test]
+    fn layout() {
+        filetest::check("layout", || {
+            filetest::Single(|| Box::new(layout::Layout) as Box<dyn Pass>)
         });
     }
 

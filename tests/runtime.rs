@@ -104,7 +104,7 @@ fn a_bad_index_in_a_sequence_names_its_node() {
     let error = cx.try_execute().expect_err("no such row").to_string();
     assert!(error.contains("index -5 is out of range"), "{error}");
     assert!(
-        error.contains("kernel f32[3, 2] (recorded at tests"),
+        error.contains("kernel f32[3] \"picked\" (recorded at tests"),
         "{error}"
     );
     last.try_array()

@@ -51,7 +51,7 @@ impl Pass for ContractionPass {
 }
 
 /// The steps of a sum of products rooted at `id`, with the nodes whose buffers they read.
-fn candidate(dag: &Dag, id: NodeIndex) -> Option<(Kernel, Vec<NodeIndex>)> {
+pub(super) fn candidate(dag: &Dag, id: NodeIndex) -> Option<(Kernel, Vec<NodeIndex>)> {
     let Op::Reduce(ReduceOp::Sum, _) = dag.node(id).op else {
         return None;
     };

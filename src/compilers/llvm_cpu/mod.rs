@@ -2,7 +2,7 @@
 //!
 //! The pipeline, in order:
 //! 1. [`materialize`]: operands that must lie in memory are written out;
-//! 2. equal copies become one;
+//! 2. [`layout`]: factors of products whose steps lie apart are written out in rows; equal copies become one;
 //! 3. [`contraction`]: sums of products that are matrix products become one kernel node;
 //! 4. [`fusion`]: everything else is grouped into kernel nodes; reductions over the same [`rows`] share one;
 //! 5. [`attention`]: two products with rows between them become one kernel, whose scores are never all in memory;
@@ -27,6 +27,7 @@ pub mod fusion;
 pub mod gemm;
 pub mod ir;
 pub mod jit;
+pub mod layout;
 pub mod limits;
 pub mod lower;
 pub mod machine;
@@ -104,6 +105,7 @@ impl LlvmCpu {
 impl Compiler for LlvmCpu {
     fn passes(&self, list: &mut PassList) {
         list.push(materialize::Materialize);
+        list.push(layout::Layout);
         list.push(super::generic::Cse);
         list.push(contraction::ContractionPass);
         list.push(fusion::Fusion);
