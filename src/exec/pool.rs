@@ -318,7 +318,8 @@ pub fn for_each_range(
     n_units: usize,
     work: &(dyn Fn(std::ops::Range<usize>) + Sync),
 ) {
-    const PIECES_PER_THREAD: usize = 4;
+    // Many, so that a thread that the machine holds up leaves the rest to the others.
+    const PIECES_PER_THREAD: usize = 16;
     let n_threads = n_threads.min(n_units);
     if n_threads <= 1 {
         if n_units > 0 {

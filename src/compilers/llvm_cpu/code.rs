@@ -144,11 +144,21 @@ pub struct GemmCode {
 /// Rows (or columns) up to which reading the other operand once, without packing it, is faster.
 const NARROW: usize = 4;
 
+/// Steps of a row that stays in half of L1 while others pass.
+const SHORT: usize = 4096;
+
 impl GemmCode {
     /// The number of parameters that it is called with.
     pub(super) fn n_params(&self) -> usize {
         let narrow = self.narrow.as_ref();
         self.params.len() + narrow.map_or(0, |narrow| narrow.params.len())
+    }
+
+    /// Whether dot products are the way for these sizes. A single short row stays in L1, and then the loop nest is as
+    /// fast with one stream of weights; a longer one is better read once for several rows of weights.
+    pub(super) fn is_few(&self, sizes: Sizes) -> bool {
+        let single = (sizes.m == 1 || sizes.n == 1) && sizes.k <= SHORT;
+        self.gemm.is_few(sizes) && !(single && self.narrow.is_some())
     }
 
     pub(super) fn is_narrow(&self, sizes: Sizes) -> bool {
@@ -175,7 +185,7 @@ impl NativeCode for GemmCode {
             Some(narrow) => narrow.prepare(symbols, n_threads, params)?,
             None => Work::default(),
         };
-        let few = self.gemm.is_few(sizes);
+        let few = self.is_few(sizes);
         if !few && self.is_narrow(sizes) {
             return Ok(narrow);
         }
@@ -200,7 +210,7 @@ impl NativeCode for GemmCode {
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()> {
         let (params, rest) = call.params.split_at(self.params.len());
         let sizes = self.gemm.sizes(params);
-        if self.gemm.is_few(sizes) {
+        if self.is_few(sizes) {
             let [lhs, rhs] = [self.lhs, self.rhs].map(|input| call.buffers[input].cast_const());
             let out = call.buffers[call.buffers.len() - 1].cast();
             // SAFETY: the buffers are as large as the operands' and the result's types say, and disjoint.

@@ -128,7 +128,7 @@ impl AttentionCode {
         let n = scores.n;
         let whole = self.scores.is_narrow(scores)
             || self.values.is_narrow(values)
-            || keys.is_few(scores)
+            || self.scores.is_few(scores)
             || [scores.m, n, scores.k].contains(&0);
         if whole {
             let bytes = parts.iter().map(|part| part.work.scratch_bytes).max();
