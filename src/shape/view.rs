@@ -117,6 +117,17 @@ impl View {
         self.is_contiguous() && same_size(self.numel(), buffer)
     }
 
+    /// Whether what is seen depends on the coordinate `axis`.
+    ///
+    /// # Panics
+    /// If there is no such axis.
+    pub fn walks(&self, axis: usize) -> bool {
+        let top = &self.layers[self.layers.len() - 1];
+        let all = (Expr::from(0), top.dims[axis]);
+        let padded = top.valid.as_ref().is_some_and(|valid| valid[axis] != all);
+        padded || !top.strides[axis].is_zero()
+    }
+
     /// Whether some element may be padding.
     pub fn is_masked(&self) -> bool {
         self.layers.iter().any(|layer| layer.valid.is_some())

@@ -13,7 +13,6 @@ use smallvec::SmallVec;
 
 use super::gemm::ir::Contraction;
 use super::ir::Access;
-use super::rows::walks;
 use crate::compilers::Pass;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -153,7 +152,7 @@ fn roles(lhs: &View, rhs: &View, reduced: &AxisSet) -> Roles {
         k: AxisSet::new(),
     };
     for axis in 0..lhs.rank() {
-        let list = match (reduced.contains(&axis), walks(lhs, axis), walks(rhs, axis)) {
+        let list = match (reduced.contains(&axis), lhs.walks(axis), rhs.walks(axis)) {
             (true, _, _) => &mut roles.k,
             (false, true, true) => &mut roles.batch,
             (false, false, true) => &mut roles.n,

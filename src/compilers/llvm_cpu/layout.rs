@@ -14,7 +14,6 @@
 
 use super::contraction::{candidate, contraction_of};
 use super::gemm::ir::collapse;
-use super::rows::walks;
 use crate::compilers::Pass;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -77,7 +76,7 @@ fn rows_of(dag: &Dag, factor: NodeIndex, view: &View, axes: &AxisSet) -> Option<
         return None;
     }
     let all = 0..view.rank();
-    let walked = |axis: &usize| walks(view, *axis);
+    let walked = |axis: &usize| view.walks(*axis);
     let kept: Vec<usize> = all
         .clone()
         .filter(|a| !axes.contains(a) && walked(a))

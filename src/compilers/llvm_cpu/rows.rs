@@ -24,16 +24,6 @@ pub struct Rows {
     pub per_point: bool,
 }
 
-/// Whether the value at `view` depends on the coordinate `axis`.
-pub fn walks(view: &View, axis: usize) -> bool {
-    let top = view.layers().last().expect("a view has a layer");
-    let masked = top
-        .valid
-        .as_ref()
-        .is_some_and(|valid| valid[axis] != (Expr::from(0usize), top.dims[axis]));
-    masked || !top.strides[axis].is_zero()
-}
-
 /// Whether two lists of dims are the same but for sizes of one.
 fn alike<'d>(a: impl Iterator<Item = &'d Expr>, b: &[Expr]) -> bool {
     let b = b.iter().filter(|dim| !dim.is_one());
@@ -55,7 +45,7 @@ impl Rows {
     pub fn of_broadcast(view: &View) -> Option<Rows> {
         let dims = view.dims();
         let n_kept = (0..dims.len())
-            .rposition(|axis| walks(view, axis))
+            .rposition(|axis| view.walks(axis))
             .map_or(0, |axis| axis + 1);
         let (space, reduce) = dims.split_at(n_kept);
         reduce.iter().any(|dim| !dim.is_one()).then(|| Rows {
@@ -123,7 +113,7 @@ impl Rows {
     pub fn is_per_row(&self, view: &View) -> bool {
         let first = self.space.len();
         view.rank() == first + self.reduce.len()
-            && (first..view.rank()).all(|axis| !walks(view, axis))
+            && (first..view.rank()).all(|axis| !view.walks(axis))
     }
 
     /// Whether `view` reads, at each point or row, the result that a reduction has for this row.

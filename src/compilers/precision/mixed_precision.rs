@@ -30,7 +30,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
 use crate::op::{AxisSet, BinaryOp, Op, ReduceOp};
-use crate::shape::{Expr, View};
+use crate::shape::View;
 
 /// The pass; a hit is a product or another value that was rounded or reads something rounded.
 pub struct MixedPrecision {
@@ -235,19 +235,8 @@ fn product_of(dag: &Dag, id: NodeIndex) -> Option<NodeIndex> {
 /// product.
 fn is_product(lhs: &View, rhs: &View, reduced: &AxisSet) -> bool {
     let axes = || (0..lhs.rank()).filter(|&axis| !lhs.dims()[axis].is_one());
-    let both = |axis: usize| walks(lhs, axis) && walks(rhs, axis);
-    let one = |axis: usize| walks(lhs, axis) != walks(rhs, axis);
+    let both = |axis: usize| lhs.walks(axis) && rhs.walks(axis);
+    let one = |axis: usize| lhs.walks(axis) != rhs.walks(axis);
     axes().any(|axis| reduced.contains(&axis) && both(axis))
         && axes().any(|axis| !reduced.contains(&axis) && one(axis))
-}
-
-/// Whether what is seen depends on coordinate `axis`.
-fn walks(view: &View, axis: usize) -> bool {
-    let layers = view.layers();
-    let top = &layers[layers.len() - 1];
-    let masked = top
-        .valid
-        .as_ref()
-        .is_some_and(|valid| valid[axis] != (Expr::from(0usize), top.dims[axis]));
-    masked || !top.strides[axis].is_zero()
 }
