@@ -61,7 +61,7 @@ fn matvec(cx: &mut Graph, dtype: DType) -> GraphTensor {
 fn kernels(build: Build, cpu: &str) -> Vec<Kernel> {
     let mut cx = Graph::new();
     build(&mut cx).retrieve();
-    cx.compile((Generic::default(), LlvmCpu::for_cpu(cpu).emit_only()), ());
+    cx.compile((Generic, LlvmCpu::for_cpu(cpu).emit_only()), ());
     cx.inspect(|dag| {
         let kernels = dag.ids().filter_map(|id| match &dag.node(id).op {
             Op::Kernel(kernel) => Some((**kernel).clone()),

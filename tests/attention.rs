@@ -93,7 +93,7 @@ fn check(build: impl Fn(&mut Graph) -> GraphTensor) -> Vec<String> {
         let out = build(&mut cx).retrieve();
         cx.execute();
         let wanted = out.data();
-        let report = cx.compile((Generic::default(), LlvmCpu::for_cpu(cpu)), ());
+        let report = cx.compile((Generic, LlvmCpu::for_cpu(cpu)), ());
         for note in report.notes() {
             assert!(!note.contains("reference executor"), "{cpu}: {note}");
         }

@@ -36,7 +36,7 @@ fn compiled(build: impl Fn(&mut Graph) -> Vec<GraphTensor>) -> Compiled {
         let outs: Vec<GraphTensor> = build(&mut cx).into_iter().map(|x| x.retrieve()).collect();
         cx.execute();
         let wanted: Vec<Vec<f32>> = outs.iter().map(|out| out.data()).collect();
-        let report = cx.compile((Generic::default(), LlvmCpu::for_cpu(cpu)), ());
+        let report = cx.compile((Generic, LlvmCpu::for_cpu(cpu)), ());
         for note in report.notes() {
             assert!(!note.contains("reference executor"), "{cpu}: {note}");
         }

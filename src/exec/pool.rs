@@ -6,7 +6,7 @@
 //! another graph's job, the caller does all the work itself: the split never changes results, so this is only slower.
 //!
 //! Between the kernels of an execution the workers spin, because waking a sleeping thread takes longer than many
-//! kernels do. When no execution was under way for [`PATIENCE`], or one had no job for [`LONGEST`], they sleep, so
+//! kernels do. When no execution was under way for `PATIENCE`, or one had no job for `LONGEST`, they sleep, so
 //! an idle process uses no processor. The caller waits
 //! for workers that have a piece in the same way.
 //!
@@ -101,7 +101,7 @@ pub fn default_threads() -> usize {
     *THREADS.get_or_init(|| crate::knobs::threads().unwrap_or_else(super::cores::usable))
 }
 
-/// Spins until `ready`; `false` if nobody was `busy` for [`PATIENCE`], or it took longer than [`LONGEST`].
+/// Spins until `ready`; `false` if nobody was `busy` for `PATIENCE`, or it took longer than `LONGEST`.
 fn spin(ready: impl Fn() -> bool, busy: impl Fn() -> bool) -> bool {
     if ready() {
         return true;
@@ -242,7 +242,7 @@ impl Pool {
     }
 }
 
-/// While this lives, workers stay awake for up to [`LONGEST`] between two jobs.
+/// While this lives, workers stay awake for up to `LONGEST` between two jobs.
 pub struct Session(());
 
 impl Session {

@@ -53,9 +53,9 @@ struct Job {
 enum Work {
     Loops(Nest),
     /// A matrix product, and loops for the shapes where packing does not pay.
-    Product(Nest, Contraction),
+    Product(Nest, Box<Contraction>),
     /// Scores, rows and values; loops for the two products.
-    Attention(Box<Parts>, [Nest; 2]),
+    Attention(Box<Parts>, Box<[Nest; 2]>),
 }
 
 /// Kernels with equal identities have the same code.
@@ -65,7 +65,8 @@ impl Work {
     fn identity(&self) -> Identity {
         match self {
             Work::Loops(nest) | Work::Product(nest, _) => (vec![nest.clone()], vec![]),
-            Work::Attention(parts, [scores, values]) => {
+            Work::Attention(parts, nests) => {
+                let [scores, values] = &**nests;
                 let operands = [&parts.scores, &parts.rows, &parts.values];
                 let from = operands.into_iter().flat_map(|part| part.operands.clone());
                 let nests = vec![scores.clone(), parts.nest.clone(), values.clone()];
@@ -223,13 +224,13 @@ fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> 
                 nest_of(&parts.scores.kernel)?,
                 nest_of(&parts.values.kernel)?,
             ];
-            (Work::Attention(Box::new(parts), nests), dims)
+            (Work::Attention(Box::new(parts), Box::new(nests)), dims)
         }
         None => {
             let nest = nest_of(kernel)?;
             let dims = nest.space.iter().chain(&nest.reduce).copied().collect();
             match contraction_of(kernel) {
-                Some(contraction) => (Work::Product(nest, contraction), dims),
+                Some(contraction) => (Work::Product(nest, Box::new(contraction)), dims),
                 None => (Work::Loops(nest), dims),
             }
         }
@@ -331,16 +332,16 @@ impl Maker<'_> {
                 Ok(nest) if is_always_narrow(product) && is_little(product) => Arc::new(nest),
                 narrow => Arc::new(self.product(&job.name, key, narrow.ok(), product)?),
             },
-            Work::Attention(parts, [scores, values]) => Arc::new(AttentionCode {
+            Work::Attention(parts, nests) => Arc::new(AttentionCode {
                 name: job.name.clone(),
                 key,
                 scores: {
-                    let narrow = self.loops(&job.name, key, scores).ok();
+                    let narrow = self.loops(&job.name, key, &nests[0]).ok();
                     self.product(&job.name, key, narrow, &parts.scores_product)?
                 },
                 rows: self.loops(&job.name, key, &parts.nest)?,
                 values: {
-                    let narrow = self.loops(&job.name, key, values).ok();
+                    let narrow = self.loops(&job.name, key, &nests[1]).ok();
                     self.product(&job.name, key, narrow, &parts.values_product)?
                 },
                 operands: [&parts.scores, &parts.rows, &parts.values]

@@ -37,16 +37,29 @@ impl Pass for ContractionPass {
             if contraction_of(&kernel).is_none() {
                 continue;
             }
-            let plain = |node: NodeIndex| View::contiguous(dag.node(node).ty.dims.clone());
-            let operands = operands
-                .into_iter()
-                .map(|node| (NodeRef::Old(node), plain(node)))
-                .collect();
-            let new = patch.add(dag, Op::Kernel(kernel.into()), operands, id)?;
-            patch.replace_with(dag, id, new);
+            replace(&mut patch, dag, id, kernel, operands)?;
         }
         Ok(patch)
     }
+}
+
+/// Puts a kernel that reads the buffers of some nodes in the place of a node.
+///
+/// # Errors
+/// If its type is not the node's.
+pub(super) fn replace(
+    patch: &mut Patch,
+    dag: &Dag,
+    id: NodeIndex,
+    kernel: Kernel,
+    operands: Vec<NodeIndex>,
+) -> Result<()> {
+    let plain = |node: NodeIndex| View::contiguous(dag.node(node).ty.dims.clone());
+    let operands = operands.into_iter();
+    let operands = operands.map(|node| (NodeRef::Old(node), plain(node)));
+    let new = patch.add(dag, Op::Kernel(kernel.into()), operands.collect(), id)?;
+    patch.replace_with(dag, id, new);
+    Ok(())
 }
 
 /// The steps of a sum of products rooted at `id`, with the nodes whose buffers they read.

@@ -5,9 +5,9 @@
 //! a time: their scores, from these the weights, from these the rows of the result; scores and weights of a block lie
 //! in the scratch memory of its thread.
 //!
-//! The middle part may be any kernel that works on rows and needs their maximum ([`parts`]): scaling, a soft cap, masks,
+//! The middle part may be any kernel that works on rows and needs their maximum (`parts`): scaling, a soft cap, masks,
 //! softmax. So the pass knows attention by what it needs, not by name. Where a mask hides whole blocks of keys, their
-//! products are skipped ([`reach`]).
+//! products are skipped (`reach`).
 //!
 //! Not taken: weights that are wanted themselves, or that are read twice (a dropout mask makes no difference, it is part
 //! of the rows); scores reduced along the queries; norms between two projections.
@@ -27,11 +27,11 @@ pub use code::AttentionCode;
 pub use parts::{From, Parts, parts_of};
 pub use reach::Reach;
 
+use super::contraction::{contraction_of, replace};
 use crate::compilers::Pass;
 use crate::error::Result;
-use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
+use crate::graph::{Dag, NodeIndex, Patch};
 use crate::op::{Kernel, KernelInput, KernelStep, Op};
-use crate::shape::View;
 
 /// The pass.
 pub struct Attention;
@@ -51,13 +51,7 @@ impl Pass for Attention {
             if parts_of(&kernel).is_none() {
                 continue;
             }
-            let plain = |node: NodeIndex| View::contiguous(dag.node(node).ty.dims.clone());
-            let operands = operands
-                .into_iter()
-                .map(|node| (NodeRef::Old(node), plain(node)))
-                .collect();
-            let new = patch.add(dag, Op::Kernel(kernel.into()), operands, id)?;
-            patch.replace_with(dag, id, new);
+            replace(&mut patch, dag, id, kernel, operands)?;
         }
         Ok(patch)
     }
@@ -90,7 +84,7 @@ fn chain(dag: &Dag, kept: &BTreeSet<NodeIndex>, id: NodeIndex) -> Option<[NodeIn
 }
 
 fn is_contraction(kernel: &Kernel) -> bool {
-    super::contraction::contraction_of(kernel).is_some()
+    contraction_of(kernel).is_some()
 }
 
 /// The three kernels that end in `id` as one, with the nodes whose buffers it reads.
