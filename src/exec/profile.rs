@@ -170,7 +170,8 @@ impl Graph {
     /// cx.set_profiling(true);
     /// cx.execute();
     /// let profile = cx.profile().unwrap();
-    /// assert_eq!(profile.lines[0].work.flop, 2.0 * 8.0 * 8.0 * 8.0);
+    /// let flop: f64 = profile.lines.iter().map(|line| line.work.flop).sum();
+    /// assert_eq!(flop, 2.0 * 8.0 * 8.0 * 8.0);
     /// println!("{}", profile.table(None));
     /// ```
     pub fn profile(&mut self) -> Option<Profile> {

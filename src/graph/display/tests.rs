@@ -210,6 +210,7 @@ fn the_same_graph_gives_the_same_texts() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "asks for Graphviz, another program")]
 fn every_form_can_be_saved_and_replaces_what_was_there() {
     let folder = tempfile::tempdir().unwrap();
     let cx = layers(2);
