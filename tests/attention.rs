@@ -223,6 +223,35 @@ fn scores_are_never_all_in_memory() {
 }
 
 #[test]
+fn narrow_values_and_few_keys_are_computed_in_blocks_too() {
+    for (t, dv) in [(1024, 2), (8, 16), (3, 16)] {
+        let size = Size {
+            kv: 1,
+            group: 1,
+            s: 1024,
+            t,
+            d: 16,
+            dv,
+        };
+        let names = check(|cx| attention(cx, size, rule(Mask::None, None)));
+        assert_eq!(names, ["attention"]);
+        let mut cx = Graph::new();
+        attention(&mut cx, size, rule(Mask::None, None)).retrieve();
+        cx.compile(<(Generic, LlvmCpu)>::default(), ());
+        cx.set_threads(1);
+        cx.execute();
+        // A block has at most 8 tiles of 12 rows; packed operands and what a product works in come on top.
+        let block = 4 * 2 * 96 * t.max(16);
+        let most = block + 4 * 1024 * 64;
+        assert!(
+            cx.stats().scratch_bytes < most,
+            "{}",
+            cx.stats().scratch_bytes
+        );
+    }
+}
+
+#[test]
 fn symbolic_sizes_and_one_more_query() {
     let mut cx = Graph::new();
     let (s, t) = (Expr::from('s'), Expr::from('s') + Expr::from('p'));

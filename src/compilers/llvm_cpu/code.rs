@@ -142,7 +142,7 @@ pub struct GemmCode {
 }
 
 /// Rows (or columns) up to which reading the other operand once, without packing it, is faster.
-const NARROW: usize = 4;
+pub(super) const NARROW: usize = 4;
 
 /// Steps of a row that stays in half of L1 while others pass.
 const SHORT: usize = 4096;

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::parts::From;
 use super::reach::Reach;
 use super::run::Run;
-use crate::compilers::llvm_cpu::code::{GemmCode, NestCode, evaluate, has, reported};
+use crate::compilers::llvm_cpu::code::{GemmCode, NARROW, NestCode, evaluate, has, reported};
 use crate::compilers::llvm_cpu::gemm::Sizes;
 use crate::error::Result;
 use crate::op::{KernelCall, NativeCode, Work};
@@ -126,10 +126,9 @@ impl AttentionCode {
         let scores = keys.sizes(parts[0].params);
         let values = queries.sizes(parts[2].params);
         let n = scores.n;
-        let whole = self.scores.is_narrow(scores)
-            || self.values.is_narrow(values)
-            || self.scores.is_few(scores)
-            || [scores.m, n, scores.k].contains(&0);
+        // Few keys or narrow values are no reason: then all scores of many rows would be in memory.
+        let few_rows = scores.m <= n && self.scores.is_few(scores);
+        let whole = few_rows || scores.m <= NARROW || [scores.m, n, scores.k].contains(&0);
         if whole {
             let bytes = parts.iter().map(|part| part.work.scratch_bytes).max();
             return Layout {
