@@ -234,13 +234,7 @@ impl<T: Nested, const N: usize> Nested for [T; N] {
 
 impl<T: Nested, const N: usize> IntoData for [T; N] {
     fn into_data(self) -> Given {
-        let (mut dims, mut values) = (Vec::new(), Vec::new());
-        <[T; N] as Nested>::dims(&mut |size| dims.push(size));
-        self.flatten(&mut values);
-        Given {
-            dims: Some(dims),
-            data: T::Element::pack(values),
-        }
+        (&self).into_data()
     }
 
     fn bytes(&self) -> Option<GivenBytes<'_>> {

@@ -216,15 +216,25 @@ impl<'m, 'c> Emit<'m, 'c> {
         types: &[BasicTypeEnum<'c>],
         arguments: &[BasicMetadataValueEnum<'c>],
     ) -> Option<BasicValueEnum<'c>> {
+        self.call(self.declared(name, types), arguments)
+    }
+
+    /// An LLVM intrinsic, overloaded on `types`.
+    pub fn declared(&self, name: &str, types: &[BasicTypeEnum<'c>]) -> FunctionValue<'c> {
         let found = Intrinsic::find(name).expect("an intrinsic of this LLVM");
-        let function = found
+        found
             .get_declaration(self.module, types)
-            .expect("overloaded on its types");
-        let call = self
-            .builder
-            .build_call(function, arguments, "")
-            .expect(BUILT);
-        call.try_as_basic_value().basic()
+            .expect("overloaded on its types")
+    }
+
+    /// Calls a function; its result, if it has one.
+    pub fn call(
+        &self,
+        function: FunctionValue<'c>,
+        arguments: &[BasicMetadataValueEnum<'c>],
+    ) -> Option<BasicValueEnum<'c>> {
+        let call = self.builder.build_call(function, arguments, "");
+        call.expect(BUILT).try_as_basic_value().basic()
     }
 
     /// `a * b + c` with one rounding, on floats or vectors of them.

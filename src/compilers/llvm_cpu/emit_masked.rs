@@ -3,7 +3,6 @@
 //! Lanes that a mask leaves out are not touched, so that they may lie outside of any buffer.
 
 use inkwell::IntPredicate;
-use inkwell::intrinsics::Intrinsic;
 use inkwell::types::BasicTypeEnum;
 use inkwell::values::{BasicMetadataValueEnum, BasicValueEnum, IntValue, PointerValue};
 
@@ -63,10 +62,7 @@ impl<'c> Emit<'_, 'c> {
         position: usize,
         arguments: &[BasicMetadataValueEnum<'c>],
     ) -> Option<BasicValueEnum<'c>> {
-        let found = Intrinsic::find(name).expect("an intrinsic of this LLVM");
-        let function = found
-            .get_declaration(self.module, types)
-            .expect("overloaded on these");
+        let function = self.declared(name, types);
         let mut arguments = arguments.to_vec();
         if function.count_params() as usize > arguments.len() {
             let size = match types[0].into_vector_type().get_element_type() {
@@ -76,11 +72,7 @@ impl<'c> Emit<'_, 'c> {
             let align = self.context.i32_type().const_int(size, false);
             arguments.insert(position, align.into());
         }
-        let call = self
-            .builder
-            .build_call(function, &arguments, "")
-            .expect(BUILT);
-        call.try_as_basic_value().basic()
+        self.call(function, &arguments)
     }
 
     /// The lanes below `end`, which may be any number, as a mask; a plain `i1` for one lane.
