@@ -1,13 +1,13 @@
 //! In the steady state an execution allocates nothing: the counting allocator sees every request of this thread.
 #![cfg(feature = "llvm-backend")]
 
+#[path = "support/gemma2.rs"]
+mod gemma2;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::path::Path;
 
-use brain_blitz::formats::{Checkpoint, Gemma2Config};
-use brain_blitz::nn::Module;
-use brain_blitz::nn::models::gemma2::{Gemma2, NEW_TOKENS, PAST_TOKENS, Rows};
+use brain_blitz::nn::models::gemma2::{NEW_TOKENS, PAST_TOKENS, Rows};
 use brain_blitz::prelude::*;
 
 struct Counting;
@@ -86,20 +86,9 @@ fn executing_a_compiled_perceptron_again() {
 
 #[test]
 fn generating_tokens() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gemma2/tiny");
-    let config = Gemma2Config::open(&folder).unwrap();
-    let checkpoint = Checkpoint::open(&folder).unwrap();
     let mut cx = Graph::new();
     cx.set_threads(1);
-    let model = Gemma2::new(&mut cx, &config, 64, &|_| DType::F32);
-    for (name, parameter) in model.parameters().iter() {
-        let bytes = checkpoint
-            .get(name)
-            .unwrap()
-            .convert_to(DType::F32)
-            .unwrap();
-        parameter.set(bytes.cast::<f32>().unwrap());
-    }
+    let (model, config) = gemma2::tiny(&mut cx);
     let tokens = cx.input(NEW_TOKENS, DType::I32);
     let logits = model.forward(tokens, Rows::Last).retrieve();
     cx.compile(<(Generic, LlvmCpu)>::default(), ());

@@ -1,12 +1,12 @@
 //! How compiled graphs run: in how many calls, from which memory, in how much of it.
 #![cfg(feature = "llvm-backend")]
 
-use std::path::Path;
+#[path = "support/gemma2.rs"]
+mod gemma2;
+
 use std::sync::Arc;
 
-use brain_blitz::formats::{Checkpoint, Gemma2Config};
-use brain_blitz::nn::Module;
-use brain_blitz::nn::models::gemma2::{Gemma2, NEW_TOKENS, PAST_TOKENS, Rows};
+use brain_blitz::nn::models::gemma2::{NEW_TOKENS, PAST_TOKENS, Rows};
 use brain_blitz::prelude::*;
 
 /// Numbers between -0.1 and 0.1.
@@ -224,19 +224,8 @@ fn the_arena_of_branches_of_different_sizes() {
 
 #[test]
 fn the_arena_of_a_language_model() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gemma2/tiny");
-    let config = Gemma2Config::open(&folder).unwrap();
-    let checkpoint = Checkpoint::open(&folder).unwrap();
     let mut cx = Graph::new();
-    let model = Gemma2::new(&mut cx, &config, 64, &|_| DType::F32);
-    for (name, parameter) in model.parameters().iter() {
-        let bytes = checkpoint
-            .get(name)
-            .unwrap()
-            .convert_to(DType::F32)
-            .unwrap();
-        parameter.set(bytes.cast::<f32>().unwrap());
-    }
+    let (model, _) = gemma2::tiny(&mut cx);
     let tokens = cx.input(NEW_TOKENS, DType::I32);
     model.forward(tokens, Rows::Last).retrieve();
     cx.compile(<(Generic, LlvmCpu)>::default(), ());
