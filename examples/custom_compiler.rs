@@ -5,7 +5,7 @@
 //! The pass replaces `exp(a) * exp(b)` by `exp(a + b)`: one expensive operation less. That is not exact (it rounds elsewhere
 //! and overflows later), so the library leaves it to its users.
 
-use brain_blitz::compilers::{Compiler, Pass, PassList};
+use brain_blitz::compilers::{Compiler, Pass, PassList, Report};
 use brain_blitz::graph::{Dag, NodeIndex, NodeRef, Patch};
 use brain_blitz::op::{BinaryOp, Op, UnaryOp};
 use brain_blitz::prelude::*;
@@ -56,6 +56,8 @@ impl Pass for ProductOfPowers {
 struct FewerPowers;
 
 impl Compiler for FewerPowers {
+    type Output = Report;
+
     fn passes(&self, list: &mut PassList) {
         list.push(ProductOfPowers);
     }

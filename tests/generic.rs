@@ -16,6 +16,8 @@ use brain_blitz::prelude::*;
 struct Tidy<P>(P);
 
 impl<P: Pass + Copy + 'static> Compiler for Tidy<P> {
+    type Output = brain_blitz::compilers::Report;
+
     fn passes(&self, list: &mut PassList) {
         list.push(self.0);
         list.push(DeadCode);

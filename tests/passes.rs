@@ -39,9 +39,18 @@ fn double_recip() {
 #[cfg(feature = "llvm-backend")]
 mod llvm_cpu {
     use brain_blitz::compilers::Pass;
-    use brain_blitz::compilers::llvm_cpu::{attention, contraction, fusion, layout, materialize};
+    use brain_blitz::compilers::llvm_cpu::{
+        attention, contraction, forget_gradients, fusion, layout, materialize,
+    };
 
     use super::filetest;
+
+    #[test]
+    fn forget_gradients() {
+        filetest::check("forget-gradients", || {
+            filetest::Single(|| Box::new(forget_gradients::ForgetGradients) as Box<dyn Pass>)
+        });
+    }
 
     #[test]
     fn materialize() {

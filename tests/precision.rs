@@ -5,13 +5,15 @@ mod filetest;
 
 use brain_blitz::array::Array;
 use brain_blitz::compilers::generic::DeadCode;
-use brain_blitz::compilers::{PassList, Precision};
+use brain_blitz::compilers::{PassList, Precision, Report};
 use brain_blitz::prelude::*;
 
 /// A compiler, and the removal of what it left behind.
 struct Tidy(Precision);
 
 impl Compiler for Tidy {
+    type Output = Report;
+
     fn passes(&self, list: &mut PassList) {
         self.0.passes(list);
         list.push(DeadCode);

@@ -13,7 +13,7 @@ use super::{Compiler, Pass};
 use crate::array::Array;
 use crate::error::{Error, Result};
 use crate::graph::state::State;
-use crate::graph::{Dag, Inner, text, verify};
+use crate::graph::{Dag, GraphTensor, Inner, text, verify};
 use crate::knobs;
 
 /// Rounds after which a fixpoint group that still changes something is an error: two passes undo each other.
@@ -52,6 +52,11 @@ impl PassList {
         list
     }
 
+    /// Number of groups.
+    pub(super) fn len(&self) -> usize {
+        self.groups.len()
+    }
+
     /// Names of all passes, in order.
     pub fn names(&self) -> Vec<String> {
         self.groups
@@ -63,6 +68,8 @@ impl PassList {
 
 /// What the environment asks of a run.
 struct Session {
+    /// Number of the graph.
+    graph: u32,
     debug: u32,
     dump: Option<std::path::PathBuf>,
     stop_at: Option<String>,
@@ -74,8 +81,9 @@ struct Session {
 }
 
 impl Session {
-    fn from_knobs() -> Session {
+    fn from_knobs(graph: u32) -> Session {
         Session {
+            graph,
             debug: knobs::debug_level(),
             dump: knobs::dump_dir(),
             stop_at: knobs::stop_at(),
@@ -95,8 +103,8 @@ impl Session {
 }
 
 /// Runs a pipeline.
-pub(crate) fn run(list: &PassList, inner: &mut Inner) -> Result<Report> {
-    run_as(list, inner, Session::from_knobs())
+pub(crate) fn run(list: &PassList, graph: u32, inner: &mut Inner) -> Result<Report> {
+    run_as(list, inner, Session::from_knobs(graph))
 }
 
 fn run_as(list: &PassList, inner: &mut Inner, mut session: Session) -> Result<Report> {
@@ -136,7 +144,8 @@ fn run_groups(
     report: &mut Report,
 ) -> Result<()> {
     verify(&inner.dag)?;
-    for (kind, passes) in &list.groups {
+    let n_groups = list.groups.len();
+    for (i, (kind, passes)) in list.groups.iter().enumerate() {
         for round in 1.. {
             let mut changed = false;
             for pass in passes {
@@ -155,6 +164,13 @@ fn run_groups(
                     "passes {names:?} still change the graph after {MAX_ROUNDS} rounds"
                 )));
             }
+        }
+        if i + 1 < n_groups {
+            // Nobody could keep a value that comes up here, before the next passes find it unread.
+            report
+                .values
+                .iter()
+                .for_each(|handle| inner.dag.add_output(handle.value));
         }
         let stage = passes
             .last()
@@ -184,12 +200,15 @@ fn run_pass(
     let patch = pass.run(dag).map_err(named)?;
     let hits = patch.len();
     let stored = patch.stored(dag);
-    patch.apply(dag).map_err(named)?;
+    let values = patch.apply(dag).map_err(named)?;
     for (input, from, to) in stored {
         state.convert(input, from, to);
     }
     let time = start.elapsed();
     session.n_runs += 1;
+    let handles = values.into_iter();
+    let handles = handles.map(|value| GraphTensor::from_parts(session.graph, value));
+    report.values.extend(handles);
     let entry = report.entry(pass.name());
     entry.runs += 1;
     entry.hits += hits;
@@ -313,6 +332,7 @@ mod tests {
 
     fn checked(cx: &Graph, list: &PassList) -> Result<Report> {
         let session = Session {
+            graph: cx.id(),
             debug: 0,
             dump: None,
             stop_at: None,

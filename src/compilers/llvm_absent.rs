@@ -3,7 +3,7 @@
 //! Programs that name [`LlvmCpu`] build and run either way; without the `llvm` feature everything runs on the
 //! reference executor.
 
-use super::{Compiler, Pass, PassList};
+use super::{Compiler, Pass, PassList, Report};
 use crate::error::{Error, Result};
 use crate::graph::{Dag, Patch};
 
@@ -52,6 +52,8 @@ impl Pass for Absent {
 }
 
 impl Compiler for LlvmCpu {
+    type Output = Report;
+
     fn passes(&self, list: &mut PassList) {
         list.push(Absent {
             cpu: self.cpu.clone().or_else(crate::knobs::cpu),

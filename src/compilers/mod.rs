@@ -7,7 +7,7 @@
 //! # Writing one
 //! ```
 //! use brain_blitz::prelude::*;
-//! use brain_blitz::compilers::{Compiler, Pass, PassList};
+//! use brain_blitz::compilers::{Compiler, Pass, PassList, Report};
 //! use brain_blitz::graph::{Dag, NodeRef, Patch};
 //! use brain_blitz::op::{Op, UnaryOp};
 //!
@@ -34,6 +34,7 @@
 //! struct Cancel;
 //!
 //! impl Compiler for Cancel {
+//!     type Output = Report;
 //!     fn passes(&self, list: &mut PassList) { list.push(DoubleRecip); }
 //! }
 //!
@@ -46,6 +47,7 @@
 //! assert_eq!(y.data(), [3.0, 5.0]);
 //! ```
 
+pub mod autograd;
 mod check;
 pub mod driver;
 pub mod generic;
@@ -57,6 +59,7 @@ pub mod llvm_cpu;
 pub mod precision;
 pub mod report;
 
+pub use autograd::Autograd;
 pub use driver::{Group, PassList};
 pub use generic::Generic;
 pub use keep::Keep;
@@ -68,7 +71,7 @@ pub use precision::Precision;
 pub use report::{PassReport, Report};
 
 use crate::error::Result;
-use crate::graph::{Dag, Graph, Patch};
+use crate::graph::{Dag, Graph, Patch, ValueId};
 
 /// One rewrite of the graph.
 pub trait Pass {
@@ -99,17 +102,33 @@ pub trait Pass {
 
 /// A list of passes as a value.
 pub trait Compiler {
+    /// What [`Graph::compile`] gives back: a [`Report`], or what can be made of one.
+    type Output: From<Report>;
+
     /// Appends the passes, in order.
     fn passes(&self, list: &mut PassList);
+
+    /// Graph and value of each handle that the passes were given: they have to be there when the passes run.
+    fn handles(&self) -> Vec<(u32, ValueId)> {
+        Vec::new()
+    }
 }
 
 impl Compiler for () {
+    type Output = Report;
+
     fn passes(&self, _: &mut PassList) {}
 }
 
 macro_rules! tuple_compiler {
     ($($name:ident . $index:tt),+) => {
         impl<$($name: Compiler),+> Compiler for ($($name,)+) {
+            type Output = Report;
+
+            fn handles(&self) -> Vec<(u32, ValueId)> {
+                [$(self.$index.handles()),+].concat()
+            }
+
             fn passes(&self, list: &mut PassList) {
                 $(self.$index.passes(list);)+
             }
@@ -133,7 +152,7 @@ impl Graph {
     /// # Panics
     /// With the message of [`Graph::try_compile`].
     #[track_caller]
-    pub fn compile(&mut self, compiler: impl Compiler, keep: impl Keep) -> Report {
+    pub fn compile<C: Compiler>(&mut self, compiler: C, keep: impl Keep) -> C::Output {
         match self.try_compile(compiler, keep) {
             Ok(done) => done,
             Err(e) => e.raise(),
@@ -144,15 +163,18 @@ impl Graph {
     ///
     /// # Errors
     /// If a pass fails, or a kept value belongs to another graph or was optimized away before.
-    pub fn try_compile(&mut self, compiler: impl Compiler, keep: impl Keep) -> Result<Report> {
+    pub fn try_compile<C: Compiler>(&mut self, compiler: C, keep: impl Keep) -> Result<C::Output> {
         let mut values = Vec::new();
         keep.collect(&mut values);
         let id = self.id();
         let mut guard = self.lock();
         let inner = &mut *guard;
-        for &(graph, value) in &values {
+        let given = compiler.handles();
+        for &(graph, value) in values.iter().chain(&given) {
             if graph != id {
-                return Err(crate::Error::msg("a kept value belongs to another graph"));
+                return Err(crate::Error::msg(
+                    "a value given to `compile` belongs to another graph",
+                ));
             }
             inner.dag.source(value)?;
         }
@@ -164,8 +186,13 @@ impl Graph {
         }
         let mut list = PassList::default();
         compiler.passes(&mut list);
-        let report = driver::run(&list, inner)?;
+        if list.len() > 1 {
+            given
+                .iter()
+                .for_each(|&(_, value)| inner.dag.add_output(value));
+        }
+        let report = driver::run(&list, id, inner)?;
         inner.program = None;
-        Ok(report)
+        Ok(report.into())
     }
 }

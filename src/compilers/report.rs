@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::graph::GraphTensor;
+
 /// One pass's share, summed over its runs.
 #[derive(Clone, Debug, Default)]
 pub struct PassReport {
@@ -26,6 +28,8 @@ pub struct Report {
     pub nodes_before: usize,
     /// Nodes after.
     pub nodes_after: usize,
+    /// Values that passes made, in order: the gradients of [`Autograd`](super::Autograd).
+    pub values: Vec<GraphTensor>,
 }
 
 impl Report {

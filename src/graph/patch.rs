@@ -10,7 +10,7 @@ use petgraph::Direction;
 use petgraph::visit::EdgeRef;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::dag::{Dag, Edge, Node, NodeIndex, Source};
+use super::dag::{Dag, Edge, Node, NodeIndex, Source, ValueId};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Op, TensorType};
@@ -39,6 +39,7 @@ pub struct Patch {
     replace: Vec<(NodeIndex, NodeRef, View)>,
     remove: Vec<NodeIndex>,
     store: Vec<(NodeIndex, DType)>,
+    expose: Vec<(NodeRef, View)>,
 }
 
 impl Patch {
@@ -47,9 +48,9 @@ impl Patch {
         Patch::default()
     }
 
-    /// Number of replacements, removals and changed inputs.
+    /// Number of replacements, removals, changed inputs and new values.
     pub fn len(&self) -> usize {
-        self.replace.len() + self.remove.len() + self.store.len()
+        self.replace.len() + self.remove.len() + self.store.len() + self.expose.len()
     }
 
     /// Whether it changes nothing.
@@ -131,6 +132,11 @@ impl Patch {
         self.store.push((input, dtype));
     }
 
+    /// Makes a node, seen through a view, a value that handles can stand for.
+    pub fn expose(&mut self, node: NodeRef, view: View) {
+        self.expose.push((node, view));
+    }
+
     /// The inputs whose format changes: number, old format, new one.
     pub(crate) fn stored(&self, dag: &Dag) -> Vec<(u32, DType, DType)> {
         let inputs = self.store.iter().filter(|(node, _)| dag.contains(*node));
@@ -174,16 +180,16 @@ impl Patch {
         Ok(())
     }
 
-    /// Applies the patch.
+    /// Applies the patch; gives the values that it [exposes](Patch::expose), in order.
     ///
     /// # Errors
     /// If a replacement has another type than what it replaces, nodes are replaced twice or in a circle, or a removed
     /// node is not there or still read. The driver gives
     /// up on the first error, so a graph is never used after a failed patch.
-    pub fn apply(self, dag: &mut Dag) -> Result<()> {
+    pub fn apply(self, dag: &mut Dag) -> Result<Vec<ValueId>> {
         self.check(dag)?;
         if self.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         // First, so that a program made for the graph as it was is not used after a failure either.
         dag.version += 1;
@@ -210,7 +216,14 @@ impl Patch {
         for (input, dtype) in self.store {
             store_input(dag, input, dtype);
         }
-        remove_nodes(dag, &self.remove)
+        let exposed = self.expose.into_iter().map(|(node, view)| {
+            let node = resolve(node);
+            let location = dag.node(node).location;
+            dag.push_value(Source { node, view }, location)
+        });
+        let exposed = exposed.collect();
+        remove_nodes(dag, &self.remove)?;
+        Ok(exposed)
     }
 
     fn add_nodes(&self, dag: &mut Dag) -> Vec<NodeIndex> {

@@ -110,7 +110,12 @@ pub fn attributes(op: &Op) -> String {
         Op::Cast(dtype) => dtype.to_string(),
         Op::Custom(custom) => format!("{:?}", format!("{} {}", custom.0.name(), custom.0.key())),
         Op::Kernel(kernel) => format!("{:?}", kernel.name),
-        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Contiguous | Op::Detach => String::new(),
+        Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Select
+        | Op::Contiguous
+        | Op::Detach
+        | Op::StraightThrough => String::new(),
     }
 }
 

@@ -355,6 +355,51 @@ impl<S: Shape> GraphTensor<S> {
         GraphTensor::record(Op::Detach, &[self.dynamic()]).retag()
     }
 
+    /// The numbers of `value`, through which gradients flow to `self` as if it were that (a straight-through estimator,
+    /// Bengio et al. 2013): for functions whose own gradient is zero almost everywhere.
+    ///
+    /// ```
+    /// # use brain_blitz::prelude::*;
+    /// let mut cx = Graph::new();
+    /// let x = cx.tensor::<R1<3>>().set([0.4, 1.6, -2.2]);
+    /// let y = x.straight_through(x.round()).retrieve();
+    /// let dx = cx.compile(Autograd::new(x, y * y), ())[0].retrieve(); // 2 round(x)
+    /// cx.execute();
+    /// assert_eq!(y.data(), [0.0, 2.0, -2.0]);
+    /// assert_eq!(dx.data(), [0.0, 4.0, -4.0]);
+    /// ```
+    ///
+    /// # Panics
+    /// If shapes or formats differ.
+    #[track_caller]
+    pub fn straight_through(self, value: GraphTensor<S>) -> GraphTensor<S> {
+        let operands = [value.dynamic(), self.dynamic()];
+        GraphTensor::record(Op::StraightThrough, &operands).retag()
+    }
+
+    /// [`straight_through`](Self::straight_through), but no gradient flows where `self` is outside `-limit..=limit`
+    /// (Hubara et al. 2016, section 1.3: "saturated").
+    ///
+    /// ```
+    /// # use brain_blitz::prelude::*;
+    /// let mut cx = Graph::new();
+    /// let x = cx.tensor::<R1<3>>().set([0.4, 1.6, -2.2]);
+    /// let y = x.straight_through_clipped(x.sign(), 1.0).retrieve();
+    /// let dx = cx.compile(Autograd::new(x, y), ())[0].retrieve();
+    /// cx.execute();
+    /// assert_eq!(y.data(), [1.0, 1.0, -1.0]);
+    /// assert_eq!(dx.data(), [1.0, 0.0, 0.0]);
+    /// ```
+    ///
+    /// # Panics
+    /// If shapes or formats differ.
+    #[track_caller]
+    pub fn straight_through_clipped(self, value: GraphTensor<S>, limit: f64) -> GraphTensor<S> {
+        let x = self.dynamic();
+        let passed = x.abs().le(limit).where_(x, x.detach());
+        passed.straight_through(value.dynamic()).retag()
+    }
+
     /// The same numbers written out in row-major order. Never needed for correct results.
     ///
     /// ```

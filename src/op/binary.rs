@@ -4,6 +4,9 @@
 
 use half::{bf16, f16};
 
+use smallvec::smallvec;
+
+use super::gradient::{GradientBuilder, Gradients, Rule};
 use super::table::{Arity, EvalContext, OpRow, check_arity};
 use super::{BinaryOp, Op, TensorType, samples};
 use crate::array::{Array, Data};
@@ -14,17 +17,20 @@ pub(super) static ADD: OpRow = OpRow::new("add", Arity::Exact(2), infer, eval, |
 })
 .primitive()
 .commutative()
-.identity(-0.0);
+.identity(-0.0)
+.gradient(|rule, _| Ok(smallvec![Some(rule.upstream), Some(rule.upstream)]));
 pub(super) static MUL: OpRow = OpRow::new("mul", Arity::Exact(2), infer, eval, || {
     samples::binary(BinaryOp::Mul)
 })
 .primitive()
 .commutative()
-.identity(1.0);
+.identity(1.0)
+.gradient(gradient_of_mul);
 pub(super) static MOD: OpRow = OpRow::new("mod", Arity::Exact(2), infer, eval, || {
     samples::binary(BinaryOp::Mod)
 })
-.primitive();
+.primitive()
+.gradient(gradient_of_mod);
 pub(super) static LESS_THAN: OpRow = OpRow::new("less_than", Arity::Exact(2), infer, eval, || {
     samples::binary(BinaryOp::LessThan)
 })
@@ -35,7 +41,8 @@ pub(super) static SELECT: OpRow = OpRow::new(
     infer_select,
     eval_select,
     samples::select,
-);
+)
+.gradient(gradient_of_select);
 
 fn same_dims(a: &TensorType, b: &TensorType) -> Result<(), String> {
     if a.dims == b.dims {
@@ -202,4 +209,37 @@ fn eval_select(_: &Op, inputs: &[Array], _: &EvalContext<'_>) -> Result<Array, S
         }
     };
     Ok(Array::new(inputs[0].dims().to_vec(), data))
+}
+
+fn gradient_of_mul(rule: &Rule<'_>, build: &mut dyn GradientBuilder) -> Result<Gradients, String> {
+    let (a, b) = (rule.operands[0], rule.operands[1]);
+    Ok(smallvec![
+        rule.when(0, || build.mul(rule.upstream, b))?,
+        rule.when(1, || build.mul(rule.upstream, a))?,
+    ])
+}
+
+/// `a - n * b` with the whole number `n = trunc(a / b)`, a constant almost everywhere.
+fn gradient_of_mod(rule: &Rule<'_>, build: &mut dyn GradientBuilder) -> Result<Gradients, String> {
+    let (a, b) = (rule.operands[0], rule.operands[1]);
+    let by_b = rule.when(1, || {
+        let negative = build.sub(rule.result, a)?;
+        let recip = build.recip(b)?;
+        let n = build.mul(negative, recip)?;
+        build.mul(rule.upstream, n)
+    })?;
+    Ok(smallvec![Some(rule.upstream), by_b])
+}
+
+fn gradient_of_select(
+    rule: &Rule<'_>,
+    build: &mut dyn GradientBuilder,
+) -> Result<Gradients, String> {
+    let (condition, upstream) = (rule.operands[0], rule.upstream);
+    let zero = build.fill(upstream, 0.0)?;
+    Ok(smallvec![
+        None,
+        rule.when(1, || build.select(condition, upstream, zero))?,
+        rule.when(2, || build.select(condition, zero, upstream))?,
+    ])
 }

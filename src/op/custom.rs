@@ -40,6 +40,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::TensorType;
+use super::gradient::{GradientBuilder, Gradients, Rule};
 use crate::array::Array;
 
 /// A user's own operation: a pure function from arrays to one array.
@@ -61,6 +62,18 @@ pub trait CustomOp: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// A sentence saying what went wrong.
     fn eval(&self, inputs: &[Array]) -> Result<Array, String>;
+
+    /// Gradients by the operands, built out of ops (another custom op, say).
+    ///
+    /// # Errors
+    /// A sentence saying what went wrong; without an implementation, that there is none.
+    fn gradient(
+        &self,
+        _rule: &Rule<'_>,
+        _build: &mut dyn GradientBuilder,
+    ) -> Result<Gradients, String> {
+        Err("has no gradient: implement `CustomOp::gradient`, or `detach` its operands".into())
+    }
 }
 
 /// A shared [`CustomOp`] with structural equality.

@@ -4,6 +4,9 @@
 //! pipeline. `Scatter` takes `(base, index, updates)`, and updates are applied in row-major order.
 
 use super::reduce::larger;
+use smallvec::smallvec;
+
+use super::gradient::{GradientBuilder, Gradients, Rule, Var};
 use super::table::{Arity, EvalContext, OpRow, check_arity};
 use super::{Op, ScatterMode, TensorType, samples};
 use crate::array::{Array, Data};
@@ -15,14 +18,16 @@ pub(super) static GATHER: OpRow = OpRow::new(
     infer_gather,
     eval_gather,
     samples::gather,
-);
+)
+.gradient(gradient_of_gather);
 pub(super) static SCATTER: OpRow = OpRow::new(
     "scatter",
     Arity::Exact(3),
     infer_scatter,
     eval_scatter,
     samples::scatter,
-);
+)
+.gradient(gradient_of_scatter);
 
 /// `index` fits `data`: same rank, same sizes except on `axis`, `I32`.
 fn check_index(data: &TensorType, index: &TensorType, axis: usize) -> Result<(), String> {
@@ -158,4 +163,97 @@ fn eval_scatter(op: &Op, inputs: &[Array], _: &EvalContext<'_>) -> Result<Array,
         }
     };
     Ok(Array::new(inputs[0].dims().to_vec(), data))
+}
+
+/// What was read more than once adds up.
+fn gradient_of_gather(
+    rule: &Rule<'_>,
+    build: &mut dyn GradientBuilder,
+) -> Result<Gradients, String> {
+    let &Op::Gather { axis } = rule.op else {
+        unreachable!("the row of gather")
+    };
+    let zeros = build.fill(rule.operands[0], 0.0)?;
+    let add = Op::Scatter {
+        axis,
+        mode: ScatterMode::Add,
+    };
+    let sums = build.apply(add, &[zeros, rule.operands[1], rule.upstream])?;
+    Ok(smallvec![Some(sums), None])
+}
+
+fn gradient_of_scatter(
+    rule: &Rule<'_>,
+    build: &mut dyn GradientBuilder,
+) -> Result<Gradients, String> {
+    let &Op::Scatter { axis, mode } = rule.op else {
+        unreachable!("the row of scatter")
+    };
+    let (index, upstream) = (rule.operands[1], rule.upstream);
+    let read = |build: &mut dyn GradientBuilder, x| build.apply(Op::Gather { axis }, &[x, index]);
+    match mode {
+        ScatterMode::Add => Ok(smallvec![
+            Some(upstream),
+            None,
+            rule.when(2, || read(build, upstream))?
+        ]),
+        ScatterMode::Set => {
+            let by_base = rule.when(0, || {
+                let zeros = build.fill(rule.operands[2], 0.0)?;
+                build.apply(rule.op.clone(), &[upstream, index, zeros])
+            })?;
+            let by_updates = rule.when(2, || {
+                let overwritten = overwritten(rule, axis, build)?;
+                let read = read(build, upstream)?;
+                build.zero_where(overwritten, read)
+            })?;
+            Ok(smallvec![by_base, None, by_updates])
+        }
+        ScatterMode::Max => gradient_of_scatter_max(rule, axis, build),
+    }
+}
+
+/// Whether a later update went to the same place.
+fn overwritten(
+    rule: &Rule<'_>,
+    axis: usize,
+    build: &mut dyn GradientBuilder,
+) -> Result<Var, String> {
+    let (base, index) = (rule.operands[0], rule.operands[1]);
+    let own = build.positions(&build.ty(index).dims)?;
+    let nobody = build.fill_as(&TensorType::new(build.ty(base).dims, DType::I32), 0.0)?;
+    let last = build.apply(rule.op.clone(), &[nobody, index, own])?;
+    let last = build.apply(Op::Gather { axis }, &[last, index])?;
+    build.less(own, last)
+}
+
+/// In equal parts to the old value and all updates that are the largest.
+fn gradient_of_scatter_max(
+    rule: &Rule<'_>,
+    axis: usize,
+    build: &mut dyn GradientBuilder,
+) -> Result<Gradients, String> {
+    let &[base, index, updates] = rule.operands else {
+        unreachable!("a scatter has three operands")
+    };
+    let read = Op::Gather { axis };
+    let base_less = build.less(base, rule.result)?;
+    let there = build.apply(read.clone(), &[rule.result, index])?;
+    let update_less = build.less(updates, there)?;
+    let ones = [build.fill(base, 1.0)?, build.fill(updates, 1.0)?];
+    let base_wins = build.zero_where(base_less, ones[0])?;
+    let update_wins = build.zero_where(update_less, ones[1])?;
+    let add = Op::Scatter {
+        axis,
+        mode: ScatterMode::Add,
+    };
+    let count = build.apply(add, &[base_wins, index, update_wins])?;
+    let share = build.recip(count)?;
+    let share = build.mul(rule.upstream, share)?;
+    let by_updates = build.apply(read, &[share, index])?;
+    Ok(smallvec![
+        Some(build.zero_where(base_less, share)?),
+        None,
+        Some(build.zero_where(update_less, by_updates)?),
+    ])
 }

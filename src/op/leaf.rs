@@ -1,5 +1,6 @@
 //! Ops without operands (`Input Constant Iota Random`) and the two that carry their own meaning (`Custom Kernel`).
 
+use super::gradient::{GradientBuilder, Gradients, Rule};
 use super::table::{Arity, EvalContext, OpRow, check_arity};
 use super::{ConstantValue, Kernel, KernelInput, Op, TensorType, random, samples};
 use crate::array::{Array, Data};
@@ -24,14 +25,16 @@ pub(super) static RANDOM: OpRow = OpRow::new(
     samples::random,
 );
 pub(super) static CUSTOM: OpRow =
-    OpRow::new("custom", Arity::Any, infer_custom, eval_custom, Vec::new);
+    OpRow::new("custom", Arity::Any, infer_custom, eval_custom, Vec::new)
+        .gradient(gradient_of_custom);
 pub(super) static KERNEL: OpRow = OpRow::new(
     "kernel",
     Arity::Any,
     infer_kernel,
     eval_kernel,
     samples::kernel,
-);
+)
+.gradient(|_, _| Err("is compiled already: `Autograd` comes before the back end".into()));
 
 fn infer(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
     check_arity(op, inputs)?;
@@ -99,6 +102,17 @@ fn infer_custom(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
         .0
         .infer(inputs)
         .map_err(|e| format!("{}: {e}", custom.0.name()))
+}
+
+fn gradient_of_custom(
+    rule: &Rule<'_>,
+    build: &mut dyn GradientBuilder,
+) -> Result<Gradients, String> {
+    let Op::Custom(custom) = rule.op else {
+        unreachable!("the row of custom ops")
+    };
+    let gradients = custom.0.gradient(rule, build);
+    gradients.map_err(|e| format!("{}: {e}", custom.0.name()))
 }
 
 fn eval_custom(op: &Op, inputs: &[Array], context: &EvalContext<'_>) -> Result<Array, String> {

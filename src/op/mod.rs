@@ -17,6 +17,7 @@ use crate::shape::{Dims, Expr, IntoDims};
 
 mod binary;
 mod custom;
+pub mod gradient;
 mod indexing;
 mod kernel;
 mod leaf;
@@ -182,6 +183,9 @@ pub enum Op {
     Cast(DType),
     /// The operand, through which no gradient flows.
     Detach,
+    /// The first operand, but gradients flow to the second (Bengio et al. 2013, straight-through estimators). As
+    /// `x + detach(q - x)` the forward value would be rounded twice.
+    StraightThrough,
     /// A user's own operation.
     Custom(CustomHandle),
     /// A compiled piece of graph. It keeps what it replaced.

@@ -6,6 +6,9 @@
 
 use half::{bf16, f16};
 
+use smallvec::smallvec;
+
+use super::gradient::{GradientBuilder, Gradients, Rule};
 use super::table::{Arity, EvalContext, OpRow, check_arity};
 use super::{Op, ReduceOp, TensorType, samples};
 use crate::array::{Array, Data};
@@ -15,12 +18,14 @@ pub(super) static SUM_REDUCE: OpRow =
         samples::reduce(ReduceOp::Sum)
     })
     .primitive()
-    .ulps(16);
+    .ulps(16)
+    .gradient(gradient_of_sum);
 pub(super) static MAX_REDUCE: OpRow =
     OpRow::new("max_reduce", Arity::Exact(1), infer, eval, || {
         samples::reduce(ReduceOp::Max)
     })
-    .primitive();
+    .primitive()
+    .gradient(gradient_of_max);
 
 fn infer(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
     check_arity(op, inputs)?;
@@ -131,4 +136,30 @@ fn eval(op: &Op, inputs: &[Array], context: &EvalContext<'_>) -> Result<Array, S
         (ReduceOp::Max, Data::I32(v)) => Data::I32(fold(v, dims, axes, i32::MIN, larger)),
     };
     Ok(Array::new(context.dims.clone(), data))
+}
+
+fn gradient_of_sum(rule: &Rule<'_>, build: &mut dyn GradientBuilder) -> Result<Gradients, String> {
+    let Op::Reduce(_, axes) = rule.op else {
+        unreachable!("the rows of the two reductions")
+    };
+    let dims = build.ty(rule.operands[0]).dims;
+    Ok(smallvec![Some(build.spread(rule.upstream, axes, &dims)?)])
+}
+
+/// In equal parts to all elements that are the largest.
+fn gradient_of_max(rule: &Rule<'_>, build: &mut dyn GradientBuilder) -> Result<Gradients, String> {
+    let Op::Reduce(_, axes) = rule.op else {
+        unreachable!("the rows of the two reductions")
+    };
+    let x = rule.operands[0];
+    let dims = build.ty(x).dims;
+    let largest = build.spread(rule.result, axes, &dims)?;
+    let is_less = build.less(x, largest)?;
+    let one = build.fill(x, 1.0)?;
+    let is_largest = build.zero_where(is_less, one)?;
+    let count = build.sum(is_largest, axes.clone())?;
+    let share = build.recip(count)?;
+    let share = build.mul(rule.upstream, share)?;
+    let share = build.spread(share, axes, &dims)?;
+    Ok(smallvec![Some(build.zero_where(is_less, share)?)])
 }

@@ -126,6 +126,16 @@ pub(super) fn same(op: &Op) -> Vec<Sample> {
         .collect()
 }
 
+pub(super) fn straight_through() -> Vec<Sample> {
+    unary_inputs(&DType::ALL)
+        .into_iter()
+        .map(|x| Sample {
+            op: Op::StraightThrough,
+            inputs: vec![x.cast(DType::Bool).cast(x.dtype()), x],
+        })
+        .collect()
+}
+
 pub(super) fn cast() -> Vec<Sample> {
     let mut out = Vec::new();
     for x in unary_inputs(&DType::ALL) {

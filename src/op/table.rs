@@ -4,6 +4,7 @@
 //! shape and format, the reference `eval` (the definition of the op), how far native code may differ from it, and
 //! samples that every pipeline is tested on. The rows stand in the family files beside this one.
 
+use super::gradient::Gradient;
 use super::{BinaryOp, ReduceOp, UnaryOp};
 use super::{Op, Sample, TensorType, binary, indexing, leaf, reduce, unary};
 use crate::array::Array;
@@ -49,6 +50,8 @@ pub struct OpRow {
     pub infer: Infer,
     /// Reference semantics.
     pub eval: Eval,
+    /// Gradients by the operands; `None`: the result carries no gradient.
+    pub gradient: Option<Gradient>,
     /// Inputs that every pipeline is tested on.
     pub samples: fn() -> Vec<Sample>,
 }
@@ -69,6 +72,7 @@ impl OpRow {
             commutative: false,
             identity: None,
             ulps: 0,
+            gradient: None,
             infer,
             eval,
             samples,
@@ -90,6 +94,11 @@ impl OpRow {
         self
     }
 
+    pub(super) const fn gradient(mut self, rule: Gradient) -> Self {
+        self.gradient = Some(rule);
+        self
+    }
+
     pub(super) const fn ulps(mut self, ulps: u32) -> Self {
         self.ulps = ulps;
         self
@@ -97,7 +106,7 @@ impl OpRow {
 }
 
 /// All rows, in the order of the enum.
-pub static ROWS: [&OpRow; 23] = [
+pub static ROWS: [&OpRow; 24] = [
     &leaf::INPUT,
     &leaf::CONSTANT,
     &leaf::IOTA,
@@ -119,6 +128,7 @@ pub static ROWS: [&OpRow; 23] = [
     &indexing::SCATTER,
     &unary::CAST,
     &unary::DETACH,
+    &unary::STRAIGHT_THROUGH,
     &leaf::CUSTOM,
     &leaf::KERNEL,
 ];
@@ -147,6 +157,7 @@ pub fn row_of(op: &Op) -> &'static OpRow {
         Op::Scatter { .. } => &indexing::SCATTER,
         Op::Cast(_) => &unary::CAST,
         Op::Detach => &unary::DETACH,
+        Op::StraightThrough => &unary::STRAIGHT_THROUGH,
         Op::Custom(_) => &leaf::CUSTOM,
         Op::Kernel(_) => &leaf::KERNEL,
     }

@@ -1,10 +1,13 @@
-//! Ops of one operand that keep its shape: the five functions, `Contiguous`, `Cast` and `Detach`.
+//! Ops that keep an operand's shape: the five functions, `Contiguous`, `Cast`, `Detach` and `StraightThrough`.
 //!
 //! `F16` and `BF16` are computed in `f32` and rounded once. `F64` uses the platform's functions; `F32` uses
 //! [`super::math`], whose bits are the same everywhere.
 
 use half::{bf16, f16};
 
+use smallvec::smallvec;
+
+use super::gradient::{self, GradientBuilder, Gradients, Rule};
 use super::table::{Arity, EvalContext, OpRow, check_arity};
 use super::{Op, TensorType, UnaryOp, math, samples};
 use crate::array::{Array, Data};
@@ -13,31 +16,37 @@ pub(super) static LOG2: OpRow =
     OpRow::new("log2", Arity::Exact(1), infer_float, eval_float, || {
         samples::unary(UnaryOp::Log2)
     })
-    .primitive();
+    .primitive()
+    .gradient(gradient_of_function);
 pub(super) static EXP2: OpRow =
     OpRow::new("exp2", Arity::Exact(1), infer_float, eval_float, || {
         samples::unary(UnaryOp::Exp2)
     })
-    .primitive();
+    .primitive()
+    .gradient(gradient_of_function);
 pub(super) static SIN: OpRow = OpRow::new("sin", Arity::Exact(1), infer_float, eval_float, || {
     samples::unary(UnaryOp::Sin)
 })
-.primitive();
+.primitive()
+.gradient(gradient_of_function);
 pub(super) static SQRT: OpRow =
     OpRow::new("sqrt", Arity::Exact(1), infer_float, eval_float, || {
         samples::unary(UnaryOp::Sqrt)
     })
-    .primitive();
+    .primitive()
+    .gradient(gradient_of_function);
 pub(super) static RECIP: OpRow =
     OpRow::new("recip", Arity::Exact(1), infer_float, eval_float, || {
         samples::unary(UnaryOp::Recip)
     })
-    .primitive();
+    .primitive()
+    .gradient(gradient_of_function);
 pub(super) static CONTIGUOUS: OpRow =
     OpRow::new("contiguous", Arity::Exact(1), infer_same, eval_same, || {
         samples::same(&Op::Contiguous)
     })
-    .primitive();
+    .primitive()
+    .gradient(gradient::pass);
 pub(super) static DETACH: OpRow =
     OpRow::new("detach", Arity::Exact(1), infer_same, eval_same, || {
         samples::same(&Op::Detach)
@@ -48,7 +57,16 @@ pub(super) static CAST: OpRow = OpRow::new(
     infer_cast,
     eval_cast,
     samples::cast,
-);
+)
+.gradient(gradient_of_cast);
+pub(super) static STRAIGHT_THROUGH: OpRow = OpRow::new(
+    "straight_through",
+    Arity::Exact(2),
+    infer_straight_through,
+    eval_same,
+    samples::straight_through,
+)
+.gradient(|rule, _| Ok(smallvec![None, Some(rule.upstream)]));
 
 fn infer_same(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
     check_arity(op, inputs)?;
@@ -61,6 +79,17 @@ fn infer_float(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
         return Err(format!(
             "needs a floating-point operand, not {}; use `.cast(DType::F32)` first",
             inputs[0]
+        ));
+    }
+    Ok(inputs[0].clone())
+}
+
+fn infer_straight_through(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
+    check_arity(op, inputs)?;
+    if inputs[0] != inputs[1] {
+        return Err(format!(
+            "operands of different types, {} and {}",
+            inputs[0], inputs[1]
         ));
     }
     Ok(inputs[0].clone())
@@ -137,4 +166,48 @@ fn eval_float(op: &Op, inputs: &[Array], _: &EvalContext<'_>) -> Result<Array, S
         }
     };
     Ok(Array::new(inputs[0].dims().to_vec(), data))
+}
+
+/// Derivatives times the upstream gradient: of log2, exp2 and sqrt and recip in terms of what is there already.
+fn gradient_of_function(
+    rule: &Rule<'_>,
+    build: &mut dyn GradientBuilder,
+) -> Result<Gradients, String> {
+    let Op::Unary(function) = rule.op else {
+        unreachable!("the rows of the five functions")
+    };
+    let (x, y, upstream) = (rule.operands[0], rule.result, rule.upstream);
+    let derivative = match function {
+        UnaryOp::Log2 => {
+            let recip = build.recip(x)?;
+            build.scale(recip, std::f64::consts::LOG2_E)?
+        }
+        UnaryOp::Exp2 => build.scale(y, std::f64::consts::LN_2)?,
+        UnaryOp::Sin => cosine(x, build)?,
+        UnaryOp::Sqrt => {
+            let recip = build.recip(y)?;
+            build.scale(recip, 0.5)?
+        }
+        UnaryOp::Recip => {
+            let square = build.mul(y, y)?;
+            build.scale(square, -1.0)?
+        }
+    };
+    Ok(smallvec![Some(build.mul(upstream, derivative)?)])
+}
+
+/// `cos(x) = 1 - 2 sin(x / 2)^2`, which rounds no large argument.
+fn cosine(x: gradient::Var, build: &mut dyn GradientBuilder) -> Result<gradient::Var, String> {
+    let half = build.scale(x, 0.5)?;
+    let sine = build.apply(Op::Unary(UnaryOp::Sin), &[half])?;
+    let square = build.mul(sine, sine)?;
+    let twice = build.scale(square, -2.0)?;
+    let one = build.fill(x, 1.0)?;
+    build.add(one, twice)
+}
+
+/// The upstream gradient in the operand's format; what has no fraction carries none.
+fn gradient_of_cast(rule: &Rule<'_>, build: &mut dyn GradientBuilder) -> Result<Gradients, String> {
+    let from = build.ty(rule.operands[0]).dtype;
+    Ok(smallvec![rule.when(0, || build.cast(rule.upstream, from))?])
 }

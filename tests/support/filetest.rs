@@ -17,6 +17,8 @@ use brain_blitz::graph::Graph;
 pub struct Single<F>(pub F);
 
 impl<F: Fn() -> Box<dyn Pass>> Compiler for Single<F> {
+    type Output = brain_blitz::compilers::Report;
+
     fn passes(&self, list: &mut PassList) {
         list.group(Group::Once, vec![(self.0)()]);
     }

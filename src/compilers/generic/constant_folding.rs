@@ -69,6 +69,7 @@ fn fold(sweep: &Sweep, id: NodeIndex) -> Option<Literal> {
         | Op::Cast(_)
         | Op::Contiguous
         | Op::Detach
+        | Op::StraightThrough
         | Op::Reduce(..) => evaluate(sweep, id, op),
         _ => None,
     }

@@ -41,7 +41,7 @@ pub use cse::Cse;
 pub use dead_code::DeadCode;
 pub use view_elimination::ViewElimination;
 
-use super::{Compiler, Group, PassList};
+use super::{Compiler, Group, PassList, Report};
 
 /// Machine-independent rewrites that change no bit; see the [module](self).
 ///
@@ -59,6 +59,8 @@ use super::{Compiler, Group, PassList};
 pub struct Generic;
 
 impl Compiler for Generic {
+    type Output = Report;
+
     fn passes(&self, list: &mut PassList) {
         list.group(
             Group::Fixpoint,

@@ -23,6 +23,7 @@ pub mod contraction;
 pub mod emit;
 mod emit_masked;
 pub mod emit_view;
+pub mod forget_gradients;
 pub mod fusion;
 pub mod gemm;
 pub mod ir;
@@ -45,7 +46,7 @@ use llvm_sys_22 as llvm_sys;
 
 pub use target::Target;
 
-use super::{Compiler, PassList};
+use super::{Compiler, PassList, Report};
 use crate::error::Result;
 
 /// Compiles a graph to native code.
@@ -103,7 +104,11 @@ impl LlvmCpu {
 }
 
 impl Compiler for LlvmCpu {
+    type Output = Report;
+
     fn passes(&self, list: &mut PassList) {
+        list.push(forget_gradients::ForgetGradients);
+        list.push(super::generic::DeadCode);
         list.push(materialize::Materialize);
         list.push(layout::Layout);
         list.push(super::generic::Cse);

@@ -123,6 +123,7 @@ impl Rounding<'_> {
             | Op::Select
             | Op::Contiguous
             | Op::Detach
+            | Op::StraightThrough
             | Op::Gather { .. } => worst(&operands).unwrap_or(Kind::Given),
             Op::Cast(_) if !dag.node(operands[0]).ty.dtype.is_float() => Kind::Given,
             _ => Kind::Wide,

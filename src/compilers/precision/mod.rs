@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub use mixed_precision::MixedPrecision;
 pub use weight_storage::WeightStorage;
 
-use super::{Compiler, PassList};
+use super::{Compiler, PassList, Report};
 use crate::dtype::DType;
 
 /// Whether the input of this name is a weight.
@@ -115,6 +115,8 @@ impl std::fmt::Debug for Precision {
 }
 
 impl Compiler for Precision {
+    type Output = Report;
+
     fn passes(&self, list: &mut PassList) {
         if self.scope != Scope::Values {
             list.push(WeightStorage::new(self.dtype, self.is_weight.clone()));

@@ -178,7 +178,7 @@ pub(super) fn family(op: &Op) -> &'static str {
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) => "element",
         Op::Reduce(..) => "reduce",
         Op::Gather { .. } | Op::Scatter { .. } => "index",
-        Op::Contiguous | Op::Detach => "copy",
+        Op::Contiguous | Op::Detach | Op::StraightThrough => "copy",
         Op::Custom(_) => "custom",
         Op::Kernel(_) => "kernel",
     }

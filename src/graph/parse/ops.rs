@@ -31,7 +31,7 @@ impl<'a> Attributes<'a> {
 }
 
 /// Ops that have no attributes.
-const PLAIN: [Op; 12] = [
+const PLAIN: [Op; 13] = [
     Op::Unary(UnaryOp::Log2),
     Op::Unary(UnaryOp::Exp2),
     Op::Unary(UnaryOp::Sin),
@@ -44,6 +44,7 @@ const PLAIN: [Op; 12] = [
     Op::Select,
     Op::Contiguous,
     Op::Detach,
+    Op::StraightThrough,
 ];
 
 /// The op of a call, except kernels.

@@ -126,6 +126,8 @@ fn in_place_updates_of_a_state_stay_in_place() {
 fn run(cx: &mut Graph, pass: impl Pass + Copy + 'static) -> Report {
     struct Only<P>(P);
     impl<P: Pass + Copy + 'static> Compiler for Only<P> {
+        type Output = crate::compilers::Report;
+
         fn passes(&self, list: &mut PassList) {
             list.push(self.0);
         }

@@ -16,7 +16,7 @@ const COMPUTED: usize = 8;
 pub fn is_elementwise(op: &Op) -> bool {
     matches!(
         op,
-        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Detach
+        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Detach | Op::StraightThrough
     )
 }
 

@@ -1,0 +1,30 @@
+//! `Detach` and `StraightThrough` → their operand: what only matters to gradients.
+//!
+//! Before: `%1 = detach(%0)`, `%2 = straight_through(%1, %0)`; after: readers of both read `%0`. `Autograd` has run, or
+//! never will, when a graph becomes native code; a copy of a whole tensor is saved, and what only a straight-through
+//! gradient needed is dead.
+
+use crate::compilers::Pass;
+use crate::error::Result;
+use crate::graph::{Dag, NodeRef, Patch};
+use crate::op::Op;
+
+/// The pass.
+pub struct ForgetGradients;
+
+impl Pass for ForgetGradients {
+    fn name(&self) -> &str {
+        "forget-gradients"
+    }
+
+    fn run(&self, dag: &Dag) -> Result<Patch> {
+        let mut patch = Patch::new();
+        for id in dag.ids() {
+            if matches!(dag.node(id).op, Op::Detach | Op::StraightThrough) {
+                let (value, view) = dag.operands(id)[0];
+                patch.replace(id, NodeRef::Old(value), view.clone());
+            }
+        }
+        Ok(patch)
+    }
+}

@@ -1,0 +1,187 @@
+//! Every op and the methods built of them.
+
+use super::check::{array, check, spread};
+use brain_blitz::array::Array;
+use brain_blitz::op::{BinaryOp, Op, ReduceOp, ScatterMode, UnaryOp, table::ROWS};
+use brain_blitz::prelude::*;
+
+fn positive(n: usize, phase: usize) -> Vec<f64> {
+    spread(n, phase).iter().map(|x| x.abs() + 0.3).collect()
+}
+
+fn matrix(phase: usize) -> Array {
+    array(&[2, 3], spread(6, phase))
+}
+
+#[test]
+fn every_unary_op() {
+    for op in [
+        UnaryOp::Log2,
+        UnaryOp::Exp2,
+        UnaryOp::Sin,
+        UnaryOp::Sqrt,
+        UnaryOp::Recip,
+    ] {
+        let op = Op::Unary(op);
+        check(op.name(), &[array(&[5], positive(5, 1))], &|cx, x| {
+            cx.record(op.clone(), x)
+        });
+    }
+    for op in [Op::Contiguous, Op::Cast(DType::F64)] {
+        check(op.name(), &[matrix(1)], &|cx, x| {
+            cx.record(op.clone(), x) * x[0]
+        });
+    }
+}
+
+#[test]
+fn every_binary_op() {
+    for op in [BinaryOp::Add, BinaryOp::Mul, BinaryOp::Mod] {
+        let op = Op::Binary(op);
+        let inputs = [array(&[6], spread(6, 1)), array(&[6], positive(6, 2))];
+        check(op.name(), &inputs, &|cx, x| cx.record(op.clone(), x));
+    }
+    check("select", &[matrix(1), matrix(2)], &|_, x| {
+        x[0].lt(x[1]).where_(x[0] * x[1], x[1])
+    });
+}
+
+#[test]
+fn every_reduction() {
+    for op in [ReduceOp::Sum, ReduceOp::Max] {
+        for axes in [vec![], vec![0], vec![1], vec![0, 2], vec![0, 1, 2]] {
+            let op = Op::Reduce(op, axes.into_iter().collect());
+            let input = array(&[2, 3, 2], spread(12, 3));
+            check(op.name(), &[input], &|cx, x| cx.record(op.clone(), x));
+        }
+    }
+}
+
+#[test]
+fn equal_largest_elements_share_the_gradient() {
+    let mut cx = Graph::new();
+    let x = cx.tensor::<R1<4>>().set([2.0, 5.0, 5.0, 1.0]);
+    let dx = cx.compile(Autograd::new(x, x.dynamic().max(..)), ())[0].retrieve();
+    cx.execute();
+    assert_eq!(dx.data(), [0.0, 0.5, 0.5, 0.0]);
+}
+
+#[test]
+fn gather_and_scatter() {
+    let index =
+        |cx: &mut Graph, values: [i32; 6]| cx.input((2, 3), DType::I32).set(values.to_vec());
+    let data = array(&[4, 3], spread(12, 1));
+    check("gather", std::slice::from_ref(&data), &|cx, x| {
+        let index = index(cx, [3, 0, 3, 1, 0, 3]);
+        cx.record(Op::Gather { axis: 0 }, &[x[0], index]) * 2.0
+    });
+    for mode in [ScatterMode::Set, ScatterMode::Add, ScatterMode::Max] {
+        for values in [[3, 0, 3, 1, 0, 2], [0, 1, 2, 3, 2, 1]] {
+            let op = Op::Scatter { axis: 0, mode };
+            let inputs = [data.clone(), matrix(4)];
+            check(mode.name(), &inputs, &|cx, x| {
+                let index = index(cx, values);
+                cx.record(op.clone(), &[x[0], index, x[1]])
+            });
+        }
+    }
+}
+
+#[test]
+fn ops_that_carry_no_gradient_are_these() {
+    let without: Vec<&str> = ROWS
+        .iter()
+        .filter(|r| r.gradient.is_none())
+        .map(|r| r.name)
+        .collect();
+    assert_eq!(
+        without,
+        ["input", "constant", "iota", "random", "less_than", "detach"]
+    );
+}
+
+/// A function of one tensor, and the numbers it is tried on.
+type Case = (&'static str, fn(GraphTensor) -> GraphTensor, fn() -> Array);
+
+const SMOOTH: &[Case] = &[
+    ("neg", |x| -x, || matrix(1)),
+    ("abs", |x| x.abs(), || matrix(1)),
+    ("square", |x| x.square(), || matrix(1)),
+    ("rsqrt", |x| x.rsqrt(), || array(&[4], positive(4, 2))),
+    ("exp", |x| x.exp(), || matrix(2)),
+    ("log", |x| x.log(), || array(&[4], positive(4, 2))),
+    ("log1p", |x| x.log1p(), || array(&[4], positive(4, 2))),
+    ("expm1", |x| x.expm1(), || matrix(2)),
+    ("cos", |x| x.cos(), || matrix(2)),
+    ("tan", |x| x.tan(), || matrix(2)),
+    ("asin", |x| (x * 0.5).asin(), || matrix(2)),
+    ("atan", |x| x.atan(), || matrix(2)),
+    ("sinh", |x| x.sinh(), || matrix(2)),
+    ("asinh", |x| x.asinh(), || matrix(2)),
+    ("tanh", |x| x.tanh(), || matrix(2)),
+    ("erf", |x| x.erf(), || matrix(2)),
+    ("sigmoid", |x| x.sigmoid(), || matrix(2)),
+    ("logsigmoid", |x| x.logsigmoid(), || matrix(2)),
+    ("relu", |x| x.relu(), || matrix(2)),
+    ("leaky_relu", |x| x.leaky_relu(0.1), || matrix(2)),
+    ("elu", |x| x.elu(0.7), || matrix(2)),
+    ("gelu", |x| x.gelu(), || matrix(2)),
+    ("gelu_tanh", |x| x.gelu_tanh(), || matrix(2)),
+    ("silu", |x| x.silu(), || matrix(2)),
+    ("mish", |x| x.mish(), || matrix(2)),
+    ("softplus", |x| x.softplus(), || matrix(2)),
+    ("hardswish", |x| x.hardswish(), || matrix(2)),
+    ("pow", |x| x.pow(2.5), || array(&[4], positive(4, 2))),
+    ("clamp", |x| x.clamp(-0.8, 0.9), || matrix(2)),
+    ("mean", |x| x.mean(1), || matrix(2)),
+    ("var", |x| x.var(1, 1), || matrix(2)),
+    ("prod", |x| x.prod(1), || matrix(2)),
+    ("min", |x| x.min(0), || matrix(2)),
+    ("norm", |x| x.norm(1, 2.0), || matrix(2)),
+    ("logsumexp", |x| x.logsumexp(1), || matrix(2)),
+    ("cumsum", |x| x.cumsum(1), || matrix(2)),
+    ("cumprod", |x| x.cumprod(1), || matrix(2)),
+    ("softmax", |x| x.softmax(1), || matrix(2)),
+    ("log_softmax", |x| x.log_softmax(1), || matrix(2)),
+    ("rms_norm", |x| x.rms_norm(1, None, 1e-5), || matrix(2)),
+    (
+        "layer_norm",
+        |x| x.layer_norm(1, None, None, 1e-5),
+        || matrix(2),
+    ),
+    ("sort", |x| x.sort(1, false).0, || matrix(2)),
+];
+
+#[test]
+fn methods() {
+    for (name, f, input) in SMOOTH {
+        check(name, &[input()], &|_, x| f(x[0]));
+    }
+}
+
+#[test]
+fn methods_of_two_tensors() {
+    let (a, b) = (matrix(1), array(&[3, 2], spread(6, 5)));
+    check("matmul", &[a.clone(), b], &|_, x| x[0].matmul(x[1]));
+    let (p, q) = (array(&[2, 3], positive(6, 4)), matrix(6));
+    check("sub", &[a.clone(), q.clone()], &|_, x| x[0] - x[1] * x[1]);
+    check("div", &[a.clone(), p.clone()], &|_, x| x[0] / x[1]);
+    check("pow", &[p.clone(), q.clone()], &|_, x| x[0].pow(x[1]));
+    check("maximum", &[a.clone(), q.clone()], &|_, x| {
+        x[0].maximum(x[1])
+    });
+    check("atan2", &[a.clone(), p], &|_, x| x[0].atan2(x[1]));
+    let row = array(&[3], spread(3, 7));
+    check("broadcast", &[a.clone(), row], &|_, x| x[0] * x[1] + x[1]);
+    let batch = [
+        array(&[2, 2, 3], spread(12, 2)),
+        array(&[3, 2], spread(6, 8)),
+    ];
+    check("batched", &batch, &|_, x| x[0].matmul(x[1]));
+    check("einsum", &batch, &|_, x| {
+        GraphTensor::einsum("bij,jk->bk", x)
+    });
+    check("concat", &[a.clone(), q.clone()], &|_, x| {
+        GraphTensor::concat(&[x[0], x[1], x[0]], 1) * GraphTensor::concat(&[x[1], x[0], x[1]], 1)
+    });
+}
