@@ -184,8 +184,8 @@ fn map(len: usize) -> Option<(NonNull<u8>, usize, Owner)> {
     // The system aligns mappings to small pages.
     let mut map = MmapMut::map_anon(capacity.checked_add(PAGE)?).ok()?;
     let skipped = map.as_ptr().align_offset(PAGE);
-    #[cfg(target_os = "linux")]
-    // A system without large pages refuses; small ones do as well.
+    // A system without large pages refuses; small ones do as well. Miri knows none.
+    #[cfg(all(target_os = "linux", not(miri)))]
     let _ = map.advise_range(memmap2::Advice::HugePage, skipped, capacity);
     let start = NonNull::new(map.as_mut_ptr())?;
     // SAFETY: less than a page is skipped, and one was mapped in addition to `capacity`.
