@@ -291,6 +291,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri gives up itself")]
     fn memory_that_cannot_be_had_is_an_error() {
         for len in [usize::MAX, isize::MAX as usize, 1 << 62] {
             assert!(AlignedBytes::try_zeroed(len).is_err());

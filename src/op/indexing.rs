@@ -165,7 +165,8 @@ fn eval_scatter(op: &Op, inputs: &[Array], _: &EvalContext<'_>) -> Result<Array,
     Ok(Array::new(inputs[0].dims().to_vec(), data))
 }
 
-/// What was read more than once adds up.
+/// What was read more than once adds up. With one index for each line along the axis that is a comparison, which
+/// fuses with what is around it; otherwise it is a scatter.
 fn gradient_of_gather(
     rule: &Rule<'_>,
     build: &mut dyn GradientBuilder,
@@ -173,6 +174,10 @@ fn gradient_of_gather(
     let &Op::Gather { axis } = rule.op else {
         unreachable!("the row of gather")
     };
+    let index = build.ty(rule.operands[1]);
+    if index.dims[axis].is_one() {
+        return Ok(smallvec![Some(one_place(rule, axis, build)?), None]);
+    }
     let zeros = build.fill(rule.operands[0], 0.0)?;
     let add = Op::Scatter {
         axis,
@@ -180,6 +185,29 @@ fn gradient_of_gather(
     };
     let sums = build.apply(add, &[zeros, rule.operands[1], rule.upstream])?;
     Ok(smallvec![Some(sums), None])
+}
+
+/// The upstream gradient where the coordinate on `axis` is the index, 0 elsewhere.
+fn one_place(rule: &Rule<'_>, axis: usize, build: &mut dyn GradientBuilder) -> Result<Var, String> {
+    let dims = build.ty(rule.operands[0]).dims;
+    let len = dims[axis];
+    let others = |i: &usize| *i != axis;
+    let kept: Vec<_> = (0..dims.len()).filter(others).collect();
+    let along = |build: &mut dyn GradientBuilder, x: Var| {
+        let without: Vec<_> = kept.iter().map(|&i| dims[i]).collect();
+        let x = build.reshape(x, &without)?;
+        build.insert(x, axis, len)
+    };
+    let index = along(build, rule.operands[1])?;
+    let upstream = along(build, rule.upstream)?;
+    let line = build.apply(Op::Iota { len }, &[])?;
+    let mut positions = line;
+    for &i in &kept {
+        positions = build.insert(positions, i, dims[i])?;
+    }
+    let (before, after) = (build.less(positions, index)?, build.less(index, positions)?);
+    let rest = build.zero_where(before, upstream)?;
+    build.zero_where(after, rest)
 }
 
 fn gradient_of_scatter(

@@ -75,6 +75,10 @@ fn gather_and_scatter() {
         let index = index(cx, [3, 0, 3, 1, 0, 3]);
         cx.record(Op::Gather { axis: 0 }, &[x[0], index]) * 2.0
     });
+    check("gather one", std::slice::from_ref(&data), &|cx, x| {
+        let index = cx.input((4, 1), DType::I32).set(vec![2, 0, 0, 1]);
+        cx.record(Op::Gather { axis: 1 }, &[x[0], index])
+    });
     for mode in [ScatterMode::Set, ScatterMode::Add, ScatterMode::Max] {
         for values in [[3, 0, 3, 1, 0, 2], [0, 1, 2, 3, 2, 1]] {
             let op = Op::Scatter { axis: 0, mode };
@@ -85,6 +89,24 @@ fn gather_and_scatter() {
             });
         }
     }
+}
+
+#[test]
+fn one_index_a_row_needs_no_scatter() {
+    let scatters = |dims: (usize, usize), axis| {
+        let mut cx = Graph::new();
+        let data = cx.input((4, 4), DType::F32);
+        let index = cx.input(dims, DType::I32);
+        let read = cx.record(Op::Gather { axis }, &[data, index]);
+        cx.compile(Autograd::new(data, read), ());
+        let is_scatter = |dag: &brain_blitz::graph::Dag| {
+            let ops = dag.ids().map(|id| dag.node(id).op.name());
+            ops.filter(|name| *name == "scatter").count()
+        };
+        cx.inspect(is_scatter)
+    };
+    assert_eq!((scatters((4, 1), 1), scatters((1, 4), 0)), (0, 0));
+    assert_eq!((scatters((4, 2), 1), scatters((4, 4), 0)), (1, 1));
 }
 
 #[test]
