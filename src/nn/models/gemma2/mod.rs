@@ -97,9 +97,12 @@ impl Attention {
         Attention { heads, cache }
     }
 
-    /// `[s, hidden]` to `[s, hidden]`.
-    fn forward(&self, x: GraphTensor, steps: Steps) -> GraphTensor {
-        self.heads.forward_cached(x, &self.cache, steps)
+    /// `[s, hidden]` to `[s, hidden]` with the cache, `[.., s, hidden]` to the same without.
+    fn forward(&self, x: GraphTensor, steps: Option<Steps>) -> GraphTensor {
+        match steps {
+            Some(steps) => self.heads.forward_cached(x, &self.cache, steps),
+            None => self.heads.forward(x),
+        }
     }
 }
 
@@ -151,7 +154,7 @@ impl DecoderLayer {
         }
     }
 
-    fn forward(&self, x: GraphTensor, steps: Steps) -> GraphTensor {
+    fn forward(&self, x: GraphTensor, steps: Option<Steps>) -> GraphTensor {
         let attended = self
             .self_attn
             .forward(self.input_layernorm.forward(x), steps);
@@ -223,13 +226,35 @@ impl Gemma2 {
             start: Expr::from(PAST_TOKENS),
             rows: Expr::from(NEW_TOKENS),
         };
-        let mut x = self.embed_tokens.forward(tokens) * self.embedding_scale; // [s, hidden]
-        for layer in &self.layers {
-            x = layer.forward(x, steps);
-        }
+        let mut x = self.hidden(tokens, Some(steps)); // [s, hidden]
         if rows == Rows::Last {
             x = x.slice_axis(0, steps.rows - 1, steps.rows);
         }
+        self.logits(x)
+    }
+
+    /// Logits `[.., s, vocabulary]` after the tokens `I32 [.., s]` of sequences that stand for themselves, each from
+    /// position 0 on. No cache is read or written: for training, and for measuring many sequences at once.
+    ///
+    /// # Panics
+    /// If `tokens` has another type.
+    #[track_caller]
+    pub fn forward_sequences(&self, tokens: GraphTensor) -> GraphTensor {
+        self.logits(self.hidden(tokens, None))
+    }
+
+    /// `[.., s]` to `[.., s, hidden]`.
+    #[track_caller]
+    fn hidden(&self, tokens: GraphTensor, steps: Option<Steps>) -> GraphTensor {
+        let x = self.embed_tokens.forward(tokens) * self.embedding_scale;
+        self.layers
+            .iter()
+            .fold(x, |x, layer| layer.forward(x, steps))
+    }
+
+    /// `[.., hidden]` to `[.., vocabulary]`.
+    #[track_caller]
+    fn logits(&self, x: GraphTensor) -> GraphTensor {
         let logits = self.embed_tokens.logits(self.norm.forward(x));
         match self.final_cap {
             Some(cap) => soft_cap(logits, cap),
