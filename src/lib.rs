@@ -29,7 +29,7 @@
 //! | [`exec`] | schedule, memory plan, executor, the reference |
 //! | [`hl_ops`] | tensor methods, all made of primitive ops |
 //! | [`nn`] | layers, and models made of them |
-//! | [`formats`] | safetensors, npy, Hugging Face configuration and tokenizer |
+//! | [`formats`] | safetensors, npy, IDX, CSV, Hugging Face configuration and tokenizer |
 //! | [`compilers`] | the pass driver, `Generic`, `Precision`, `LlvmCpu` |
 //! | [`generation`] | loading a model, feeding it tokens, choosing the next |
 //!

@@ -1,4 +1,4 @@
-//! Everything that reads or writes foreign bytes: model files, their configuration and their tokenizers.
+//! Everything that reads or writes foreign bytes: model files, their configuration and tokenizers, files of data sets.
 //!
 //! Two rules hold in every file below this one.
 //! - *No byte is trusted.* A file that does not hold what it should is an [`Error::Format`] that names the file, the
@@ -17,8 +17,11 @@ use std::path::Path;
 use crate::error::Error;
 
 pub mod bytes;
+pub mod csv;
+pub mod digest;
 pub mod gemma2_config;
 pub mod huggingface;
+pub mod idx;
 mod json;
 pub mod npy;
 pub mod safetensors;
