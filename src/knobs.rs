@@ -11,7 +11,7 @@ pub struct Knob {
 }
 
 /// All switches.
-pub const KNOBS: [Knob; 10] = [
+pub const KNOBS: [Knob; 11] = [
     Knob {
         name: "BB_DEBUG",
         help: "1: passes with times and counts; 2: also reports, and the kernels of every execution with their times; 3: also the graph after the last pass; 4: after every pass that changed it; 5: also LLVM IR; 6: also assembly",
@@ -39,6 +39,10 @@ pub const KNOBS: [Knob; 10] = [
     Knob {
         name: "BB_CACHE_DIR",
         help: "where compiled objects are kept; default: brain-blitz/objects in the user's cache folder",
+    },
+    Knob {
+        name: "BB_DATA",
+        help: "a folder that data sets are read from; without it, they are fetched into brain-blitz/data in the user's cache folder",
     },
     Knob {
         name: "BB_CPU",
@@ -101,13 +105,28 @@ pub fn cache_dir() -> Option<std::path::PathBuf> {
     if let Some(dir) = read("BB_CACHE_DIR") {
         return Some(dir.into());
     }
+    Some(user_cache()?.join("objects"))
+}
+
+/// `BB_DATA`.
+pub fn data_dir() -> Option<std::path::PathBuf> {
+    read("BB_DATA").map(Into::into)
+}
+
+/// Where fetched data sets are kept; `None` when the user has no cache folder.
+pub fn data_cache_dir() -> Option<std::path::PathBuf> {
+    Some(user_cache()?.join("data"))
+}
+
+/// The crate's part of the user's cache folder (XDG Base Directory Specification).
+fn user_cache() -> Option<std::path::PathBuf> {
     let from = |name: &str| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
             .map(std::path::PathBuf::from)
     };
     let base = from("XDG_CACHE_HOME").or_else(|| from("HOME").map(|home| home.join(".cache")))?;
-    Some(base.join("brain-blitz").join("objects"))
+    Some(base.join("brain-blitz"))
 }
 
 /// `BB_CPU`.

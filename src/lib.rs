@@ -32,6 +32,7 @@
 //! | [`formats`] | safetensors, npy, IDX, CSV, Hugging Face configuration and tokenizer |
 //! | [`compilers`] | the pass driver, `Generic`, `Precision`, `LlvmCpu` |
 //! | [`generation`] | loading a model, feeding it tokens, choosing the next |
+//! | [`train`] | data sets, loaders, checkpoints, metrics, plots |
 //!
 //! # Shapes
 //!
@@ -66,6 +67,7 @@ pub mod nn;
 pub mod op;
 pub mod shape;
 pub mod storage;
+pub mod train;
 
 pub use error::{Error, Result};
 

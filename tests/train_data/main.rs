@@ -1,4 +1,9 @@
 //! What surrounds training: files of data, loaders, checkpoints, metrics and plots.
 
 mod csv;
+#[cfg(feature = "download")]
+mod fetch;
 mod idx;
+mod loader;
+mod mnist;
+mod text;

@@ -1,0 +1,9 @@
+//! What surrounds a training step: the data that goes in, and what is kept of how it went.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`data`] | data sets and the loader that makes batches of them |
+//!
+//! Nothing here knows an optimizer or a model: batches, checkpoints and metrics are named arrays and numbers.
+
+pub mod data;
