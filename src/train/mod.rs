@@ -3,7 +3,9 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`data`] | data sets and the loader that makes batches of them |
+//! | [`checkpoint`] | everything that a run needs to go on, in a folder that is whole or not there |
 //!
 //! Nothing here knows an optimizer or a model: batches, checkpoints and metrics are named arrays and numbers.
 
+pub mod checkpoint;
 pub mod data;

@@ -1,5 +1,6 @@
 //! What surrounds training: files of data, loaders, checkpoints, metrics and plots.
 
+mod checkpoint;
 mod csv;
 #[cfg(feature = "download")]
 mod fetch;
