@@ -6,5 +6,6 @@ mod csv;
 mod fetch;
 mod idx;
 mod loader;
+mod metrics;
 mod mnist;
 mod text;
