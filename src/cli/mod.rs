@@ -17,6 +17,7 @@ mod interrupt;
 mod logits;
 mod model;
 mod output;
+mod plot;
 mod progress;
 mod tokens;
 
@@ -40,6 +41,8 @@ enum Command {
     Bench(bench::Args),
     /// Draw a model's graph.
     Display(display::Args),
+    /// Draw the metrics of training runs as curves.
+    Plot(plot::Args),
 }
 
 const EXAMPLES: &str = "\
@@ -48,6 +51,7 @@ Examples:
   brain-blitz logits --model models/gemma2-shakespeare --tokens 2,17,99 --output logits.npy
   brain-blitz bench --model models/gemma2-shakespeare --json
   brain-blitz display --model models/gemma2-shakespeare --output graph.svg
+  brain-blitz plot run/metrics.jsonl --output loss.svg
 
 `brain-blitz COMMAND --help` tells more about each.";
 
@@ -58,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Logits(args) => logits::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Display(args) => display::run(&args),
+        Command::Plot(args) => plot::run(&args),
     };
     match outcome {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,

@@ -8,4 +8,5 @@ mod idx;
 mod loader;
 mod metrics;
 mod mnist;
+mod plot;
 mod text;
