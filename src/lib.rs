@@ -32,7 +32,7 @@
 //! | [`formats`] | safetensors, npy, IDX, CSV, Hugging Face configuration and tokenizer |
 //! | [`compilers`] | the pass driver, `Generic`, `Precision`, `LlvmCpu` |
 //! | [`generation`] | loading a model, feeding it tokens, choosing the next |
-//! | [`train`] | data sets, loaders, checkpoints, metrics, plots |
+//! | [`train`] | optimizers and schedules; data sets, loaders, checkpoints, metrics, plots |
 //!
 //! # Shapes
 //!

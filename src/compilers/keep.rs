@@ -1,6 +1,7 @@
 //! What `compile` accepts as the values that must survive.
 
 use crate::graph::{GraphTensor, Shape, ValueId};
+use crate::nn::Parameters;
 
 /// Handles, in any usual container.
 pub trait Keep {
@@ -15,6 +16,12 @@ impl Keep for () {
 impl<S: Shape> Keep for GraphTensor<S> {
     fn collect(&self, out: &mut Vec<(u32, ValueId)>) {
         out.push((self.graph, self.value));
+    }
+}
+
+impl Keep for Parameters {
+    fn collect(&self, out: &mut Vec<(u32, ValueId)>) {
+        self.iter().for_each(|(_, tensor)| tensor.collect(out));
     }
 }
 

@@ -1,15 +1,20 @@
-//! What surrounds a training step: the data that goes in, and what is kept of how it went.
+//! Training: what turns gradients into new weights, and what surrounds a step.
 //!
 //! | module | what lives there |
 //! |---|---|
+//! | [`optim`] | optimizers, clipping, accumulation and averages of weights, as graph |
+//! | [`schedule`] | how the learning rate changes from step to step |
 //! | [`data`] | data sets and the loader that makes batches of them |
 //! | [`checkpoint`] | everything that a run needs to go on, in a folder that is whole or not there |
 //! | [`metrics`] | numbers a step in a file, progress on the terminal, a guard against losses gone wrong |
 //! | [`plot`] | curves of those numbers as SVG |
 //!
-//! Nothing here knows an optimizer or a model: batches, checkpoints and metrics are named arrays and numbers.
+//! Optimizers and schedules only record graph; batches, checkpoints and metrics are named arrays and numbers, and know
+//! no optimizer and no model.
 
 pub mod checkpoint;
 pub mod data;
 pub mod metrics;
+pub mod optim;
 pub mod plot;
+pub mod schedule;
