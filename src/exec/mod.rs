@@ -9,6 +9,7 @@
 
 mod calls;
 pub mod cores;
+mod in_place;
 pub mod memory;
 pub mod pool;
 pub mod profile;

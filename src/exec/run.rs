@@ -273,7 +273,7 @@ impl Executable {
             (self.stats.native_calls, self.stats.native_steps) = (1, self.ways.len());
             // SAFETY: `prepare` has just seen to it that the tables are those of the buffers: the arena's were planned with the
             // sizes of this execution, those of inputs were compared with them. A plan keeps results apart from the
-            // operands that are needed at the same step.
+            // operands that are needed at the same step; a state is only written over by what is pointwise in it.
             return unsafe { self.calls.run_sequence(dag) };
         }
         let _session = self.calls.uses_threads().then(pool::Session::begin);

@@ -1,11 +1,11 @@
 //! The order of steps, and where each node's result lives.
 //!
-//! Nodes that no kept value needs are not scheduled. A result lives in the arena, except that of a `Scatter` that updates a state in place: a scatter
-//! whose base is an input that the scatter's value is assigned to, and that nothing reads afterwards. Then it writes
-//! its rows into the input's own memory, and nothing is copied.
+//! Nodes that no kept value needs are not scheduled. A result lives in the arena, except a state's new value that can be
+//! written into the state's own memory (see [`super::in_place`]): then nothing is copied.
 
 use rustc_hash::FxHashMap;
 
+use super::in_place::InPlace;
 use crate::error::Result;
 use crate::graph::{Dag, NodeIndex};
 use crate::op::Op;
@@ -94,59 +94,13 @@ fn needed(dag: &Dag) -> Result<Vec<NodeIndex>> {
         .collect())
 }
 
-/// For every input that some scatter may update in place: that scatter.
-fn in_place_updates(dag: &Dag, order: &[NodeIndex]) -> FxHashMap<NodeIndex, u32> {
-    let position: FxHashMap<NodeIndex, usize> = order
-        .iter()
-        .enumerate()
-        .map(|(i, &node)| (node, i))
-        .collect();
-    let mut updates = FxHashMap::default();
-    for &(state, new) in dag.assigns() {
-        let (Some(state), Some(new)) = (&dag.value(state).source, &dag.value(new).source) else {
-            continue;
-        };
-        let Op::Input { id, .. } = dag.node(state.node).op else {
-            continue;
-        };
-        if !matches!(dag.node(new.node).op, Op::Scatter { .. })
-            || !dag.is_whole(new.node, &new.view)
-        {
-            continue;
-        }
-        let operands = dag.operands(new.node);
-        let base_only = operands[0].0 == state.node
-            && dag.is_whole(state.node, operands[0].1)
-            && operands[1..].iter().all(|(node, _)| *node != state.node);
-        // Another state that gets this one's old value reads it after all steps.
-        let read_later = dag.assigns().iter().any(|&(_, other)| {
-            let source = dag.value(other).source.as_ref();
-            source.is_some_and(|source| source.node == state.node)
-        });
-        if read_later {
-            continue;
-        }
-        let Some(&at) = position.get(&new.node) else {
-            continue;
-        };
-        let mut others = dag
-            .readers(state.node)
-            .filter(|(reader, _, _)| *reader != new.node);
-        if base_only && others.all(|(reader, _, _)| position.get(&reader).is_none_or(|&i| i < at)) {
-            updates.insert(new.node, id);
-        }
-    }
-    updates
-}
-
 impl Schedule {
     /// Orders the graph.
     ///
     /// # Errors
     /// If it has a cycle.
     pub fn new(dag: &Dag) -> Result<Schedule> {
-        let order = needed(dag)?;
-        let updates = in_place_updates(dag, &order);
+        let InPlace { order, updates } = InPlace::plan(dag, needed(dag)?);
         let mut schedule = Schedule::default();
         let mut last_use: FxHashMap<NodeIndex, usize> = FxHashMap::default();
         for &node in &order {

@@ -165,7 +165,7 @@ pub struct Stats {
     pub scratch_bytes: usize,
     /// Largest sum of the sizes of intermediate results that are needed at once.
     pub peak_live_bytes: usize,
-    /// Bytes written by state updates.
+    /// Bytes that were written to update states, beside what steps computed in place: copies, and rows of scatters.
     pub state_bytes_written: usize,
 }
 

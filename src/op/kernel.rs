@@ -89,6 +89,33 @@ impl Kernel {
         self.code.as_ref()
     }
 
+    /// Whether each element of the result needs at most the element at its own place of this operand, and the kernel
+    /// computes each element once: then the result may be written over the operand.
+    pub fn is_pointwise_in(&self, operand: usize) -> bool {
+        let mut reads: Vec<bool> = Vec::with_capacity(self.steps.len());
+        for step in &self.steps {
+            let at_place = |(input, view): &(KernelInput, View)| {
+                let from = match *input {
+                    KernelInput::Operand(i) => i == operand,
+                    KernelInput::Step(i) => reads[i],
+                };
+                from.then(|| view.is_identity(step.ty.numel()))
+            };
+            let found: Vec<bool> = step.inputs.iter().filter_map(at_place).collect();
+            let is_pointwise = match &step.op {
+                Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) => true,
+                Op::Detach | Op::StraightThrough | Op::Contiguous => true,
+                Op::Constant(_) | Op::Iota { .. } | Op::Gather { .. } => found.is_empty(),
+                _ => return false,
+            };
+            if !is_pointwise || found.contains(&false) {
+                return false;
+            }
+            reads.push(!found.is_empty());
+        }
+        true
+    }
+
     /// Type of the result.
     ///
     /// # Panics
@@ -165,7 +192,8 @@ pub trait NativeCode: std::fmt::Debug + Send + Sync {
     ///
     /// # Safety
     /// The buffers must be as large as the kernel's operand and result types say under the symbols for which the
-    /// call was prepared; the result and the scratch memory must overlap nothing else in the call.
+    /// call was prepared; the result and the scratch memory must overlap nothing else in the call, except that the
+    /// result may be the buffer of an operand in which the kernel is pointwise ([`Kernel::is_pointwise_in`]).
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()>;
 
     /// The generated assembly, for those who want to read it.
