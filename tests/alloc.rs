@@ -9,6 +9,8 @@ use std::cell::Cell;
 
 use brain_blitz::nn::models::gemma2::{NEW_TOKENS, PAST_TOKENS, Rows};
 use brain_blitz::prelude::*;
+use brain_blitz::train::optim::{AdamW, Optimizer, clip_grad_norm};
+use brain_blitz::train::schedule::Schedule;
 
 struct Counting;
 
@@ -148,4 +150,33 @@ fn a_state_that_is_written_as_a_whole() {
     cx.execute();
     assert_eq!(requests(|| cx.execute()), 0);
     assert_eq!(state.data(), [1.5; 100]);
+}
+
+#[test]
+fn a_training_step() {
+    let mut cx = Graph::new();
+    cx.set_threads(1);
+    let x = cx.input((16, 20), DType::F32).set(vec![0.1; 320]);
+    let params = [(20, 30), (30, 4)].map(|(n, m)| {
+        let numbers: Vec<f32> = (0..n * m).map(|i| (i % 7) as f32 * 0.01).collect();
+        cx.input((n, m), DType::F32).set(numbers)
+    });
+    let y = x.matmul(params[0]).relu().matmul(params[1]);
+    let loss = (y - 1.0).square().sum(..).retrieve();
+    let grads = cx.compile(Autograd::new(&params, loss), ());
+    let (grads, _) = clip_grad_norm(&grads, 1.0);
+    let schedule = Schedule::cosine(0.01, 0.0, 50).after_warm_up(2, 0.1);
+    AdamW::new(schedule).step(&mut cx, &params, &grads);
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    cx.execute();
+    let first = loss.data()[0];
+    for _ in 0..5 {
+        assert_eq!(requests(|| cx.execute()), 0);
+    }
+    assert_eq!(
+        cx.stats().state_bytes_written,
+        0,
+        "nothing is copied either"
+    );
+    assert!(loss.data()[0] < first);
 }
