@@ -139,9 +139,9 @@ fn smoothing_is_a_mean_that_forgets() {
             .iter()
             .all(|y| (y - 5.0).abs() < 1e-12)
     );
-    let found = smooth(&[1.0, f64::NAN, 4.0], 0.5);
-    assert!(found[1].is_nan());
-    assert_eq!((found[0], found[2]), (1.0, 3.0));
+    let found = smooth(&[1.0, f64::NAN, f64::INFINITY, 4.0], 0.5);
+    assert!(found[1].is_nan() && found[2].is_infinite());
+    assert_eq!((found[0], found[3]), (1.0, 3.0));
 }
 
 #[test]

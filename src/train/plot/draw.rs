@@ -56,6 +56,7 @@ pub(super) fn svg(plot: &Plot) -> Result<String> {
         let mut builder = ChartBuilder::on(&area);
         builder
             .margin(16)
+            .margin_right(32)
             .x_label_area_size(44)
             .y_label_area_size(72);
         if !plot.title.is_empty() {
@@ -90,19 +91,24 @@ where
         .y_label_formatter(&|y| number(*y))
         .bold_line_style(BLACK.mix(0.15))
         .light_line_style(BLACK.mix(0.05))
+        .label_style(("sans-serif", 14))
+        .axis_desc_style(("sans-serif", 15))
         .draw()
         .map_err(failed)?;
-    for (curve, colour) in plot.curves.iter().zip(COLOURS.iter().cycle()) {
-        if plot.smooth > 0.0 {
+    let coloured = || plot.curves.iter().zip(COLOURS.iter().cycle());
+    if plot.smooth > 0.0 {
+        // All curves as they are lie behind all smoothed ones.
+        for (curve, colour) in coloured() {
             line(&mut chart, plot, curve, *colour, PALE)?;
-            line(&mut chart, plot, &curve.smoothed(plot.smooth), *colour, 1.0)?;
-        } else {
-            line(&mut chart, plot, curve, *colour, 1.0)?;
         }
+    }
+    for (curve, colour) in coloured() {
+        line(&mut chart, plot, &curve.smoothed(plot.smooth), *colour, 1.0)?;
     }
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
+        .label_font(("sans-serif", 14))
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.2))
         .draw()

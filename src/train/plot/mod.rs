@@ -81,7 +81,8 @@ impl Curve {
     }
 
     /// The exponential moving average: each point is `weight` parts of what was before and `1 - weight` parts of
-    /// itself, corrected for the start as in Adam (Kingma and Ba 2015, section 3). NaN stays NaN and counts for nothing.
+    /// itself, corrected for the start as in Adam (Kingma and Ba 2015, section 3). What is not finite stays as it is and
+    /// counts for nothing.
     ///
     /// ```
     /// use brain_blitz::train::plot::Curve;
@@ -100,7 +101,7 @@ impl Curve {
         );
         let (mut sum, mut parts) = (0.0, 0.0);
         let mut smooth = |&(x, y): &(f64, f64)| {
-            if y.is_nan() {
+            if !y.is_finite() {
                 return (x, y);
             }
             sum = weight * sum + (1.0 - weight) * y;

@@ -34,7 +34,7 @@ impl Kind {
         }
     }
 
-    /// Mean and standard deviation of the training images' pixels, scaled to 0 to 1: what [`Mnist::normalize`] takes.
+    /// Mean and standard deviation of the training images' pixels, scaled to 0 to 1: what [`Mnist::normalize`](super::Mnist::normalize) takes.
     pub fn statistics(self) -> (f32, f32) {
         match self {
             Kind::Digits => (0.1307, 0.3081),
