@@ -20,6 +20,7 @@ pub mod bytes;
 pub mod csv;
 pub mod digest;
 pub mod gemma2_config;
+mod gemma2_config_write;
 pub mod huggingface;
 pub mod idx;
 mod json;
