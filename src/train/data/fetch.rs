@@ -46,6 +46,10 @@ enum Failure {
     /// Another mirror may do better.
     Mirror(String),
     /// No mirror can help, since the file cannot be written here.
+    #[cfg_attr(
+        not(feature = "download"),
+        expect(dead_code, reason = "without the feature nothing is written")
+    )]
     Local(Error),
 }
 
