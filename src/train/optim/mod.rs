@@ -220,13 +220,15 @@ impl Update<'_> {
         scalar.cast(self.param.dtype())
     }
 
-    /// `1 - beta ^ step`: the part of a running average that was seen by this step, an `F64` of no dimensions.
+    /// `1 - beta ^ step`: the part of a running average that was seen by this step, an `F64` of no dimensions with the
+    /// digits of an `F32`.
     #[track_caller]
     pub fn seen(&self, beta: f64) -> GraphTensor {
-        match beta > 0.0 {
-            true => -(self.step * beta.ln()).expm1(),
-            false => self.step.full_like(1.0),
+        if beta <= 0.0 {
+            return self.step.full_like(1.0);
         }
+        let missing = (self.step * beta.ln()).cast(DType::F32).expm1();
+        -missing.cast(DType::F64)
     }
 
     /// `old` moved towards `new`: `beta * old + (1 - beta) * new`.
