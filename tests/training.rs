@@ -1,0 +1,34 @@
+//! The examples that train learn what they should; on the reference executor the first steps are the same.
+
+#[allow(dead_code, reason = "its `main` is not called")]
+#[path = "../examples/sine.rs"]
+mod sine;
+#[allow(dead_code, reason = "its `main` is not called")]
+#[path = "../examples/xor.rs"]
+mod xor;
+
+#[test]
+fn exclusive_or() {
+    let (losses, outputs) = xor::train(300);
+    assert!(losses[0] > 0.2, "{}", losses[0]);
+    assert!(losses[299] < 2e-3, "{}", losses[299]);
+    let bits: Vec<bool> = outputs.iter().map(|x| *x > 0.5).collect();
+    assert_eq!(bits, [false, true, true, false]);
+    assert_eq!(xor::train(300).0, losses, "the same bits again");
+}
+
+#[test]
+fn a_sine() {
+    let fit = sine::train(1000);
+    let (first, last) = (fit.table[0], fit.table[fit.table.len() - 1]);
+    assert!(first.2 > 0.1, "{first:?}");
+    assert!(last.2 < 1e-4, "{last:?}");
+    assert!(
+        (first.1 - 0.001).abs() < 1e-12 && last.1 < 2e-5,
+        "{:?}",
+        fit.table
+    );
+    for (x, y) in fit.x.iter().zip(&fit.y) {
+        assert!((x.sin() - y).abs() < 0.05, "sin {x} is not {y}");
+    }
+}
