@@ -239,14 +239,14 @@ need_toolchain
 need_rust
 if [ "${BB_NO_LLVM:-}" = 1 ]; then
     say "BB_NO_LLVM=1: building without the native back end"
-    echo "CARGO_FEATURES='--no-default-features'" >>"$env_file"
+    echo "CARGO_FEATURES='--no-default-features --features download'" >>"$env_file"
     exit 0
 fi
 choose_llvm
 need_system_libraries "$config"
 if [ "$version" = "$fallback" ]; then
     say "using LLVM $fallback in place of $wanted: --no-default-features --features llvm$fallback"
-    echo "CARGO_FEATURES='--no-default-features --features llvm$fallback'" >>"$env_file"
+    echo "CARGO_FEATURES='--no-default-features --features llvm$fallback,download'" >>"$env_file"
 else
     echo "CARGO_FEATURES=''" >>"$env_file"
 fi
