@@ -87,6 +87,17 @@ fn equal_factors_are_equal_distances_on_a_logarithmic_scale() {
 }
 
 #[test]
+fn a_logarithmic_scale_within_a_decade_has_labels() {
+    let mut plot = plot(vec![curve("a", &[1.82, 1.7, 1.61, 1.48])]);
+    plot.log_y = true;
+    let svg = plot.to_svg().unwrap();
+    for label in ["1.5", "1.6", "1.7", "1.8"] {
+        let shown = svg.lines().any(|line| line.trim() == label);
+        assert!(shown, "no {label}");
+    }
+}
+
+#[test]
 fn what_has_no_place_interrupts_the_curve() {
     let ys = [3.0, 2.0, 4.0, f64::NAN, 2.0, 1.0, 3.0, f64::INFINITY, 5.0];
     let svg = plot(vec![curve("a", &ys)]).to_svg().unwrap();

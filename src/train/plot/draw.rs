@@ -7,10 +7,10 @@ use plotters::coord::ranged1d::ValueFormatter;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::{
     BLACK, Cartesian2d, ChartBuilder, ChartContext, Circle, Color, DrawingArea, IntoDrawingArea,
-    IntoLogRange, LineSeries, PathElement, RGBColor, Ranged, SVGBackend, SeriesLabelPosition,
-    WHITE,
+    LineSeries, PathElement, RGBColor, Ranged, SVGBackend, SeriesLabelPosition, WHITE,
 };
 
+use super::log_axis::LogAxis;
 use super::{Curve, Plot, segments, thinned};
 use crate::error::{Error, Result};
 
@@ -64,7 +64,7 @@ pub(super) fn svg(plot: &Plot) -> Result<String> {
         }
         let (x, y) = (xs.0..xs.1, ys.0..ys.1);
         if plot.log_y {
-            let chart = builder.build_cartesian_2d(x, y.log_scale());
+            let chart = builder.build_cartesian_2d(x, LogAxis::new(y.start, y.end));
             fill(chart.map_err(failed)?, plot)?;
         } else {
             let chart = builder.build_cartesian_2d(x, y);

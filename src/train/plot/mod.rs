@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::train::metrics::Record;
 
 mod draw;
+mod log_axis;
 
 /// What goes to the right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
