@@ -69,7 +69,7 @@ impl Muon {
         let turned = dims[0] > dims[1];
         let mut x = if turned { u.transpose(0, 1) } else { u };
         let norm = x.square().sum(..).sqrt();
-        x = x / norm.maximum(self.epsilon);
+        x /= norm.maximum(self.epsilon);
         for _ in 0..self.iterations {
             let gram = x.matmul(x.transpose(0, 1));
             let factor = gram * b + gram.matmul(gram) * c;
