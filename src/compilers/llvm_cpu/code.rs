@@ -45,6 +45,50 @@ pub(super) fn reported(slot: i64) -> Result<()> {
     }
 }
 
+/// A part's parameters and work.
+#[derive(Clone, Copy)]
+pub(super) struct Prepared<'a> {
+    pub(super) params: &'a [i64],
+    pub(super) work: Work,
+}
+
+/// Numbers of [`Work`] behind a part's parameters.
+const WORK: usize = 4;
+
+/// Prepares a part: appends its parameters, and its work behind them.
+pub(super) fn prepare(
+    code: &dyn NativeCode,
+    symbols: &Symbols,
+    n_threads: usize,
+    params: &mut Vec<i64>,
+) -> Result<Work> {
+    let work = code.prepare(symbols, n_threads, params)?;
+    let Work {
+        units,
+        cost,
+        n_threads,
+        scratch_bytes,
+    } = work;
+    params.extend([units, cost, n_threads, scratch_bytes].map(|number| number as i64));
+    Ok(work)
+}
+
+/// The next part's share of the parameters.
+pub(super) fn take<'a>(params: &mut &'a [i64], n_params: usize) -> Prepared<'a> {
+    let (own, rest) = params.split_at(n_params + WORK);
+    *params = rest;
+    let number = |i: usize| own[n_params + i] as usize;
+    Prepared {
+        params: &own[..n_params],
+        work: Work {
+            units: number(0),
+            cost: number(1),
+            n_threads: number(2),
+            scratch_bytes: number(3),
+        },
+    }
+}
+
 /// A compiled loop nest.
 pub struct NestCode {
     pub(super) name: String,

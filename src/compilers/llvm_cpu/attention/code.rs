@@ -10,7 +10,9 @@ use smallvec::SmallVec;
 use super::parts::From;
 use super::reach::Reach;
 use super::run::Run;
-use crate::compilers::llvm_cpu::code::{GemmCode, NARROW, NestCode, evaluate, has, reported};
+use crate::compilers::llvm_cpu::code::{
+    GemmCode, NARROW, NestCode, Prepared, evaluate, has, prepare, reported, take,
+};
 use crate::compilers::llvm_cpu::gemm::Sizes;
 use crate::error::Result;
 use crate::op::{KernelCall, NativeCode, Work};
@@ -44,49 +46,6 @@ pub struct AttentionCode {
     /// The dims whose points are the rows of scores.
     pub(in crate::compilers::llvm_cpu) space: Vec<Expr>,
     pub(in crate::compilers::llvm_cpu) reach: Option<Reach>,
-}
-
-/// A part's parameters and work.
-#[derive(Clone, Copy)]
-pub(super) struct Prepared<'a> {
-    pub(super) params: &'a [i64],
-    pub(super) work: Work,
-}
-
-/// Numbers of [`Work`] behind a part's parameters.
-const WORK: usize = 4;
-
-fn prepare(
-    code: &dyn NativeCode,
-    symbols: &Symbols,
-    n_threads: usize,
-    params: &mut Vec<i64>,
-) -> Result<Work> {
-    let work = code.prepare(symbols, n_threads, params)?;
-    let Work {
-        units,
-        cost,
-        n_threads,
-        scratch_bytes,
-    } = work;
-    params.extend([units, cost, n_threads, scratch_bytes].map(|number| number as i64));
-    Ok(work)
-}
-
-/// The next part's share of the parameters.
-fn take<'a>(params: &mut &'a [i64], n_params: usize) -> Prepared<'a> {
-    let (own, rest) = params.split_at(n_params + WORK);
-    *params = rest;
-    let number = |i: usize| own[n_params + i] as usize;
-    Prepared {
-        params: &own[..n_params],
-        work: Work {
-            units: number(0),
-            cost: number(1),
-            n_threads: number(2),
-            scratch_bytes: number(3),
-        },
-    }
 }
 
 /// Sizes and lengths of one execution, all lengths in floats.

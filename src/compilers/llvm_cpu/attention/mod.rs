@@ -24,7 +24,8 @@ mod run;
 use std::collections::BTreeSet;
 
 pub use code::AttentionCode;
-pub use parts::{From, Parts, parts_of};
+pub use parts::{From, Part, Parts, parts_of};
+pub(super) use parts::{extract, is_row_major, sum_of_products};
 pub use reach::Reach;
 
 use super::contraction::{contraction_of, replace};
@@ -57,8 +58,8 @@ impl Pass for Attention {
     }
 }
 
-/// The kernel at a node, if it has no code yet.
-fn kernel_at(dag: &Dag, id: NodeIndex) -> Option<&Kernel> {
+/// The kernel at a node.
+pub(super) fn kernel_at(dag: &Dag, id: NodeIndex) -> Option<&Kernel> {
     match &dag.node(id).op {
         Op::Kernel(kernel) => Some(kernel),
         _ => None,
@@ -83,7 +84,7 @@ fn chain(dag: &Dag, kept: &BTreeSet<NodeIndex>, id: NodeIndex) -> Option<[NodeIn
     })
 }
 
-fn is_contraction(kernel: &Kernel) -> bool {
+pub(super) fn is_contraction(kernel: &Kernel) -> bool {
     contraction_of(kernel).is_some()
 }
 
@@ -97,12 +98,22 @@ fn candidate(
         return None;
     }
     let [scores, rows] = chain(dag, kept, id)?;
+    merged(dag, "attention".into(), &[scores, rows, id])
+}
+
+/// Some kernels as one, whose result is the last one's, with the nodes whose buffers it reads. Each may read results of
+/// those before it.
+pub(super) fn merged(
+    dag: &Dag,
+    name: String,
+    nodes: &[NodeIndex],
+) -> Option<(Kernel, Vec<NodeIndex>)> {
     let mut merged = Merged::default();
-    for node in [scores, rows, id] {
+    for &node in nodes {
         merged.take(dag, node)?;
     }
     let types = merged.sources.iter().map(|&node| dag.node(node).ty.clone());
-    let kernel = Kernel::new("attention".into(), merged.steps, types.collect());
+    let kernel = Kernel::new(name, merged.steps, types.collect());
     Some((kernel, merged.sources))
 }
 

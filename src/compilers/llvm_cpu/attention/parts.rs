@@ -26,7 +26,7 @@ use crate::shape::{Expr, numel};
 pub enum From {
     /// The kernel's operand of this number.
     Operand(usize),
-    /// The result of the part before.
+    /// The result of the part before, or of one of them.
     Part,
 }
 
@@ -74,7 +74,7 @@ pub fn parts_of(kernel: &Kernel) -> Option<Parts> {
 }
 
 /// The product that step `at` sums, if it does.
-fn sum_of_products(kernel: &Kernel, at: usize) -> Option<usize> {
+pub(in crate::compilers::llvm_cpu) fn sum_of_products(kernel: &Kernel, at: usize) -> Option<usize> {
     let step = &kernel.steps[at];
     match (&step.op, step.inputs.first()) {
         (Op::Reduce(ReduceOp::Sum, _), Some((KernelInput::Step(product), _))) => Some(*product),
@@ -84,12 +84,8 @@ fn sum_of_products(kernel: &Kernel, at: usize) -> Option<usize> {
 
 fn split(kernel: &Kernel, scores: usize, weights: usize) -> Option<Parts> {
     let last = kernel.steps.len() - 1;
-    let parts = [
-        (scores, None),
-        (weights, Some(scores)),
-        (last, Some(weights)),
-    ];
-    let [scores, rows, values] = parts.map(|(root, cut)| extract(kernel, root, cut));
+    let parts = [(scores, &[][..]), (weights, &[scores]), (last, &[weights])];
+    let [scores, rows, values] = parts.map(|(root, cuts)| extract(kernel, root, cuts));
     let from_part = |part: &Part| part.operands.iter().position(|from| *from == From::Part);
     let (score_input, weight_input) = (from_part(&rows)?, from_part(&values)?);
     let scores_product = contraction_of(&scores.kernel)?;
@@ -136,7 +132,7 @@ fn reads_own_row(nest: &Nest, input: usize, points: Expr) -> bool {
 }
 
 /// Whether the result lies in memory as `[batch, m, n]`.
-fn is_row_major(product: &Contraction) -> bool {
+pub(in crate::compilers::llvm_cpu) fn is_row_major(product: &Contraction) -> bool {
     let dims = product.batch.iter().chain(&product.m).chain(&product.n);
     let mut stride = Expr::from(1);
     let mut steps: Vec<_> = dims.zip(&product.out_strides).collect();
@@ -148,11 +144,15 @@ fn is_row_major(product: &Contraction) -> bool {
     })
 }
 
-/// The steps that `root` needs, down to operands and to the step `cut`, which becomes an operand.
-fn extract(kernel: &Kernel, root: usize, cut: Option<usize>) -> Part {
+/// The steps that `root` needs, down to operands and to the steps `cuts`, which become operands, in their order.
+pub(in crate::compilers::llvm_cpu) fn extract(
+    kernel: &Kernel,
+    root: usize,
+    cuts: &[usize],
+) -> Part {
     let mut needed = vec![false; root + 1];
     needed[root] = true;
-    for at in (0..=root).rev().filter(|&at| Some(at) != cut) {
+    for at in (0..=root).rev().filter(|at| !cuts.contains(at)) {
         let wanted = needed[at];
         for (input, _) in &kernel.steps[at].inputs {
             if let KernelInput::Step(step) = input {
@@ -165,7 +165,7 @@ fn extract(kernel: &Kernel, root: usize, cut: Option<usize>) -> Part {
     let mut moved: FxHashMap<KernelInput, KernelInput> = FxHashMap::default();
     for at in (0..=root).filter(|&at| needed[at]) {
         let step = &kernel.steps[at];
-        if Some(at) == cut {
+        if cuts.contains(&at) {
             operands.push((From::Part, step.ty.clone()));
             let input = KernelInput::Operand(operands.len() - 1);
             moved.insert(KernelInput::Step(at), input);

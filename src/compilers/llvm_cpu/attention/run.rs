@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use smallvec::SmallVec;
 
-use super::code::{AttentionCode, KEYS, Layout, Prepared};
+use super::code::{AttentionCode, KEYS, Layout};
 use super::parts::From;
+use crate::compilers::llvm_cpu::code::Prepared;
 use crate::compilers::llvm_cpu::gemm::Gemm;
 use crate::compilers::llvm_cpu::gemm::rows::{Packing, RowsCall};
 use crate::exec::pool;

@@ -27,6 +27,7 @@ use rustc_hash::FxHashMap;
 use self::build::kernel_of;
 use self::groups::Plan;
 use self::rules::becomes_kernel;
+pub(super) use self::rules::reduces;
 use super::lower;
 use super::nest::nest_of;
 use crate::compilers::Pass;
@@ -34,6 +35,11 @@ use crate::error::Result;
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
 use crate::op::{Kernel, Op};
 use crate::shape::View;
+
+/// Whether something is reduced in a kernel.
+pub(super) fn has_reductions(kernel: &Kernel) -> bool {
+    kernel.steps.iter().any(|step| reduces(&step.op))
+}
 
 /// The pass.
 pub struct Fusion;
