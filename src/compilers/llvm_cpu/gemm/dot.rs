@@ -25,21 +25,20 @@ use inkwell::types::BasicTypeEnum;
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
 use smallvec::SmallVec;
 
-use super::ir::{Contraction, collapse};
-use super::linear::linear;
+use super::ir::Contraction;
+use super::place::Place;
 use super::plan::Sizes;
-use super::walk::{Size, Walk};
+use super::run::Done;
+use super::walk::Walk;
 use crate::compilers::llvm_cpu::cache::ObjectCache;
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::emit_view::Params;
-use crate::compilers::llvm_cpu::ir::Access;
 use crate::compilers::llvm_cpu::jit::{Jit, compile_module_cached};
 use crate::compilers::llvm_cpu::lower::STRIPES;
 use crate::compilers::llvm_cpu::target::Target;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::exec::pool;
-use crate::shape::{Dims, Expr};
 
 /// A compiled kernel; see the module's documentation.
 pub type DotFn = unsafe extern "C" fn(
@@ -303,48 +302,6 @@ impl Kernels {
     }
 }
 
-/// Where the rows of an operand are.
-#[derive(Clone, Debug)]
-struct Place {
-    start: Size,
-    batch: Walk,
-    rows: Walk,
-    element: usize,
-}
-
-impl Place {
-    /// Nothing if the operand's steps do not lie next to each other.
-    fn of(
-        access: &Access,
-        batch: &Dims,
-        rows: &Dims,
-        k: &Dims,
-        params: &mut Params,
-    ) -> Option<Place> {
-        let linear = linear(&access.view).filter(|linear| linear.masks.is_empty())?;
-        let (first, last) = (batch.len(), batch.len() + rows.len());
-        let strides = &linear.index.steps;
-        match collapse(k, &strides[last..])[..] {
-            [] => {}
-            [(_, stride)] if stride == Expr::from(1) => {}
-            _ => return None,
-        }
-        Some(Place {
-            start: Size::of(linear.index.start, params),
-            batch: Walk::of(batch, &strides[..first], params),
-            rows: Walk::of(rows, &strides[first..last], params),
-            element: access.dtype.size(),
-        })
-    }
-
-    /// The address of a row.
-    fn row(&self, base: *const u8, (batch, row): (usize, usize), params: &[i64]) -> *const u8 {
-        let offset = self.batch.offset(batch, params) + self.rows.offset(row, params);
-        let offset = offset + self.start.value(params) as isize;
-        base.wrapping_offset(offset * self.element as isize)
-    }
-}
-
 /// The code of a product with few rows, ready to be linked.
 #[derive(Clone, Debug)]
 pub(super) struct CompiledDots {
@@ -421,12 +378,18 @@ impl Dots {
         sizes.m <= FEW && (sizes.m <= sizes.n || !self.same) || sizes.n <= FEW && self.same
     }
 
-    /// Computes the product.
+    /// Computes some products of equal sizes. Each piece is computed of all of them, then `done` is told of its batch,
+    /// rows and columns.
     ///
     /// # Safety
-    /// As for [`super::Gemm::run`].
-    pub(super) unsafe fn run(&self, call: &DotCall<'_>, threads: usize) {
-        let sizes = call.sizes;
+    /// As for [`super::Gemm::run`], for each product.
+    pub(super) unsafe fn run(
+        &self,
+        calls: &[DotCall<'_>],
+        threads: usize,
+        done: Option<&Done<'_>>,
+    ) {
+        let sizes = calls[0].sizes;
         // The side with few rows, then the other one.
         let sides = if sizes.m <= sizes.n || !self.same {
             [0, 1]
@@ -435,22 +398,35 @@ impl Dots {
         };
         let counts = sides.map(|side| [sizes.m, sizes.n][side]);
         let tiles = counts[1].div_ceil(self.shape.1);
-        let work = sizes.batch * sizes.m * sizes.n * sizes.k;
+        let work = sizes.batch * sizes.m * sizes.n * sizes.k * calls.len();
         let threads = if work < WORK { 1 } else { threads };
         // Tiles of about equal height.
         let heights = counts[0].div_ceil(self.shape.0).max(1);
         let height = counts[0].div_ceil(heights).max(1);
+        let run = |call: &DotCall<'_>, unit: usize| {
+            let (batch, first) = (unit / tiles, unit % tiles * self.shape.1);
+            let end = (first + self.shape.1).min(counts[1]);
+            let whole = end - first == self.shape.1;
+            let step = if whole { self.shape.1 } else { 1 };
+            for many in (first..end).step_by(step) {
+                for few in (0..counts[0]).step_by(height) {
+                    let height = height.min(counts[0] - few);
+                    self.tile(call, sides, batch, (few, height), (many, step));
+                }
+            }
+        };
         pool::for_each_range(threads, sizes.batch * tiles, &|units| {
-            for unit in units {
-                let (batch, first) = (unit / tiles, unit % tiles * self.shape.1);
-                let end = (first + self.shape.1).min(counts[1]);
-                let whole = end - first == self.shape.1;
-                let step = if whole { self.shape.1 } else { 1 };
-                for many in (first..end).step_by(step) {
-                    for few in (0..counts[0]).step_by(height) {
-                        let height = height.min(counts[0] - few);
-                        self.tile(call, sides, batch, (few, height), (many, step));
-                    }
+            for call in calls {
+                units.clone().for_each(|unit| run(call, unit));
+            }
+            let Some(done) = done else { return };
+            for batch in units.start / tiles..units.end.div_ceil(tiles) {
+                let first = units.start.max(batch * tiles) - batch * tiles;
+                let last = units.end.min((batch + 1) * tiles) - batch * tiles;
+                let many = first * self.shape.1..(last * self.shape.1).min(counts[1]);
+                match sides[0] {
+                    0 => done(batch, 0..sizes.m, many),
+                    _ => done(batch, many, 0..sizes.n),
                 }
             }
         });

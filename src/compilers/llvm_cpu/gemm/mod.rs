@@ -63,9 +63,11 @@ mod linear;
 pub mod micro;
 pub mod objects;
 mod pack;
+mod place;
 mod plan;
 pub mod rows;
 mod run;
+pub mod tiled;
 mod walk;
 
 #[cfg(test)]
@@ -84,6 +86,7 @@ use self::micro::{MicroFn, Tile, emit_micro};
 use self::pack::{Operand, PackFn, emit_pack};
 pub use self::plan::Sizes;
 use self::plan::{Blocks, Parts, Scratch};
+pub use self::run::Done;
 use self::run::Job;
 use self::walk::{Size, Walk};
 use crate::compilers::llvm_cpu::cache::{Key, ObjectCache};
@@ -389,6 +392,18 @@ impl Gemm {
     /// strides reach, no two output elements are the same one, and `out` overlaps no other memory
     /// of the call. The target of the code runs on this machine.
     pub unsafe fn run(&self, call: Call<'_>) {
+        // SAFETY: the caller's promise.
+        unsafe { self.run_telling(call, None) };
+    }
+
+    /// [`Gemm::run`], telling `done` of every finished block.
+    ///
+    /// # Panics
+    /// As [`Gemm::run`].
+    ///
+    /// # Safety
+    /// That of [`Gemm::run`]. What `done` does to the output stays within the block that it is told of.
+    pub unsafe fn run_telling(&self, call: Call<'_>, done: Option<&Done<'_>>) {
         let sizes = self.sizes(call.params);
         let tile = self.shape.tile;
         let packed = matches!(call.rhs, Rhs::Packed(_));
@@ -415,6 +430,7 @@ impl Gemm {
             out: call.out,
             origin: 0,
             params: call.params,
+            done,
         };
         let part = |index: usize| {
             let [batch, m, n] = parts.part(index, sizes, tile);
@@ -454,7 +470,7 @@ impl Gemm {
             params,
         };
         // SAFETY: the caller's promise.
-        unsafe { dots.expect("is_few was asked").run(&call, threads) };
+        unsafe { dots.expect("is_few was asked").run(&[call], threads, None) };
     }
 
     /// The distance between rows of the output if columns are neighbours and rows equally far.

@@ -129,6 +129,7 @@ impl Gemm {
             out: call.out,
             origin: call.origin,
             params: call.params,
+            done: None,
         };
         debug_assert!(call.n.start.is_multiple_of(self.panel()));
         let lhs = call.scratch;
@@ -149,6 +150,7 @@ impl Gemm {
                 // SAFETY: the panel of this column and block lies there.
                 rhs: unsafe { call.packed.add(offset) },
                 tile,
+                own: None,
             });
         }
     }

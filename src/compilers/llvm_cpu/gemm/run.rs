@@ -25,7 +25,12 @@ pub(super) struct Job<'a> {
     /// Where in the result's memory `out` points.
     pub(super) origin: isize,
     pub(super) params: &'a [i64],
+    /// Told of every block of rows and columns of a batch whose sums are complete.
+    pub(super) done: Option<&'a Done<'a>>,
 }
+
+/// What is called with a batch, rows and columns.
+pub type Done<'a> = dyn Fn(usize, Range<usize>, Range<usize>) + Sync + 'a;
 
 // SAFETY: the operands are only read; each part writes its own piece of `memory` and its own
 // elements of `out`, which the parts cut without overlap.
@@ -42,6 +47,9 @@ pub(super) struct Block {
     pub(super) lhs: *const f32,
     pub(super) rhs: *const f32,
     pub(super) tile: *mut f32,
+    /// Memory of the block's own for the result instead of the output: where its first row and column are, and how far
+    /// its rows are apart.
+    pub(super) own: Option<(*mut f32, usize)>,
 }
 
 impl Job<'_> {
@@ -92,19 +100,24 @@ impl Job<'_> {
                     };
                     self.block(&Block {
                         batch,
-                        m,
-                        n,
+                        m: m.clone(),
+                        n: n.clone(),
                         fresh: k.start == 0,
                         k: k.clone(),
                         lhs: packed[0],
                         rhs: packed[1],
                         tile,
+                        own: None,
                     });
+                    if let Some(done) = self.done.filter(|_| k.end == self.sizes.k) {
+                        done(batch, m, n);
+                    }
                 }
             }
         }
     }
 
+    /// Packs a block of the left operand.
     pub(super) fn lhs_block(&self, batch: usize, m: Range<usize>, k: Range<usize>, to: *mut f32) {
         let (row, rows) = (m.start as i64, m.len() as i64);
         let (step, steps) = (k.start as i64, k.len() as i64);
@@ -114,7 +127,7 @@ impl Job<'_> {
     }
 
     /// The packed block of the right operand, made in `to` unless there is one already.
-    fn rhs_block(
+    pub(super) fn rhs_block(
         &self,
         batch: usize,
         n: Range<usize>,
@@ -191,6 +204,15 @@ impl Job<'_> {
         let vectors = columns.len().div_ceil(tile.lanes as usize);
         let kernel = self.gemm.micro[(rows.len() - 1) * tile.vectors as usize + vectors - 1];
         let (height, used) = (rows.len() as i64, columns.len() as i64);
+        if let Some((own, ldc)) = block.own {
+            let at = |row: usize, column: usize| {
+                own.wrapping_add((row - block.m.start) * ldc + column - block.n.start)
+            };
+            let (to, next) = (at(rows.start, columns.start), at(next.0, next.1));
+            // SAFETY: the panels are whole, and the block's own memory has room for the tile's rows and columns.
+            unsafe { kernel(k, lhs, rhs, to, ldc as i64, fresh, height, used, next) };
+            return;
+        }
         let [batch, m, n] = &self.gemm.shape.out;
         let batch = batch.offset(block.batch, self.params) - self.origin;
         if let Some(ldc) = self.plain {
