@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use inkwell::builder::Builder;
 use inkwell::context::Context;
 use inkwell::module::Module;
+use inkwell::types::BasicMetadataTypeEnum;
 use inkwell::values::{BasicValue, FunctionValue, IntValue, PointerValue};
 use inkwell::{AddressSpace, IntPredicate};
 
@@ -50,32 +51,41 @@ mod argument {
     pub const BEGIN: u32 = 2;
     pub const END: u32 = 3;
     pub const ERRORS: u32 = 4;
+    /// The first of those that only some kernels have.
+    pub const MORE: u32 = 5;
 }
 
-/// Adds a function of the kernel's type.
-fn declare<'c>(context: &'c Context, module: &Module<'c>, symbol: &str) -> FunctionValue<'c> {
+/// Adds a function of the kernel's type, with some more integers.
+fn declare<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    symbol: &str,
+    n_more: usize,
+) -> FunctionValue<'c> {
     let pointer = context.ptr_type(AddressSpace::default());
     let int = context.i64_type();
-    let arguments = [
+    let mut arguments = vec![
         pointer.into(),
         pointer.into(),
         int.into(),
         int.into(),
         pointer.into(),
     ];
+    arguments.extend((0..n_more).map(|_| BasicMetadataTypeEnum::from(int)));
     module.add_function(symbol, context.void_type().fn_type(&arguments, false), None)
 }
 
 impl<'a, 'c> Emitter<'a, 'c> {
-    /// Starts the function `symbol`; instructions go after its entry block.
+    /// Starts the function `symbol`; instructions go after its entry block. It has `n_more` integers for arguments,
+    /// beyond those of all kernels.
     pub fn new(
         context: &'c Context,
         module: &'a Module<'c>,
         plan: &'a Plan<'a>,
         target: &Target,
-        symbol: &str,
+        (symbol, n_more): (&str, usize),
     ) -> Self {
-        let function = declare(context, module, symbol);
+        let function = declare(context, module, symbol, n_more);
         let entry = context.create_builder();
         entry.position_at_end(context.append_basic_block(function, "entry"));
         let ops = Ops {
@@ -134,6 +144,19 @@ impl<'a, 'c> Emitter<'a, 'c> {
                 .into_int_value()
         };
         (argument(argument::BEGIN), argument(argument::END))
+    }
+
+    /// An argument beyond those of all kernels.
+    pub fn more(&self, number: u32) -> IntValue<'c> {
+        let argument = self.function.get_nth_param(argument::MORE + number);
+        argument
+            .expect("the function was declared with as many")
+            .into_int_value()
+    }
+
+    /// Says what an expression's value is, instead of asking the host.
+    pub fn bind(&mut self, expr: Expr, value: IntValue<'c>) {
+        self.loaded.insert(expr, value);
     }
 
     /// An `i64` constant.
@@ -212,7 +235,17 @@ impl<'a, 'c> Emitter<'a, 'c> {
     /// The smaller of two.
     pub fn imin(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
         let less = self.icmp(IntPredicate::SLT, a, b);
-        built(self.ops.builder.build_select(less, a, b, "")).into_int_value()
+        self.choose(less, a, b)
+    }
+
+    /// `if condition { a } else { b }`.
+    pub fn choose(
+        &self,
+        condition: IntValue<'c>,
+        a: IntValue<'c>,
+        b: IntValue<'c>,
+    ) -> IntValue<'c> {
+        built(self.ops.builder.build_select(condition, a, b, "")).into_int_value()
     }
 
     /// Quotient and remainder of what is not negative, by what is positive.

@@ -35,6 +35,7 @@ mod scalar;
 mod stages;
 #[cfg(test)]
 mod tests;
+pub mod tile;
 
 pub use reduce::STRIPES;
 
@@ -42,7 +43,7 @@ use inkwell::context::Context;
 use inkwell::module::Module;
 
 use self::emitter::Emitter;
-use self::plan::Plan;
+use self::plan::{Along, Plan};
 use super::cache::ObjectCache;
 use super::ir::Nest;
 use super::jit;
@@ -98,6 +99,21 @@ pub fn lower_cached(
 /// the bits of one nest per reduction and no slower.
 pub fn runs_by_rows(nest: &Nest) -> bool {
     Plan::new(nest).is_ok_and(|plan| plan.runs_by_rows())
+}
+
+/// Whether the sums of a nest add up in the order of those of another one, so that both have the same bits. The
+/// first may have several.
+pub fn adds_like(nest: &Nest, single: &Nest) -> bool {
+    let (Ok(plan), Ok(single)) = (Plan::new(nest), Plan::new(single)) else {
+        return false;
+    };
+    if plan.reduce != single.reduce {
+        return false;
+    }
+    match plan.is_by_rows() {
+        true => plan.runs_by_rows() && single.along() == Along::Reduced,
+        false => plan.along() == single.along(),
+    }
 }
 
 /// The LLVM IR of a nest, before any pass.
@@ -162,7 +178,7 @@ fn build<'c>(
     plan: &Plan<'_>,
     target: &Target,
 ) -> (String, Vec<Expr>) {
-    let mut emitter = Emitter::new(context, module, plan, target, "nest");
+    let mut emitter = Emitter::new(context, module, plan, target, ("nest", 0));
     match &plan.nest.stages[..] {
         [] => emitter.map(),
         _ if plan.is_by_rows() => emitter.by_rows(),

@@ -80,9 +80,17 @@ pub enum Along {
 impl<'n> Plan<'n> {
     /// Checks and simplifies a nest.
     pub fn new(nest: &'n Nest) -> Result<Plan<'n>, CannotLower> {
+        Plan::with_sources(nest, |sources| sources)
+    }
+
+    /// [`Plan::new`] with other sources than the nest's accesses say; more may follow these.
+    pub fn with_sources(
+        nest: &'n Nest,
+        change: impl FnOnce(Vec<Source>) -> Vec<Source>,
+    ) -> Result<Plan<'n>, CannotLower> {
         check(nest)?;
         let types = nest.dtypes();
-        let sources = (0..nest.loads.len()).map(|i| source(nest, i)).collect();
+        let sources = change((0..nest.loads.len()).map(|i| source(nest, i)).collect());
         let mut plan = Plan {
             nest,
             turns: turns(nest, &types),
