@@ -87,6 +87,30 @@ fn executing_a_compiled_perceptron_again() {
 }
 
 #[test]
+fn products_with_epilogues() {
+    let mut cx = Graph::new();
+    cx.set_threads(1);
+    let x = cx.input(('s', 48), DType::F32);
+    let [gate, up, down] = [(70, 48), (70, 48), (30, 70)].map(|(n, k)| {
+        let weight = cx.input((n, k), DType::F32);
+        weight.set(vec![0.01; n * k]).transpose(0, 1)
+    });
+    let bias = cx.input(30, DType::F32).set(vec![0.5; 30]);
+    let inner = x.matmul(gate).gelu() * x.matmul(up);
+    let y = (inner.matmul(down) + bias).relu().retrieve();
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    // Packed, dot products and a loop nest.
+    for (s, again) in [(100, false), (100, true), (20, true), (1, true)] {
+        x.set(vec![1.0; s * 48]);
+        cx.set_dim('s', s);
+        let n = requests(|| cx.execute());
+        assert!(n == 0 || !again, "{s} rows: {n}");
+        assert_eq!(cx.stats().steps, 2, "two products have one kernel");
+    }
+    assert_eq!(y.data().len(), 30);
+}
+
+#[test]
 fn generating_tokens() {
     let mut cx = Graph::new();
     cx.set_threads(1);

@@ -40,7 +40,7 @@ fn double_recip() {
 mod llvm_cpu {
     use brain_blitz::compilers::Pass;
     use brain_blitz::compilers::llvm_cpu::{
-        attention, contraction, forget_gradients, fusion, layout, materialize,
+        attention, contraction, epilogue, forget_gradients, fusion, layout, materialize,
     };
 
     use super::filetest;
@@ -70,6 +70,13 @@ mod llvm_cpu {
     fn attention() {
         filetest::check("attention", || {
             filetest::Single(|| Box::new(attention::Attention) as Box<dyn Pass>)
+        });
+    }
+
+    #[test]
+    fn epilogue() {
+        filetest::check("epilogue", || {
+            filetest::Single(|| Box::new(epilogue::Epilogue) as Box<dyn Pass>)
         });
     }
 

@@ -13,15 +13,18 @@ use super::attention::{AttentionCode, From, Parts, Reach, parts_of};
 use super::cache::ObjectCache;
 use super::code::{GemmCode, NestCode, is_narrow};
 use super::contraction::contraction_of;
+use super::epilogue::{self, EpilogueCode, TileCode};
 use super::gemm::CompiledGemm;
 use super::gemm::ir::Contraction;
 use super::ir::Nest;
 use super::jit::Jit;
 use super::lower;
+use super::lower::tile::{TileFn, TileNest, lower_tile};
 use super::nest::nest_of;
 use super::sequence::Linker;
 use super::target::Target;
 use crate::compilers::Pass;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::pool;
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
@@ -56,6 +59,8 @@ enum Work {
     Product(Nest, Box<Contraction>),
     /// Scores, rows and values; loops for the two products.
     Attention(Box<Parts>, Box<[Nest; 2]>),
+    /// Products and a map; loops for a product, and for everything where these have the same bits.
+    Epilogue(Box<epilogue::Parts>, Box<(Nest, Option<Nest>)>),
 }
 
 /// Kernels with equal identities have the same code.
@@ -72,6 +77,11 @@ impl Work {
                 let nests = vec![scores.clone(), parts.nest.clone(), values.clone()];
                 (nests, from.collect())
             }
+            Work::Epilogue(parts, nests) => {
+                let operands = parts.products.iter().chain([&parts.rest]);
+                let from = operands.flat_map(|part| part.operands.clone());
+                (vec![nests.0.clone(), parts.nest.clone()], from.collect())
+            }
         }
     }
 
@@ -84,6 +94,7 @@ impl Work {
                 vec![&parts.nest],
                 vec![&parts.scores_product, &parts.values_product],
             ),
+            Work::Epilogue(parts, _) => (vec![&parts.nest], vec![&parts.product]),
         }
     }
 }
@@ -215,24 +226,32 @@ fn text_of(job: &Job, target: &Target, asm: bool) -> String {
 }
 
 fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> {
-    let (work, dims) = match parts_of(kernel) {
-        Some(parts) => {
-            let product = &parts.scores_product;
-            let dims = [&product.batch, &product.m, &product.n, &product.k];
-            let dims = dims.map(|dims| numel(dims)).to_vec();
-            let nests = [
-                nest_of(&parts.scores.kernel)?,
-                nest_of(&parts.values.kernel)?,
-            ];
-            (Work::Attention(Box::new(parts), Box::new(nests)), dims)
-        }
-        None => {
-            let nest = nest_of(kernel)?;
-            let dims = nest.space.iter().chain(&nest.reduce).copied().collect();
-            match contraction_of(kernel) {
-                Some(contraction) => (Work::Product(nest, Box::new(contraction)), dims),
-                None => (Work::Loops(nest), dims),
-            }
+    let sizes = |product: &Contraction| {
+        let dims = [&product.batch, &product.m, &product.n, &product.k];
+        dims.map(|dims| numel(dims)).to_vec()
+    };
+    let (work, dims) = if let Some(parts) = parts_of(kernel) {
+        let nests = [
+            nest_of(&parts.scores.kernel)?,
+            nest_of(&parts.values.kernel)?,
+        ];
+        let dims = sizes(&parts.scores_product);
+        (Work::Attention(Box::new(parts), Box::new(nests)), dims)
+    } else if let Some(parts) = epilogue::parts_of(kernel) {
+        let product = nest_of(&parts.products[0].kernel)?;
+        let all = nest_of(kernel).ok();
+        let all = all.filter(|all| lower::adds_like(all, &product));
+        let dims = sizes(&parts.product);
+        (
+            Work::Epilogue(Box::new(parts), Box::new((product, all))),
+            dims,
+        )
+    } else {
+        let nest = nest_of(kernel)?;
+        let dims = nest.space.iter().chain(&nest.reduce).copied().collect();
+        match contraction_of(kernel) {
+            Some(contraction) => (Work::Product(nest, Box::new(contraction)), dims),
+            None => (Work::Loops(nest), dims),
         }
     };
     let dims: Vec<String> = dims
@@ -332,6 +351,7 @@ impl Maker<'_> {
                 Ok(nest) if is_always_narrow(product) && is_little(product) => Arc::new(nest),
                 narrow => Arc::new(self.product(&job.name, key, narrow.ok(), product)?),
             },
+            Work::Epilogue(parts, nests) => return self.epilogue(&job.name, key, parts, nests),
             Work::Attention(parts, nests) => Arc::new(AttentionCode {
                 name: job.name.clone(),
                 key,
@@ -349,6 +369,56 @@ impl Maker<'_> {
                 space: parts.nest.space.to_vec(),
                 reach: Reach::of(parts),
             }),
+        })
+    }
+
+    fn epilogue(
+        &self,
+        name: &str,
+        key: u64,
+        parts: &epilogue::Parts,
+        (product, all): &(Nest, Option<Nest>),
+    ) -> Result<Arc<dyn NativeCode>> {
+        let all = all
+            .as_ref()
+            .and_then(|nest| self.loops(name, key, nest).ok());
+        let all = match all {
+            Some(all) if is_always_narrow(&parts.product) && is_little(&parts.product) => {
+                return Ok(Arc::new(all));
+            }
+            all => all,
+        };
+        let narrow = self.loops(name, key, product).ok();
+        let operand = |from: &From| match from {
+            From::Operand(input) => *input,
+            From::Part => unreachable!("products read operands"),
+        };
+        let operands = |part: &super::attention::Part| part.operands.iter().map(operand).collect();
+        Ok(Arc::new(EpilogueCode {
+            name: name.replacen("contraction", "gemm", 1),
+            key,
+            product: self.product(name, key, narrow, &parts.product)?,
+            operands: parts.products.iter().map(operands).collect(),
+            tile: self.tile(&parts.tile)?,
+            rest: parts.rest.operands.clone(),
+            in_place: parts.products.len() == 1
+                && parts.tile.nest.dtype == DType::F32
+                && parts.tile.keeps_order(),
+            loops: all,
+        }))
+    }
+
+    fn tile(&self, tile: &TileNest) -> Result<TileCode> {
+        let Linker { jit, target } = &**self.linker;
+        let lowered = lower_tile(tile, target, self.cache);
+        let lowered = lowered.map_err(|e| Error::msg(e.to_string()))?;
+        jit.add_once(&lowered.symbol, &lowered.object)?;
+        let address = jit.address(&lowered.symbol)?;
+        Ok(TileCode {
+            // SAFETY: the symbol is of a function that `lower_tile` wrote, with this signature.
+            function: unsafe { std::mem::transmute::<*const (), TileFn>(address) },
+            params: lowered.params,
+            _linker: self.linker.clone(),
         })
     }
 

@@ -6,7 +6,8 @@
 //! 3. [`contraction`]: sums of products that are matrix products become one kernel node;
 //! 4. [`fusion`]: everything else is grouped into kernel nodes; reductions over the same [`rows`] share one;
 //! 5. [`attention`]: two products with rows between them become one kernel, whose scores are never all in memory;
-//! 6. [`codegen`]: kernel nodes get machine code, equal ones the same.
+//! 6. [`epilogue`]: products and the elementwise kernel that alone reads them become one;
+//! 7. [`codegen`]: kernel nodes get machine code, equal ones the same.
 //!
 //! A kernel is lowered from its steps: [`nest`] builds the loop IR ([`ir`]), [`lower`] turns that into LLVM IR with
 //! explicit vectors; matrix products go through [`gemm`]. [`target`] describes the machine, [`jit`] compiles and
@@ -23,6 +24,7 @@ pub mod contraction;
 pub mod emit;
 mod emit_masked;
 pub mod emit_view;
+pub mod epilogue;
 pub mod forget_gradients;
 pub mod fusion;
 pub mod gemm;
@@ -116,6 +118,8 @@ impl Compiler for LlvmCpu {
         list.push(fusion::Fusion);
         list.push(super::generic::DeadCode);
         list.push(attention::Attention);
+        list.push(super::generic::DeadCode);
+        list.push(epilogue::Epilogue);
         list.push(super::generic::DeadCode);
         list.push(codegen::Codegen::new(self.target(), self.emit_only));
     }
