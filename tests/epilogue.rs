@@ -311,6 +311,18 @@ fn products_are_not_in_memory() {
 }
 
 #[test]
+fn a_residual_stream_is_written_in_place_of_the_product() {
+    let count = kernels(|cx| {
+        let (x, y) = (input(cx, &[20, 40], 0), input(cx, &[20, 30], 1));
+        let stream = x + (linear(cx, y, 40, 30, 2) + input(cx, &[40], 3));
+        let norm = stream.layer_norm(-1, None, None, 1e-5);
+        stream + linear(cx, norm, 40, 40, 4)
+    });
+    // The stream, the norm, the stream after the second product.
+    assert_eq!(count, (3, 5));
+}
+
+#[test]
 fn a_small_graph_is_still_one_call() {
     let mut cx = Graph::new();
     let x = input(&mut cx, &[2, 8], 0);

@@ -13,7 +13,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::{SmallVec, smallvec};
 
 use super::build::kernel_of;
-use super::rules::{Work, can_be_step, is_elementwise, is_free, works};
+use super::rules::{Work, can_be_step, finish, is_elementwise, is_free, works};
 use crate::compilers::llvm_cpu::rows::Rows;
 use crate::error::Result;
 use crate::graph::{Dag, NodeIndex};
@@ -58,6 +58,8 @@ pub struct Plan<'a> {
     pub dag: &'a Dag,
     pub order: Vec<NodeIndex>,
     works: Vec<Work>,
+    /// Nodes that finish a matrix product.
+    finishes: Vec<bool>,
     is_kept: Vec<bool>,
     /// Nodes that may not be part of a staged kernel.
     denied: Vec<bool>,
@@ -77,6 +79,7 @@ impl<'a> Plan<'a> {
         }
         let mut plan = Plan {
             works: works(dag, &order, &is_kept)?,
+            finishes: finish(dag, &order, &is_kept),
             dag,
             order,
             is_kept,
@@ -162,7 +165,10 @@ impl<'a> Plan<'a> {
         } else {
             let fits = uses.iter().all(|used| self.has_room(id, used));
             let work = &self.works[id.index()];
-            if fits && work.is_worth_repeating(op, uses.len(), written) {
+            if fits
+                && !self.finishes[id.index()]
+                && work.is_worth_repeating(op, uses.len(), written)
+            {
                 for used in uses {
                     self.place(id, used);
                 }

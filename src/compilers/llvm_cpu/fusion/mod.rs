@@ -6,7 +6,8 @@
 //! - it is elementwise, a constant or an iota, a gather or a reduction;
 //! - all of its readers are in that kernel and evaluate it there no more often than it has elements, however many they
 //!   are: `x * sigmoid(x)` evaluates `x` once. Else it must cost so little that evaluating it in every reader's kernel
-//!   is less work than writing it to memory;
+//!   is less work than writing it to memory. What finishes a matrix product, such as adding a bias, is written in the
+//!   product's place (see [`super::epilogue`]);
 //! - as a reduction: it is read as it is, and the reader and what follows are its epilogue. Several reductions over the
 //!   same rows, and a result that has the rows' points, are one kernel if that can run row by row.
 //!

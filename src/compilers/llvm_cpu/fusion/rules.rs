@@ -2,6 +2,7 @@
 //!
 //! These are facts about single nodes and edges; [`super::groups`] decides with them.
 
+use crate::compilers::llvm_cpu::contraction::contraction_of;
 use crate::error::Result;
 use crate::graph::{Dag, NodeIndex};
 use crate::op::{BinaryOp, Op, UnaryOp};
@@ -82,6 +83,25 @@ pub struct Work {
     reads: bool,
     /// Whether a reduction of as many elements is among its steps.
     pub reduced: bool,
+}
+
+/// Which nodes finish a matrix product, by number: elementwise ones that alone read a product, or what finishes one, at
+/// their own points. Such a node is computed in the product's kernel if it is written to memory, and then it is written
+/// in the product's place.
+pub fn finish(dag: &Dag, order: &[NodeIndex], is_kept: &[bool]) -> Vec<bool> {
+    let mut finishes = vec![false; dag.bound()];
+    let is_product = |op: &Op| matches!(op, Op::Kernel(kernel) if contraction_of(kernel).is_some());
+    for &id in order.iter().filter(|&&id| is_elementwise(&dag.node(id).op)) {
+        let is_own = |&(operand, view): &(NodeIndex, &View)| {
+            let node = dag.node(operand);
+            (finishes[operand.index()] || is_product(&node.op))
+                && !is_kept[operand.index()]
+                && dag.is_whole(operand, view)
+                && dag.readers(operand).all(|(reader, ..)| reader == id)
+        };
+        finishes[id.index()] = dag.operands(id).iter().any(is_own);
+    }
+    finishes
 }
 
 /// The work of every node, by number.
