@@ -64,15 +64,10 @@ impl Job<'_> {
         let Blocks {
             mc, kc, nc, first, ..
         } = self.blocks;
-        // SAFETY: `run` checked that `memory` has a piece for every part.
-        let lhs = unsafe { self.memory.add(index * self.scratch.floats()) };
-        // SAFETY: the three pieces of a part lie behind one another.
-        let (rhs, tile) = unsafe {
-            (
-                lhs.add(self.scratch.lhs),
-                lhs.add(self.scratch.lhs + self.scratch.rhs),
-            )
-        };
+        // `run` checked that `memory` has a piece for every part, which are three behind one another.
+        let lhs = self.memory.wrapping_add(index * self.scratch.floats());
+        let rhs = lhs.wrapping_add(self.scratch.lhs);
+        let tile = rhs.wrapping_add(self.scratch.rhs);
         let (outer, outer_size, inner, inner_size) = match first {
             Side::Lhs => (m, mc, n, nc),
             Side::Rhs => (n, nc, m, mc),
@@ -204,25 +199,22 @@ impl Job<'_> {
         let vectors = columns.len().div_ceil(tile.lanes as usize);
         let kernel = self.gemm.micro[(rows.len() - 1) * tile.vectors as usize + vectors - 1];
         let (height, used) = (rows.len() as i64, columns.len() as i64);
-        if let Some((own, ldc)) = block.own {
-            let at = |row: usize, column: usize| {
-                own.wrapping_add((row - block.m.start) * ldc + column - block.n.start)
-            };
-            let (to, next) = (at(rows.start, columns.start), at(next.0, next.1));
-            // SAFETY: the panels are whole, and the block's own memory has room for the tile's rows and columns.
-            unsafe { kernel(k, lhs, rhs, to, ldc as i64, fresh, height, used, next) };
-            return;
-        }
         let [batch, m, n] = &self.gemm.shape.out;
         let batch = batch.offset(block.batch, self.params) - self.origin;
-        if let Some(ldc) = self.plain {
-            let at = |row: usize, column: usize| {
-                let offset = batch + row as isize * ldc as isize + column as isize;
-                self.out.wrapping_offset(offset)
-            };
+        // Where the first row and column would be, if rows are equally far apart.
+        let origin = match (block.own, self.plain) {
+            (Some((own, ldc)), _) => {
+                let before = block.m.start * ldc + block.n.start;
+                Some((own.wrapping_sub(before), ldc))
+            }
+            (None, Some(ldc)) => Some((self.out.wrapping_offset(batch), ldc as usize)),
+            (None, None) => None,
+        };
+        if let Some((origin, ldc)) = origin {
+            let at = |row: usize, column: usize| origin.wrapping_add(row * ldc + column);
             let (to, next) = (at(rows.start, columns.start), at(next.0, next.1));
-            // SAFETY: the panels are whole, and the tile's rows and columns lie in the output.
-            unsafe { kernel(k, lhs, rhs, to, ldc, fresh, height, used, next) };
+            // SAFETY: the panels are whole, and the tile's rows and columns lie in the output or the block's memory.
+            unsafe { kernel(k, lhs, rhs, to, ldc as i64, fresh, height, used, next) };
             return;
         }
         let each = |visit: &dyn Fn(*mut f32, *mut f32)| {
