@@ -1,6 +1,6 @@
 //! Resampling the last axes at other sizes.
 //!
-//! One axis after the other: the places that an output reads, and their weights, are computed from its coordinate, and the
+//! One axis after the other, the last one first: the places that an output reads, and their weights, are computed from its coordinate, and the
 //! elements looked up. An output at coordinate `i` lies at `(i + 1/2) scale - 1/2` of the input, or at
 //! `i (n - 1) / (m - 1)` where corners are aligned.
 
@@ -37,7 +37,8 @@ const A: f64 = -0.75;
 pub(super) fn cubic_weights(t: GraphTensor) -> [GraphTensor; 4] {
     let near = |t: GraphTensor| ((t * (A + 2.0) - (A + 3.0)) * t) * t + 1.0;
     let far = |t: GraphTensor| ((t * A - 5.0 * A) * t + 8.0 * A) * t - 4.0 * A;
-    [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)]
+    let rest = 1.0 - t;
+    [far(t + 1.0), near(t), near(rest), far(rest + 1.0)]
 }
 
 /// One axis: `n` elements become `m`, `scale` apart.
@@ -144,7 +145,7 @@ impl GraphTensor {
             fail("resize", format!("{ty} at {sizes:?}"));
         };
         let mut x = self.wide("resize");
-        for (i, &m) in sizes.iter().enumerate() {
+        for (i, &m) in sizes.iter().enumerate().rev() {
             let Some(n @ 1..) = ty.dims[first + i].as_const() else {
                 fail("resize", format!("{ty} at {sizes:?}"));
             };

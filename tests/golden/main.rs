@@ -5,22 +5,11 @@
 //! of its family on every pipeline. `GOLDEN=abs` in front of `cargo test --test golden` runs only ids that contain
 //! `abs` (and skips the count).
 
+mod call;
 mod case;
 mod check;
 mod families;
-
-use brain_blitz::prelude::*;
-
-/// What happens between recording and execution. It may rewrite the graph as long as `outputs` survive.
-type Finish = fn(cx: &mut Graph, outputs: &mut Vec<GraphTensor>);
-
-/// The pipelines that every case runs on.
-const PIPELINES: &[(&str, Finish)] = &[
-    ("reference", |_, _| ()),
-    ("compiled", |cx, outputs| {
-        cx.compile(<(Generic, LlvmCpu)>::default(), outputs);
-    }),
-];
+mod outcome;
 
 macro_rules! family_tests {
     ($($name:ident)*) => {
@@ -35,10 +24,12 @@ family_tests! {
     activation
     binary_math
     compare_logic
+    conv_pool
     creation
     unary_math
     index
     linalg
+    loss
     nn
     norm_attn
     reduction

@@ -2,8 +2,8 @@
 
 use brain_blitz::prelude::*;
 
-use crate::case::Call;
-use crate::check::Family;
+use crate::call::Call;
+use crate::outcome::Family;
 
 /// `x + value * f(a, b)`.
 fn add_combined(c: &mut Call<'_>, f: fn(GraphTensor, GraphTensor) -> GraphTensor) -> GraphTensor {

@@ -3,8 +3,8 @@
 use brain_blitz::hl_ops::Term;
 use brain_blitz::prelude::*;
 
-use crate::case::{Arg, Call};
-use crate::check::Family;
+use crate::call::{Arg, Call};
+use crate::outcome::Family;
 
 fn clamp(c: &mut Call<'_>) -> GraphTensor {
     // Torch lets an integer tensor bound a floating one; here that takes a cast.
@@ -24,7 +24,7 @@ fn clamp(c: &mut Call<'_>) -> GraphTensor {
 }
 
 fn bound(c: &mut Call<'_>) -> Term {
-    let arg = c.args.first().or_else(|| c.kwargs.values().next());
+    let arg = c.args.first().or_else(|| c.kwargs.any());
     arg.expect("a bound").term()
 }
 

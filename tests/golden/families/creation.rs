@@ -2,8 +2,8 @@
 
 use brain_blitz::prelude::*;
 
-use crate::case::{Arg, Call};
-use crate::check::Family;
+use crate::call::{Arg, Call};
+use crate::outcome::Family;
 
 fn dims(arg: &Arg) -> Vec<i64> {
     arg.ints()

@@ -2,8 +2,8 @@
 
 use brain_blitz::prelude::*;
 
-use crate::case::{Arg, Call};
-use crate::check::{Family, Out};
+use crate::call::{Arg, Call};
+use crate::outcome::{Family, Out};
 
 use super::shape::getitem;
 

@@ -2,8 +2,8 @@
 
 use brain_blitz::prelude::*;
 
-use crate::case::{Arg, Call};
-use crate::check::Family;
+use crate::call::{Arg, Call};
+use crate::outcome::Family;
 
 fn einsum(c: &Call<'_>) -> GraphTensor {
     let Arg::Str(formula) = &c.args[0] else {

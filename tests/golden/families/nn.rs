@@ -3,8 +3,8 @@
 use brain_blitz::nn::{Mask, RmsNorm, Rope, ScoreRule, soft_cap};
 use brain_blitz::prelude::*;
 
-use crate::case::{Arg, Call};
-use crate::check::Family;
+use crate::call::{Arg, Call};
+use crate::outcome::{Family, unsupported};
 
 use super::norm_attn::{layer_norm, linear, rms_norm};
 
@@ -28,7 +28,12 @@ fn rotary_embedding(c: &mut Call<'_>) -> GraphTensor {
     Rope::new(c.cx, width, theta, capacity).forward(x, start)
 }
 
-fn attention(c: &Call<'_>) -> GraphTensor {
+pub fn attention(c: &Call<'_>) -> GraphTensor {
+    if c.float(usize::MAX, "dropout_p", 0.0) > 0.0 {
+        unsupported("torch's random numbers");
+    }
+    // Key heads are shared wherever they are fewer.
+    c.kw("enable_gqa");
     let (q, k, v) = (c.x(), c.t(0), c.t(1));
     let width = q.dims()[q.rank() - 1].as_usize().expect("cases have sizes");
     let mut rule = ScoreRule::scaled(width);

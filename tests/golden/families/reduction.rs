@@ -3,8 +3,8 @@
 use brain_blitz::hl_ops::Axes;
 use brain_blitz::prelude::*;
 
-use crate::case::{Arg, Call};
-use crate::check::{Family, Out};
+use crate::call::{Arg, Call};
+use crate::outcome::{Family, Out};
 
 /// The axes given at `i` or as `dim`: all of them where there are none (also for an empty list, as torch has it). torch
 /// takes axis 0 of a number alone, which has none here.

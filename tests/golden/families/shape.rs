@@ -2,8 +2,8 @@
 
 use brain_blitz::prelude::*;
 
-use crate::case::{Arg, Call};
-use crate::check::{Family, Out};
+use crate::call::{Arg, Call};
+use crate::outcome::{Family, Out};
 
 fn from_front(axis: i64, rank: usize) -> usize {
     (if axis < 0 { axis + rank as i64 } else { axis }) as usize

@@ -2,8 +2,8 @@
 
 use brain_blitz::hl_ops::Axes;
 
-use crate::case::Call;
-use crate::check::Family;
+use crate::call::Call;
+use crate::outcome::Family;
 
 /// The axis given; torch takes axis 0 of a number alone, which has none here.
 fn axes(c: &Call<'_>) -> Axes {

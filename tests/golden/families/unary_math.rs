@@ -2,8 +2,8 @@
 
 use brain_blitz::prelude::*;
 
-use crate::case::Call;
-use crate::check::Family;
+use crate::call::Call;
+use crate::outcome::Family;
 
 fn logit(c: &mut Call<'_>) -> GraphTensor {
     match c.get(0, "eps") {
