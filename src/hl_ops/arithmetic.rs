@@ -171,8 +171,8 @@ impl<S: Shape> GraphTensor<S> {
     #[track_caller]
     pub fn logaddexp(self, other: impl Operand<S>) -> GraphTensor<S> {
         let [x, y] = pair("logaddexp", self.dynamic(), other.term());
-        // Equal infinities have no difference.
-        let gap = x.eq(y).where_(0.0, x - y);
+        // Equal infinities have no difference. Equal numbers have one: both share the gradient.
+        let gap = (x.eq(y) & x.isinf()).where_(0.0, x - y);
         let below = gap.gt(0.0).where_(-gap, gap);
         let larger = gap.gt(0.0).where_(x, y);
         (larger + below.exp().log1p()).retag()

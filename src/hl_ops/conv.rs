@@ -54,13 +54,13 @@ impl Default for Conv {
 impl Conv {
     /// Zeros before and after each axis.
     #[track_caller]
-    fn around(&self, op: &str, kernel: &[i64], dilation: &[i64]) -> Vec<(i64, i64)> {
+    fn around(&self, kernel: &[i64], dilation: &[i64]) -> Vec<(i64, i64)> {
         let reach = kernel.iter().zip(dilation).map(|(&k, &d)| (k - 1) * d);
         match &self.padding {
             Padding::Valid => vec![(0, 0); kernel.len()],
             Padding::Same => reach.map(|all| (all / 2, all - all / 2)).collect(),
             Padding::By(by) => {
-                let by = by.numbers(op, kernel.len());
+                let by = by.numbers(kernel.len());
                 by.into_iter().map(|by| (by, by)).collect()
             }
         }
@@ -167,9 +167,9 @@ impl GraphTensor {
         }
         let kernel = kernel_sizes(op, &w);
         let d = kernel.len();
-        let [stride, dilation] = [&rule.stride, &rule.dilation].map(|x| x.numbers(op, d));
+        let [stride, dilation] = [&rule.stride, &rule.dilation].map(|x| x.numbers(d));
         let mut padded = x;
-        for (i, around) in rule.around(op, &kernel, &dilation).into_iter().enumerate() {
+        for (i, around) in rule.around(&kernel, &dilation).into_iter().enumerate() {
             padded = pad_or_cut(padded, 2 + i, around, 0.0);
         }
         let seen = windows(padded, 2, &w.dims[2..], &stride, &dilation);
@@ -216,10 +216,10 @@ impl GraphTensor {
         }
         let kernel = kernel_sizes(op, &w);
         let d = kernel.len();
-        let [stride, dilation] = [&rule.stride, &rule.dilation].map(|x| x.numbers(op, d));
-        let extra = output_padding.numbers(op, d);
+        let [stride, dilation] = [&rule.stride, &rule.dilation].map(|x| x.numbers(d));
+        let extra = output_padding.numbers(d);
         let mut spread = x;
-        for (i, (cut, _)) in rule.around(op, &kernel, &dilation).into_iter().enumerate() {
+        for (i, (cut, _)) in rule.around(&kernel, &dilation).into_iter().enumerate() {
             let reach = dilation[i] * (kernel[i] - 1);
             let after = reach - cut + extra[i] - (stride[i] - 1);
             spread = with_gaps(op, spread, 2 + i, stride[i]);

@@ -22,6 +22,7 @@ mod gamma;
 mod grid_sample;
 mod indexing;
 mod joining;
+mod linalg;
 mod loss;
 mod loss_class;
 pub(crate) mod matmul;

@@ -84,7 +84,7 @@ fn lines(op: &str, x: GraphTensor, rule: &Pool) -> Vec<Line> {
     }
     let stride = rule.stride.as_ref().unwrap_or(&rule.size);
     let numbers = [&rule.size, stride, &rule.padding, &rule.dilation];
-    let [size, stride, padding, dilation] = numbers.map(|x| x.numbers(op, d));
+    let [size, stride, padding, dilation] = numbers.map(|x| x.numbers(d));
     let line = |i: usize| {
         let (n, p) = (ty.dims[ty.dims.len() - d + i], padding[i]);
         let reach = dilation[i] * (size[i] - 1) + 1;

@@ -32,13 +32,14 @@ pub enum Interpolation {
 /// The factor of the cubic.
 const A: f64 = -0.75;
 
-/// The weights of the elements at distances `1 + t`, `t`, `1 - t` and `2 - t`.
+/// The weights of the elements at distances `1 + t`, `t`, `r = 1 - t` and `1 + r`, in factors, so that those near 0 are exact:
+/// `A t r²`, `r (1 + t - (A + 2) t²)`, and the same with `t` and `r` exchanged, in reverse.
 #[track_caller]
 pub(super) fn cubic_weights(t: GraphTensor) -> [GraphTensor; 4] {
-    let near = |t: GraphTensor| ((t * (A + 2.0) - (A + 3.0)) * t) * t + 1.0;
-    let far = |t: GraphTensor| ((t * A - 5.0 * A) * t + 8.0 * A) * t - 4.0 * A;
-    let rest = 1.0 - t;
-    [far(t + 1.0), near(t), near(rest), far(rest + 1.0)]
+    let r = 1.0 - t;
+    let near = |t: GraphTensor, r: GraphTensor| r * (t - t.square() * (A + 2.0) + 1.0);
+    let far = |t: GraphTensor, r: GraphTensor| t * r.square() * A;
+    [far(t, r), near(t, r), near(r, t), far(r, t)]
 }
 
 /// One axis: `n` elements become `m`, `scale` apart.

@@ -3,10 +3,10 @@
 //! Element `i` of round `k` is the fold of the `2^k` elements up to `i`: each round adds (or multiplies) the axis
 //! moved on by `2^k`, a view, so that `ceil(log2 n)` rounds of n operations do. On a symbolic axis `cumsum` sums
 //! sliding windows over the zero-padded axis instead, one reduction of n² additions, and `cumprod` does the rounds that
-//! suffice for every `i32` size.
+//! suffice for every `i32` size. A running maximum carries the place along with the value.
 
 use super::axes::{AxisIndex, one_axis};
-use super::coordinates::fill_outside;
+use super::coordinates::{coordinate, fill_outside, less, pick};
 use crate::dtype::DType;
 use crate::graph::{GraphTensor, Shape};
 use crate::op::{BinaryOp, Op, ReduceOp};
@@ -43,6 +43,25 @@ fn scan(op: &str, x: GraphTensor, axis: usize, neutral: f64, fold: BinaryOp) -> 
         out = GraphTensor::record(Op::Binary(fold), &[out, moved]);
     }
     out
+}
+
+/// Running maxima and their places: of equal ones the last, and a NaN, which is largest, as soon as there is one.
+#[track_caller]
+fn largest_so_far(op: &str, x: GraphTensor, axis: usize) -> (GraphTensor, GraphTensor) {
+    let lowest = super::pool::lowest(x.dtype());
+    let (mut values, mut places) = (x, coordinate(x.graph, &x.dims(), axis));
+    for round in 0..n_rounds(x.dims()[axis]) {
+        let shift = Expr::from(1i64 << round);
+        let before = moved_on(op, values, axis, shift, lowest);
+        let place = moved_on(op, places, axis, shift, 0.0);
+        let mut is_larger = less(op, values, before);
+        if x.dtype().is_float() {
+            is_larger = is_larger | (before.isnan() & !values.isnan());
+        }
+        values = pick(op, is_larger, before, values);
+        places = pick(op, is_larger, place, places);
+    }
+    (values, places)
 }
 
 #[track_caller]
@@ -111,5 +130,54 @@ impl<S: Shape> GraphTensor<S> {
         let (x, dtype) = accumulator(self.dynamic());
         let out = scan("cumprod", x, axis, 1.0, BinaryOp::Mul);
         out.cast(dtype).retag()
+    }
+
+    /// The largest of the elements up to each, along an axis, and where it is (`I32`): the last of equal ones.
+    ///
+    /// ```
+    /// # use brain_blitz::prelude::*;
+    /// let mut cx = Graph::new();
+    /// let x = cx.tensor::<R1<4>>().set([1.0, 3.0, 2.0, 3.0]);
+    /// let (values, places) = x.cummax(0);
+    /// let (values, places) = (values.retrieve(), places.retrieve());
+    /// cx.execute();
+    /// assert_eq!(values.data(), [1.0, 3.0, 3.0, 3.0]);
+    /// assert_eq!(places.array().to_i32(), [0, 1, 1, 3]);
+    /// ```
+    ///
+    /// # Panics
+    /// If there is no such axis.
+    #[track_caller]
+    pub fn cummax(self, axis: impl AxisIndex) -> (GraphTensor<S>, GraphTensor<S>) {
+        let axis = one_axis("cummax", &self.ty(), axis);
+        let (values, places) = largest_so_far("cummax", self.dynamic(), axis);
+        (values.retag(), places.retag())
+    }
+
+    /// The smallest of the elements up to each, along an axis, and where it is (`I32`): the last of equal ones.
+    ///
+    /// # Panics
+    /// If there is no such axis, or the format has no negative numbers.
+    #[track_caller]
+    pub fn cummin(self, axis: impl AxisIndex) -> (GraphTensor<S>, GraphTensor<S>) {
+        let axis = one_axis("cummin", &self.ty(), axis);
+        let (values, places) = largest_so_far("cummin", -self.dynamic(), axis);
+        ((-values).retag(), places.retag())
+    }
+
+    /// `log(sum(exp(x)))` of the elements up to each, along an axis, without overflow.
+    ///
+    /// # Panics
+    /// If there is no such axis, or the format is not a floating-point one.
+    #[track_caller]
+    pub fn logcumsumexp(self, axis: impl AxisIndex) -> GraphTensor<S> {
+        let axis = one_axis("logcumsumexp", &self.ty(), axis);
+        let mut out = self.wide("logcumsumexp");
+        for round in 0..n_rounds(out.dims()[axis]) {
+            let shift = Expr::from(1i64 << round);
+            let before = moved_on("logcumsumexp", out, axis, shift, f64::NEG_INFINITY);
+            out = out.logaddexp(before);
+        }
+        out.narrowed(self)
     }
 }

@@ -133,6 +133,39 @@ impl<S: Shape> GraphTensor<S> {
         self.first_k("bottomk", k.into(), axis, false)
     }
 
+    /// The median of an axis, of an even number the lower one, and where it is; a NaN, if there is one. The axis goes.
+    /// O(n²).
+    ///
+    /// ```
+    /// # use brain_blitz::prelude::*;
+    /// let mut cx = Graph::new();
+    /// let x = cx.tensor::<R1<4>>().set([3.0, 1.0, 2.0, 5.0]);
+    /// let (value, place) = x.median(0);
+    /// let (value, place) = (value.retrieve(), place.retrieve());
+    /// cx.execute();
+    /// assert_eq!((value.data(), place.array().to_i32()), (vec![2.0], vec![2]));
+    /// ```
+    ///
+    /// # Panics
+    /// If there is no such axis, or its size is symbolic or 0.
+    #[track_caller]
+    pub fn median(self, axis: impl AxisIndex) -> (GraphTensor, GraphTensor) {
+        let ty = self.ty();
+        let axis = one_axis("median", &ty, axis);
+        let Some(n @ 1..) = ty.dims[axis].as_const() else {
+            fail("median", format!("axis {axis} of {ty}"));
+        };
+        let index = order("median", self.dynamic(), axis, false);
+        let middle = index.slice_axis(axis, (n - 1) / 2, (n - 1) / 2 + 1);
+        // NaN comes last.
+        let last = index.slice_axis(axis, n - 1, n);
+        let place = match ty.dtype.is_float() {
+            true => self.gather(axis, last).isnan().where_(last, middle),
+            false => middle,
+        };
+        (self.gather(axis, place).squeeze(axis), place.squeeze(axis))
+    }
+
     #[track_caller]
     fn first_k(
         self,

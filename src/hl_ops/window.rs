@@ -19,12 +19,18 @@ impl PerAxis {
     /// # Panics
     /// If there are other than 1 or `n` numbers.
     #[track_caller]
-    pub(super) fn numbers(&self, op: &str, n: usize) -> SmallVec<[i64; 3]> {
+    pub fn each(&self, n: usize) -> SmallVec<[usize; 3]> {
         if self.0.len() != n && self.0.len() != 1 {
-            fail(op, format!("{:?} for {n} axes", &self.0[..]));
+            fail("windows", format!("{:?} for {n} axes", &self.0[..]));
         }
-        let number = |i: usize| self.0[i.min(self.0.len() - 1)] as i64;
+        let number = |i: usize| self.0[i.min(self.0.len() - 1)];
         (0..n).map(number).collect()
+    }
+
+    /// [`PerAxis::each`], signed.
+    #[track_caller]
+    pub(super) fn numbers(&self, n: usize) -> SmallVec<[i64; 3]> {
+        self.each(n).into_iter().map(|x| x as i64).collect()
     }
 
     /// How many numbers there are.
@@ -119,7 +125,7 @@ impl GraphTensor {
         if ty.dims.len() != d + 2 {
             fail(op, format!("{ty} with windows over {d} axes"));
         }
-        let [step, padding, dilation] = [step, padding, dilation].map(|x| x.numbers(op, d));
+        let [step, padding, dilation] = [step, padding, dilation].map(|x| x.numbers(d));
         let size: Dims = size.0.iter().map(|&size| Expr::from(size)).collect();
         let mut x = self;
         for (i, &padding) in padding.iter().enumerate() {
