@@ -112,10 +112,14 @@ impl Arg {
         }
     }
 
+    /// An integer. One that torch takes as a tensor is part of the graph here, and read from the case.
     pub fn int(&self) -> i64 {
         match self {
             Arg::Int(i) => *i,
             Arg::Bool(b) => i64::from(*b),
+            Arg::Tensor(tensor) if tensor.rank() == 0 && tensor.dtype() == DType::I32 => {
+                self.ints()[0]
+            }
             other => unsupported(format!("{other:?} where an integer is expected")),
         }
     }
@@ -152,6 +156,10 @@ impl Arg {
     pub fn ints(&self) -> Vec<i64> {
         match self {
             Arg::List(list) => list.iter().map(Arg::int).collect(),
+            Arg::Tensor(tensor) if tensor.dtype() == DType::I32 => {
+                let numbers = tensor.array().to_i32();
+                numbers.into_iter().map(i64::from).collect()
+            }
             one => vec![one.int()],
         }
     }

@@ -23,13 +23,15 @@ type Tensors = BTreeMap<String, Result<Array, String>>;
 pub struct Case {
     pub id: String,
     pub op: String,
+    #[serde(default)]
     pub family: String,
     /// The absolute tolerance, when the case has its own.
     #[serde(default)]
     pub atol: Option<f64>,
     input: Value,
+    #[serde(default)]
     args: Vec<Value>,
-    #[serde(deserialize_with = "in_order")]
+    #[serde(default, deserialize_with = "in_order")]
     kwargs: Vec<(String, Value)>,
     out: Value,
     /// One entry for each input whose gradient was asked for, in order of appearance.
@@ -150,28 +152,47 @@ impl Case {
 
     /// The expected results, in order.
     pub fn expected(&self) -> Vec<&Array> {
-        let result = |json: &Value| match self.stored(json) {
-            Some(array) => array,
-            None => unsupported(format!("a result that is no tensor: {json}")),
+        let array = |json: &Value| {
+            let stored = self.stored(json);
+            stored.unwrap_or_else(|| unsupported(format!("a result that is no tensor: {json}")))
         };
+        self.results().iter().map(array).collect()
+    }
+
+    fn results(&self) -> &[Value] {
         match &self.out {
-            Value::Array(list) => list
-                .iter()
-                .map(|json| self.stored(json).unwrap_or_else(|| result(json)))
-                .collect(),
-            one => vec![self.stored(one).unwrap_or_else(|| unsupported("no result"))],
+            Value::Array(list) => list,
+            one => std::slice::from_ref(one),
         }
     }
 
-    /// The expected gradients, in order of the inputs that want one; `None` where torch gives none. No list at all where
-    /// nothing is differentiable.
+    /// Which results gradients were taken of.
     #[allow(
         dead_code,
         reason = "not every test that includes this one looks at gradients"
     )]
-    pub fn expected_gradients(&self) -> Option<Vec<Option<&Array>>> {
-        let list = self.grads.as_array()?;
-        Some(list.iter().map(|grad| self.stored(grad)).collect())
+    pub fn differentiable(&self) -> Vec<bool> {
+        let is_marked = |json: &Value| json["grad"] == Value::Bool(true);
+        self.results().iter().map(is_marked).collect()
+    }
+
+    /// Whether there are gradients to compare with.
+    #[allow(
+        dead_code,
+        reason = "not every test that includes this one looks at gradients"
+    )]
+    pub fn has_gradients(&self) -> bool {
+        self.grads.is_array()
+    }
+
+    /// The expected gradients, in order of the inputs that want one; `None` where torch gives none.
+    #[allow(
+        dead_code,
+        reason = "not every test that includes this one looks at gradients"
+    )]
+    pub fn expected_gradients(&self) -> Vec<Option<&Array>> {
+        let list = self.grads.as_array().into_iter().flatten();
+        list.map(|grad| self.stored(grad)).collect()
     }
 
     fn arg(&self, cx: &mut Graph, json: &Value, wanted: &mut Vec<GraphTensor>) -> Arg {

@@ -32,8 +32,16 @@ pub struct Family {
     /// Torch's op and what it is called here.
     pub ops: &'static [(&'static str, Build)],
     /// Ids of cases of the bundled files that are left out, and why. An id that ends in `*` stands for all that begin so.
+    #[allow(
+        dead_code,
+        reason = "not every test that includes this one runs the bundled files"
+    )]
     pub excluded: &'static [(&'static str, &'static str)],
     /// How many cases of the bundled files are run: cases of mapped ops that are not excluded.
+    #[allow(
+        dead_code,
+        reason = "not every test that includes this one runs the bundled files"
+    )]
     pub n_cases: usize,
     /// Relative tolerance.
     pub rtol: f64,
@@ -96,23 +104,26 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     format!("panicked: {}", text.unwrap_or("?"))
 }
 
-/// Computes a case on one pipeline and compares its values. One that differs while an argument was not read is
-/// unsupported.
+/// Computes a case on one pipeline and compares its values.
 pub fn run_case(case: &Case, build: Build, finish: Finish, rtol: f64) -> Result<(), Trouble> {
-    let mut cx = Graph::new();
-    let mut unread = Vec::new();
-    let outcome = caught(|| {
+    judged(|unread| {
+        let mut cx = Graph::new();
         let mut call = case.call(&mut cx);
         let Out(mut outputs) = build(&mut call);
-        unread = call.unread();
+        *unread = call.unread();
         for output in &mut outputs {
             output.retrieve();
         }
         finish(&mut cx, &mut outputs);
         cx.try_execute().map_err(|e| e.to_string())?;
         compare_values(case, &outputs, rtol)
-    });
-    match outcome {
+    })
+}
+
+/// Runs `f`, which notes the arguments that were not read. What differs while there are some is unsupported.
+pub fn judged(f: impl FnOnce(&mut Vec<String>) -> Result<(), String>) -> Result<(), Trouble> {
+    let mut unread = Vec::new();
+    match caught(|| f(&mut unread)) {
         Err(Trouble::Wrong(_)) if !unread.is_empty() => {
             let what = format!("{} is not known", unread.join(", "));
             Err(Trouble::Unsupported(what))

@@ -3,7 +3,7 @@
 use brain_blitz::prelude::*;
 
 use crate::call::{Arg, Call};
-use crate::outcome::{Family, Out};
+use crate::outcome::{Family, Out, unsupported};
 
 use super::shape::getitem;
 
@@ -44,11 +44,16 @@ fn topk(c: &Call<'_>) -> Out {
     vec![values, index].into()
 }
 
+/// In torch a negative index counts from the end; here that takes a choice.
 fn take_along(c: &Call<'_>) -> GraphTensor {
-    match c.get(1, "dim") {
-        Some(dim) => c.x().take_along(dim.int(), c.t(0)),
-        None => c.x().flatten(0, -1).take_along(0, c.t(0).flatten(0, -1)),
-    }
+    let (x, index, dim) = match c.get(1, "dim") {
+        Some(dim) => (c.x(), c.t(0), dim.int()),
+        None => (c.x().flatten(0, -1), c.t(0).flatten(0, -1), 0),
+    };
+    let at = if dim < 0 { dim + x.rank() as i64 } else { dim };
+    let n = x.dims()[at as usize].as_const().expect("static sizes");
+    let index = index.lt(0).where_(index + n as i32, index);
+    x.take_along(dim, index)
 }
 
 /// torch lets a number alone pass for an axis of one.
@@ -124,6 +129,64 @@ fn scatter_into(c: &mut Call<'_>, x: GraphTensor, f: Write) -> GraphTensor {
     .squeeze(0)
 }
 
+/// Elements of the source, in order, where the mask holds.
+fn masked_scatter(c: &Call<'_>) -> GraphTensor {
+    let (mask, source) = (c.t(0), c.t(1).flatten(0, -1));
+    let both = c.x().cast(DType::F32).full_like(0.0) + mask.cast(DType::F32) * 0.0;
+    let dims = both.dims();
+    let (x, mask) = (c.x().expand(&dims), mask.expand(&dims));
+    let place = mask.flatten(0, -1).cumsum(0) - 1;
+    let taken = source.index_select(0, place.maximum(0)).reshape(&dims);
+    mask.where_(taken, x)
+}
+
+/// Rows of the first axis, named by a mask or by numbers.
+fn index_put(c: &Call<'_>) -> GraphTensor {
+    let at = match c.args[0].list() {
+        [Arg::Tensor(at)] => *at,
+        _ => unsupported("indices of several axes"),
+    };
+    let (x, new) = (c.x(), c.t(1));
+    let adds = c.bool(2, "accumulate", false);
+    let rows = x.dims()[1..].to_vec();
+    if at.dtype() == DType::Bool {
+        if new.rank() >= x.rank() || at.rank() != 1 {
+            unsupported("a row of its own for each true of a mask");
+        }
+        let mut thin = vec![Expr::from(1); x.rank()];
+        thin[0] = at.dims()[0];
+        let new = if adds { x + new } else { new.expand(x.dims()) };
+        return at.reshape(thin).where_(new, x);
+    }
+    let n = at.dims()[0];
+    let mut thin = vec![Expr::from(1); x.rank()];
+    thin[0] = n;
+    let dims: Vec<Expr> = [n].into_iter().chain(rows).collect();
+    let (index, new) = (at.reshape(thin).expand(&dims), new.expand(&dims));
+    match adds {
+        true => x.scatter_add(0, index, new),
+        false => x.scatter(0, index, new),
+    }
+}
+
+/// How many of the sorted numbers come before each value.
+fn searchsorted(c: &Call<'_>) -> GraphTensor {
+    if c.kw("sorter")
+        .is_some_and(|order| !order.tensor().dims()[0].is_zero())
+    {
+        unsupported("a sorter");
+    }
+    let (line, values) = (c.x(), c.t(0));
+    let is_right = matches!(c.kw("side"), Some(Arg::Str(side)) if side == "right");
+    let right = c.bool(usize::MAX, "right", false) || is_right;
+    c.kw("out_int32");
+    let (line, values) = (line.unsqueeze(-2), values.unsqueeze(-1));
+    match right {
+        true => line.le(values).sum(-1),
+        false => line.lt(values).sum(-1),
+    }
+}
+
 pub const FAMILY: Family = Family {
     ops: &[
         ("gather", |c| along(c, |x, dim, i| x.gather(dim, i)).into()),
@@ -176,6 +239,12 @@ pub const FAMILY: Family = Family {
             };
             along_rows(c, new, |x, dim, i, new| x.scatter(dim, i, new)).into()
         }),
+        ("index_copy", |c| {
+            along_rows(c, c.t(2), |x, dim, i, new| x.scatter(dim, i, new)).into()
+        }),
+        ("index_put", |c| index_put(c).into()),
+        ("masked_scatter", |c| masked_scatter(c).into()),
+        ("searchsorted", |c| searchsorted(c).into()),
         ("__getitem__", |c| getitem(c).into()),
         ("bucketize", |c| {
             let (x, bounds) = (c.x().unsqueeze(-1), c.t(0));
@@ -208,14 +277,7 @@ pub const FAMILY: Family = Family {
         ("argsort", |c| sort(c).1.into()),
         ("topk", |c| topk(c)),
     ],
-    excluded: &[
-        (
-            "take_along_dim#4",
-            "a negative index; indices that are data do not wrap around",
-        ),
-        ("__getitem__#4", "several lists of indices at once"),
-        ("__getitem__#8", "several lists of indices at once"),
-    ],
-    n_cases: 140,
+    excluded: &[],
+    n_cases: 157,
     rtol: 1e-5,
 };

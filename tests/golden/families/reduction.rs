@@ -112,6 +112,44 @@ fn nansum(c: &Call<'_>) -> GraphTensor {
     }
 }
 
+/// A scan with places; a number alone is an axis of one.
+fn scan_with_places(
+    c: &Call<'_>,
+    f: impl Fn(GraphTensor, i64) -> (GraphTensor, GraphTensor),
+) -> Out {
+    let dims = c.x().dims();
+    let (values, places) = match c.x().rank() {
+        0 => f(c.x().unsqueeze(0), 0),
+        _ => f(c.x(), c.int(0, "dim", 0)),
+    };
+    vec![values.reshape(&dims), places.reshape(&dims)].into()
+}
+
+/// Of everything, or along an axis.
+fn median(c: &Call<'_>) -> Out {
+    let Some(dim) = c.get(0, "dim").map(Arg::int) else {
+        return c.x().flatten(0, -1).median(0).0.into();
+    };
+    if c.x().rank() == 0 {
+        let (value, place) = c.x().unsqueeze(0).median(0);
+        return vec![value, place].into();
+    }
+    let (values, places) = c.x().median(dim);
+    match c.bool(1, "keepdim", false) {
+        true => {
+            let mut dims = c.x().dims();
+            let at = if dim < 0 {
+                dim + dims.len() as i64
+            } else {
+                dim
+            };
+            dims[at as usize] = Expr::from(1);
+            vec![values.reshape(&dims), places.reshape(&dims)].into()
+        }
+        false => vec![values, places].into(),
+    }
+}
+
 pub const FAMILY: Family = Family {
     ops: &[
         ("sum", |c| reduce(c, 0, both!(sum, sum_keepdim)).into()),
@@ -149,9 +187,15 @@ pub const FAMILY: Family = Family {
         }),
         ("nansum", |c| nansum(c).into()),
         ("cumsum", |c| scan(c, |x, axis| x.cumsum(axis)).into()),
+        ("median", |c| median(c)),
+        ("cummax", |c| scan_with_places(c, |x, axis| x.cummax(axis))),
+        ("cummin", |c| scan_with_places(c, |x, axis| x.cummin(axis))),
+        ("logcumsumexp", |c| {
+            scan(c, |x, axis| x.logcumsumexp(axis)).into()
+        }),
         ("cumprod", |c| scan(c, |x, axis| x.cumprod(axis)).into()),
     ],
     excluded: &[("sum#edge.int", "64-bit sums; integers are 32-bit and wrap")],
-    n_cases: 500,
+    n_cases: 517,
     rtol: 1e-4,
 };
