@@ -29,6 +29,10 @@ pub enum Init {
     KaimingNormal,
     /// Evenly within `1 / sqrt(fan_in)`: what PyTorch gives linear layers.
     LeCunUniform,
+    /// With this mean and standard deviation, but never further than two deviations from the mean.
+    TruncatedNormal(f32, f32),
+    /// Saxe et al. (2014): rows (of a tall matrix columns) that stand at right angles to each other, of this length.
+    Orthogonal(f32),
 }
 
 impl Init {
@@ -68,6 +72,8 @@ impl Init {
             Init::KaimingUniform => within((6.0 / fan_in).sqrt()),
             Init::KaimingNormal => normal(n, 0.0, (2.0 / fan_in).sqrt(), seed, stream),
             Init::LeCunUniform => within((1.0 / fan_in).sqrt()),
+            Init::TruncatedNormal(mean, deviation) => truncated(n, mean, deviation, seed, stream),
+            Init::Orthogonal(length) => orthogonal(dims, length, seed, stream),
         }
     }
 }
@@ -92,6 +98,52 @@ fn normal(n: usize, mean: f32, deviation: f32, seed: u64, stream: u64) -> Vec<f3
         mean + deviation * radius * math::sin(2.0 * std::f32::consts::PI * pair[1])
     };
     numbers.chunks_exact(2).map(pair).collect()
+}
+
+/// Normal numbers, those beyond two deviations drawn again: about one in twenty, so that three times as many are enough,
+/// and a last one that is not is put on the bound.
+fn truncated(n: usize, mean: f32, deviation: f32, seed: u64, stream: u64) -> Vec<f32> {
+    let drawn = normal(3 * n, 0.0, 1.0, seed, stream);
+    let mut again = drawn[n..].iter().filter(|x| x.abs() <= 2.0);
+    let kept = drawn[..n].iter().map(|&x| match x.abs() <= 2.0 {
+        true => x,
+        false => again.next().copied().unwrap_or(x.clamp(-2.0, 2.0)),
+    });
+    kept.map(|x| mean + deviation * x).collect()
+}
+
+/// The rows of a matrix of normal numbers, made orthogonal one after the other (twice, which is enough in floating point:
+/// Giraud et al. 2005); of a tall matrix the columns. Further axes count as columns.
+fn orthogonal(dims: &[usize], length: f32, seed: u64, stream: u64) -> Vec<f32> {
+    let rows = dims.first().copied().unwrap_or(1);
+    let columns: usize = dims.iter().skip(1).product();
+    let (short, long) = (rows.min(columns), rows.max(columns));
+    let numbers = normal(short * long, 0.0, 1.0, seed, stream);
+    let mut lines: Vec<Vec<f64>> = Vec::new();
+    for line in numbers.chunks_exact(long.max(1)) {
+        let mut line: Vec<f64> = line.iter().map(|&x| f64::from(x)).collect();
+        for _ in 0..2 {
+            for before in &lines {
+                let along: f64 = line.iter().zip(before).map(|(a, b)| a * b).sum();
+                line.iter_mut()
+                    .zip(before)
+                    .for_each(|(a, b)| *a -= along * b);
+            }
+        }
+        let norm = line.iter().map(|x| x * x).sum::<f64>().sqrt();
+        line.iter_mut().for_each(|x| *x /= norm);
+        lines.push(line);
+    }
+    let number = |at: usize| {
+        let (row, column) = (at / columns.max(1), at % columns.max(1));
+        let (line, place) = if rows <= columns {
+            (row, column)
+        } else {
+            (column, row)
+        };
+        (f64::from(length) * lines[line][place]) as f32
+    };
+    (0..rows * columns).map(number).collect()
 }
 
 #[cfg(test)]
@@ -119,6 +171,9 @@ mod tests {
             (Init::KaimingUniform, 0.0, 2.0 / fan_in),
             (Init::KaimingNormal, 0.0, 2.0 / fan_in),
             (Init::LeCunUniform, 0.0, 1.0 / (3.0 * fan_in)),
+            // Between -2 and 2 the variance is 1 - 4 phi(2) / (2 Phi(2) - 1).
+            (Init::TruncatedNormal(1.0, 2.0), 1.0, 4.0 * 0.773_741),
+            (Init::Orthogonal(3.0), 0.0, 9.0 / fan_in),
         ];
         for (init, mean, variance) in rules {
             let (found_mean, found_variance) = moments(&init.numbers(&dims, 3, 1));
@@ -131,6 +186,33 @@ mod tests {
                 (found_variance - variance).abs() <= 0.05 * variance,
                 "{init:?}: variance {found_variance}"
             );
+        }
+    }
+
+    #[test]
+    fn truncated_numbers_stay_within_two_deviations() {
+        let numbers = Init::TruncatedNormal(1.0, 0.5).numbers(&[10_000], 3, 1);
+        assert!(numbers.iter().all(|x| (0.0..=2.0).contains(x)));
+        let outside = Init::Normal(1.0, 0.5).numbers(&[10_000], 3, 1);
+        assert!(outside.iter().any(|x| !(0.0..=2.0).contains(x)));
+    }
+
+    #[test]
+    fn orthogonal_rows_or_columns_are_at_right_angles() {
+        for (rows, columns) in [(4, 6), (6, 4), (5, 5)] {
+            let numbers = Init::Orthogonal(2.0).numbers(&[rows, columns], 3, 1);
+            let (lines, long) = (rows.min(columns), rows.max(columns));
+            let at = |line: usize, i: usize| match rows <= columns {
+                true => numbers[line * columns + i],
+                false => numbers[i * columns + line],
+            };
+            for a in 0..lines {
+                for b in 0..lines {
+                    let dot: f32 = (0..long).map(|i| at(a, i) * at(b, i)).sum();
+                    let want = if a == b { 4.0 } else { 0.0 };
+                    assert!((dot - want).abs() < 1e-5, "{rows}x{columns}: {a} {b} {dot}");
+                }
+            }
         }
     }
 }

@@ -11,31 +11,54 @@
 
 pub mod activation;
 pub mod attention;
+pub mod batch_norm;
+pub mod cfc;
+pub mod conv;
 pub mod dropout;
 pub mod embedding;
 pub mod feed_forward;
+pub mod group_norm;
+pub mod gru;
 pub mod init;
 pub mod linear;
+pub mod lstm;
 pub mod models;
 pub mod module;
 pub mod multi_head;
 pub mod norm;
 mod ops;
+pub mod pool;
+pub mod recurrent;
+pub mod rnn;
 pub mod rope;
 pub mod sequential;
 pub mod transformer;
+pub mod transformer_layers;
 
 pub use activation::Activation;
 pub use attention::{KvCache, Mask, ScoreRule, Steps};
+pub use batch_norm::BatchNorm;
+pub use cfc::{Cfc, CfcConfig};
+pub use conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use feed_forward::{GatedMlp, Mlp};
+pub use group_norm::{GroupNorm, InstanceNorm};
+pub use gru::Gru;
 pub use init::Init;
 pub use linear::Linear;
+pub use lstm::Lstm;
 pub use module::{Layer, Module, Parameters, Visitor};
 pub use multi_head::{AttentionConfig, MultiHeadAttention};
 pub use norm::{LayerNorm, RmsNorm};
 pub use ops::soft_cap;
+pub use pool::{AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, MaxPool};
+pub use recurrent::RecurrentConfig;
+pub use rnn::Rnn;
 pub use rope::Rope;
 pub use sequential::Sequential;
 pub use transformer::TransformerBlock;
+pub use transformer_layers::{
+    PackedAttention, TransformerConfig, TransformerDecoder, TransformerDecoderLayer,
+    TransformerEncoder, TransformerEncoderLayer,
+};

@@ -23,21 +23,25 @@ pub trait Module {
     /// assert_eq!(names, ["weight", "bias"]);
     /// ```
     fn parameters(&self) -> Parameters {
-        let mut entries = Vec::new();
-        self.visit(&mut Visitor {
-            path: String::new(),
-            found: &mut |name, tensor, init| {
-                entries.push(Parameter {
-                    name: name.to_string(),
-                    tensor,
-                    init,
-                });
-            },
-        });
-        Parameters { entries }
+        collected(self, Kind::Parameter)
     }
 
-    /// Gives every parameter its first values.
+    /// What the module carries from one execution to the next beside its parameters, by name: running statistics. It is
+    /// not trained.
+    ///
+    /// ```
+    /// # use brain_blitz::prelude::*;
+    /// use brain_blitz::nn::{BatchNorm, Module};
+    /// let mut cx = Graph::new();
+    /// let state = BatchNorm::new(&mut cx, 3).state();
+    /// let names: Vec<_> = state.iter().map(|(name, _)| name.to_string()).collect();
+    /// assert_eq!(names, ["running_mean", "running_var"]);
+    /// ```
+    fn state(&self) -> Parameters {
+        collected(self, Kind::State)
+    }
+
+    /// Gives every parameter, and the state, their first values.
     ///
     /// ```
     /// # use brain_blitz::prelude::*;
@@ -53,7 +57,35 @@ pub trait Module {
     #[track_caller]
     fn init(&self, seed: u64) {
         self.parameters().init(seed);
+        self.state().init(seed);
     }
+}
+
+/// What a module names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It is trained.
+    Parameter,
+    /// The graph assigns to it.
+    State,
+}
+
+/// All that a module names of one kind.
+fn collected(module: &(impl Module + ?Sized), wanted: Kind) -> Parameters {
+    let mut entries = Vec::new();
+    module.visit(&mut Visitor {
+        path: String::new(),
+        found: &mut |kind, name, tensor, init| {
+            if kind == wanted {
+                entries.push(Parameter {
+                    name: name.to_string(),
+                    tensor,
+                    init,
+                });
+            }
+        },
+    });
+    Parameters { entries }
 }
 
 /// A module that takes a tensor and gives one.
@@ -80,15 +112,34 @@ macro_rules! layers {
 
 layers!(
     super::Activation,
+    super::AdaptiveAvgPool,
+    super::AdaptiveMaxPool,
+    super::AvgPool,
+    super::BatchNorm,
+    super::Cfc,
+    super::Conv1d,
+    super::Conv2d,
+    super::Conv3d,
+    super::ConvTranspose1d,
+    super::ConvTranspose2d,
+    super::ConvTranspose3d,
     super::Dropout,
     super::Embedding,
     super::GatedMlp,
+    super::GroupNorm,
+    super::Gru,
+    super::InstanceNorm,
     super::LayerNorm,
     super::Linear,
+    super::Lstm,
+    super::MaxPool,
     super::Mlp,
     super::MultiHeadAttention,
     super::RmsNorm,
+    super::Rnn,
     super::TransformerBlock,
+    super::TransformerEncoder,
+    super::TransformerEncoderLayer,
 );
 
 /// Layers of one kind, one after the other: `0.weight`, `1.weight` ...
@@ -106,7 +157,7 @@ impl<L: Layer> Layer for Vec<L> {
 /// Walks modules and remembers where it is.
 pub struct Visitor<'a> {
     path: String,
-    found: &'a mut dyn FnMut(&str, GraphTensor, Init),
+    found: &'a mut dyn FnMut(Kind, &str, GraphTensor, Init),
 }
 
 impl Visitor<'_> {
@@ -123,7 +174,14 @@ impl Visitor<'_> {
     /// A parameter of the module that is visited, and how it is initialized.
     pub fn parameter(&mut self, name: &str, tensor: GraphTensor, init: Init) {
         self.within(name, |visitor| {
-            (visitor.found)(&visitor.path, tensor, init);
+            (visitor.found)(Kind::Parameter, &visitor.path, tensor, init);
+        });
+    }
+
+    /// State of the module that is visited, and how it is initialized.
+    pub fn state(&mut self, name: &str, tensor: GraphTensor, init: Init) {
+        self.within(name, |visitor| {
+            (visitor.found)(Kind::State, &visitor.path, tensor, init);
         });
     }
 
