@@ -20,7 +20,13 @@ fn arange(c: &mut Call<'_>) -> GraphTensor {
         Some(end) => (first, end.float()),
         None => (0.0, first),
     };
-    let (step, dtype) = (c.float(1, "step", 1.0), c.dtype());
+    let is_whole = |arg: &Arg| matches!(arg, Arg::Int(_));
+    let all_whole = is_whole(&c.input) && c.args.as_slice().iter().all(is_whole);
+    let dtype = match c.kw("dtype") {
+        None if all_whole => DType::I32,
+        _ => c.dtype(),
+    };
+    let step = c.float(1, "step", 1.0);
     c.cx.arange_step(start, end, step, dtype)
 }
 

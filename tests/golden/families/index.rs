@@ -45,15 +45,18 @@ fn topk(c: &Call<'_>) -> Out {
 }
 
 /// In torch a negative index counts from the end; here that takes a choice.
+fn wrapped(x: GraphTensor, dim: i64, index: GraphTensor) -> GraphTensor {
+    let at = if dim < 0 { dim + x.rank() as i64 } else { dim };
+    let n = x.dims()[at as usize].as_const().expect("static sizes");
+    index.lt(0).where_(index + n as i32, index)
+}
+
 fn take_along(c: &Call<'_>) -> GraphTensor {
     let (x, index, dim) = match c.get(1, "dim") {
         Some(dim) => (c.x(), c.t(0), dim.int()),
         None => (c.x().flatten(0, -1), c.t(0).flatten(0, -1), 0),
     };
-    let at = if dim < 0 { dim + x.rank() as i64 } else { dim };
-    let n = x.dims()[at as usize].as_const().expect("static sizes");
-    let index = index.lt(0).where_(index + n as i32, index);
-    x.take_along(dim, index)
+    x.take_along(dim, wrapped(x, dim, index))
 }
 
 /// torch lets a number alone pass for an axis of one.
@@ -200,7 +203,7 @@ pub const FAMILY: Family = Family {
         ("take_along_dim", |c| take_along(c).into()),
         ("take", |c| {
             let x = c.x().flatten(0, -1);
-            x.index_select(0, c.t(0)).into()
+            x.index_select(0, wrapped(x, 0, c.t(0))).into()
         }),
         ("select", |c| {
             let (x, dim, at) = (c.x(), c.int(0, "dim", 0), c.int(1, "index", 0));

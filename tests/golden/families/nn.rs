@@ -28,13 +28,29 @@ fn rotary_embedding(c: &mut Call<'_>) -> GraphTensor {
     Rope::new(c.cx, width, theta, capacity).forward(x, start)
 }
 
+/// Queries with the axes in front that keys have beside heads.
+fn with_lead_of(q: GraphTensor, k: GraphTensor) -> GraphTensor {
+    let mut q = q;
+    while q.rank() < k.rank() {
+        q = q.unsqueeze(0);
+    }
+    let (mut dims, keys) = (q.dims(), k.dims());
+    for axis in 0..keys.len().saturating_sub(3) {
+        if dims[axis].is_one() {
+            dims[axis] = keys[axis];
+        }
+    }
+    q.expand(dims)
+}
+
 pub fn attention(c: &Call<'_>) -> GraphTensor {
     if c.float(usize::MAX, "dropout_p", 0.0) > 0.0 {
         unsupported("torch's random numbers");
     }
     // Key heads are shared wherever they are fewer.
     c.kw("enable_gqa");
-    let (q, k, v) = (c.x(), c.t(0), c.t(1));
+    let (k, v) = (c.t(0), c.t(1));
+    let q = with_lead_of(c.x(), k);
     let width = q.dims()[q.rank() - 1].as_usize().expect("cases have sizes");
     let mut rule = ScoreRule::scaled(width);
     rule.scale = c.float(usize::MAX, "scale", rule.scale);

@@ -43,6 +43,9 @@ fn statistics(c: &Call<'_>) -> Option<(GraphTensor, GraphTensor)> {
 }
 
 fn batch_norm(c: &Call<'_>) -> GraphTensor {
+    if c.x().rank() < 2 {
+        unsupported("a batch without channels");
+    }
     let (given, eps) = (statistics(c), c.float(6, "eps", 1e-5));
     let given = given.filter(|_| !c.bool(4, "training", false));
     c.get(5, "momentum");
