@@ -4,8 +4,8 @@
 //! |---|---|
 //! | would be a loop nest | one loop nest for everything, if its sums add up in the same order |
 //! | dot products | each piece of them, then the map over that |
+//! | packed, in the output | as without a map, which follows the last steps of K of each block |
 //! | packed | blocks with all steps of K, the map over each; see [`crate::compilers::llvm_cpu::gemm::tiled`] |
-//! | packed, but too long for that, one product | as without a map, which follows the last steps of K |
 //! | any other | all products, then the map over all of them |
 //!
 //! Results of products lie in scratch memory, or in the output if that has room for one and the map keeps its order.
@@ -88,9 +88,9 @@ impl EpilogueCode {
         }
         let counts = [self.operands.len(), self.n_lhs()];
         let gemm = &self.product.gemm;
-        match gemm.tiling(sizes, counts, self.in_place, n_threads) {
+        match gemm.tiling(sizes, counts, n_threads) {
+            _ if self.in_place => Way::Streamed,
             Some(tiling) => Way::Tiled(tiling),
-            None if self.in_place => Way::Streamed,
             None => Way::Apart,
         }
     }
@@ -317,7 +317,6 @@ impl Run<'_> {
         let call = TiledCall {
             lhs: &side(0, self.code.n_lhs()),
             rhs: &side(1, factors.len()),
-            out: self.output().cast(),
             params: self.gemm_params(),
             scratch: self.call.scratch,
             threads: self.call.work.n_threads,

@@ -55,6 +55,9 @@ pub(super) const FEW: usize = 32;
 /// Multiply-adds below which a second thread costs more than it brings: reading is slower than computing.
 const WORK: usize = 1 << 18;
 
+/// Rows of the large operand in a piece that is handed on.
+const WIDE: usize = 64;
+
 /// The most rows of one operand in a kernel.
 const MOST: usize = 4;
 
@@ -403,8 +406,12 @@ impl Dots {
         // Tiles of about equal height.
         let heights = counts[0].div_ceil(self.shape.0).max(1);
         let height = counts[0].div_ceil(heights).max(1);
-        let run = |call: &DotCall<'_>, unit: usize| {
-            let (batch, first) = (unit / tiles, unit % tiles * self.shape.1);
+        // Whoever is told of pieces wants wide ones.
+        let wide = done.map_or(1, |_| WIDE / self.shape.1);
+        let each = wide.min(tiles.div_ceil(4 * threads.max(1))).max(1);
+        let groups = tiles.div_ceil(each);
+        let run = |call: &DotCall<'_>, batch: usize, tile: usize| {
+            let first = tile * self.shape.1;
             let end = (first + self.shape.1).min(counts[1]);
             let whole = end - first == self.shape.1;
             let step = if whole { self.shape.1 } else { 1 };
@@ -415,18 +422,19 @@ impl Dots {
                 }
             }
         };
-        pool::for_each_range(threads, sizes.batch * tiles, &|units| {
-            for call in calls {
-                units.clone().for_each(|unit| run(call, unit));
-            }
-            let Some(done) = done else { return };
-            for batch in units.start / tiles..units.end.div_ceil(tiles) {
-                let first = units.start.max(batch * tiles) - batch * tiles;
-                let last = units.end.min((batch + 1) * tiles) - batch * tiles;
-                let many = first * self.shape.1..(last * self.shape.1).min(counts[1]);
-                match sides[0] {
-                    0 => done(batch, 0..sizes.m, many),
-                    _ => done(batch, many, 0..sizes.n),
+        pool::for_each_range(threads, sizes.batch * groups, &|units| {
+            for batch in units.start / groups..units.end.div_ceil(groups) {
+                let own = |unit: usize| unit.clamp(batch * groups, (batch + 1) * groups);
+                let tile = |unit: usize| ((own(unit) - batch * groups) * each).min(tiles);
+                let tiles = tile(units.start)..tile(units.end);
+                for call in calls {
+                    tiles.clone().for_each(|tile| run(call, batch, tile));
+                }
+                let many = tiles.start * self.shape.1..(tiles.end * self.shape.1).min(counts[1]);
+                match (done, sides[0]) {
+                    (None, _) => {}
+                    (Some(done), 0) => done(batch, 0..sizes.m, many),
+                    (Some(done), _) => done(batch, many, 0..sizes.n),
                 }
             }
         });

@@ -5,13 +5,13 @@
 //! another, of all products, and then the block of rows and columns is handed on. So intermediate results never leave
 //! the cache, and neither do the partial sums.
 //!
-//! Where a block lies: in the output, if that is as large as the product and there is one product only, else in memory of
-//! the thread's own.
+//! A block lies in memory of the thread's own. One product whose result has room in the output is better computed there,
+//! in the order of [`Gemm::run_telling`]: a block of all steps of K does not fit L2, one of some steps does.
 //!
 //! Invariant: the bits are those of [`Gemm::run`], or of [`Gemm::run_few`] for [`Gemm::run_few_telling`].
 //!
 //! Deliberately absent: operands of which not even a part of enough rows can be packed with all steps of K
-//! ([`Gemm::tiling`] is `None`); outputs that are not rows of neighbours.
+//! ([`Gemm::tiling`] is `None`).
 
 use std::ops::Range;
 
@@ -40,7 +40,6 @@ pub struct Tiling {
     parts: Parts,
     /// Products, and left operands of them that differ.
     counts: [usize; 2],
-    in_place: bool,
 }
 
 /// The lengths in floats of what a thread works in, one behind the other.
@@ -61,8 +60,6 @@ pub struct TiledCall<'a> {
     pub lhs: &'a [*const u8],
     /// One for each product.
     pub rhs: &'a [*const u8],
-    /// The output, if blocks lie there.
-    pub out: *mut f32,
     /// Values of the code's parameters.
     pub params: &'a [i64],
     /// At least [`Tiling::scratch_bytes`], aligned to a cache line.
@@ -94,11 +91,10 @@ impl Tiling {
             Side::Lhs => (mc, nc),
             Side::Rhs => (nc, mc),
         };
-        let result = if self.in_place { 0 } else { mc * nc };
         Pieces {
             whole: (whole * k).next_multiple_of(16),
             passing: (passing * kc).next_multiple_of(16),
-            result: result.next_multiple_of(16),
+            result: (mc * nc).next_multiple_of(16),
         }
     }
 
@@ -128,14 +124,8 @@ impl Tiling {
 
 impl Gemm {
     /// How products of these sizes run together, if that is a good way; `counts` are the products and the left operands
-    /// of them that differ. Blocks lie in the output if `in_place`, which is for one product only.
-    pub fn tiling(
-        &self,
-        sizes: Sizes,
-        counts: [usize; 2],
-        in_place: bool,
-        threads: usize,
-    ) -> Option<Tiling> {
+    /// of them that differ.
+    pub fn tiling(&self, sizes: Sizes, counts: [usize; 2], threads: usize) -> Option<Tiling> {
         let tile = self.shape.tile;
         let (height, width) = (tile.rows as usize, tile.columns() as usize);
         let all = Sizes {
@@ -177,16 +167,14 @@ impl Gemm {
             blocks,
             parts,
             counts,
-            in_place,
         })
     }
 
     /// Computes products of equal sizes that share this code, and hands on their blocks.
     ///
     /// # Safety
-    /// The operands hold every element that their views read with these parameters; if blocks lie in the output, it is as
-    /// large as the product, whose rows lie in it one behind the other. The output and the scratch memory overlap no other
-    /// memory of the call. What `finish` does to the output stays within the block.
+    /// The operands hold every element that their views read with these parameters; the scratch memory overlaps none of
+    /// them. What `finish` writes belongs to the block that it is told of.
     pub unsafe fn run_tiled(
         &self,
         tiling: &Tiling,
@@ -247,8 +235,7 @@ struct Run<'a> {
     finish: &'a (dyn Fn(&Finished<'_>) + Sync),
 }
 
-// SAFETY: the operands are only read; each part writes its own piece of the scratch memory and its own elements of the
-// output.
+// SAFETY: the operands are only read; each part writes its own piece of the scratch memory.
 unsafe impl Sync for Run<'_> {}
 
 /// Where a part works.
@@ -375,18 +362,9 @@ impl Run<'_> {
         m: Range<usize>,
         n: Range<usize>,
     ) {
-        let Tiling {
-            sizes,
-            blocks,
-            in_place,
-            ..
-        } = *self.tiling;
+        let Tiling { sizes, blocks, .. } = *self.tiling;
         let row = batch * sizes.m + m.start;
-        let mut results = memory.results.clone();
-        if in_place {
-            results[0] = self.call.out.wrapping_add(row * sizes.n + n.start);
-        }
-        let distance = if in_place { sizes.n } else { blocks.nc };
+        let distance = blocks.nc;
         let outer = match blocks.first {
             Side::Lhs => self.width(Side::Lhs, &m),
             Side::Rhs => self.width(Side::Rhs, &n),
@@ -413,14 +391,14 @@ impl Run<'_> {
                     lhs,
                     rhs,
                     tile: std::ptr::null_mut(),
-                    own: Some((results[i], distance)),
+                    own: Some((memory.results[i], distance)),
                 });
             }
         }
         (self.finish)(&Finished {
             rows: row..row + m.len(),
             columns: n,
-            results: &results,
+            results: &memory.results,
             distance,
         });
     }
