@@ -187,7 +187,7 @@ fn a_training_step() {
     });
     let y = x.matmul(params[0]).relu().matmul(params[1]);
     let loss = (y - 1.0).square().sum(..).retrieve();
-    let grads = cx.compile(Autograd::new(&params, loss), ());
+    let grads = cx.compile(Autograd::new(params, loss), ());
     let (grads, _) = clip_grad_norm(&grads, 1.0);
     let schedule = Schedule::cosine(0.01, 0.0, 50).after_warm_up(2, 0.1);
     AdamW::new(schedule).step(&mut cx, &params, &grads);

@@ -65,7 +65,7 @@ fn weights_change_after_the_backward_pass_has_read_them() {
         let params = dims.map(|(n, m)| cx.input((n, m), DType::F32).set(numbers(n * m)));
         let hidden = params.iter().fold(x, |x, &w| x.matmul(w).tanh());
         let loss = hidden.square().sum(..).retrieve();
-        let grads = cx.compile(Autograd::new(&params, loss), ());
+        let grads = cx.compile(Autograd::new(params, loss), ());
         Adam::new(0.001).step(&mut cx, &params, &grads);
         if compiled {
             cx.compile(<(Generic, LlvmCpu)>::default(), loss);
