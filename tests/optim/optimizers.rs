@@ -124,30 +124,28 @@ fn record_other(name: &str, lr: f64, args: &Args<'_>, problem: &mut Problem) -> 
                 },
             )
         }
-        "muon" => {
-            let plain = Muon::new(lr);
-            let coefficients =
-                [0, 1, 2].map(|i| args.list("ns_coefficients", i, plain.coefficients[i]));
-            step(
-                problem,
-                &Muon {
-                    weight_decay: args.f64("weight_decay", plain.weight_decay),
-                    momentum: args.f64("momentum", plain.momentum),
-                    nesterov: args.bool("nesterov", plain.nesterov),
-                    coefficients,
-                    iterations: args.f64("ns_steps", plain.iterations as f64) as usize,
-                    adjust: match args.0.get("adjust_lr_fn") {
-                        None => plain.adjust,
-                        Some(name) => {
-                            assert_eq!(name, "match_rms_adamw");
-                            Adjust::MatchRmsAdamW
-                        }
-                    },
-                    ..plain
-                },
-            )
-        }
+        "muon" => step(problem, &muon(lr, args)),
         other => panic!("unknown optimizer {other}"),
+    }
+}
+
+fn muon(lr: f64, args: &Args<'_>) -> Muon {
+    let plain = Muon::new(lr);
+    let coefficients = [0, 1, 2].map(|i| args.list("ns_coefficients", i, plain.coefficients[i]));
+    Muon {
+        weight_decay: args.f64("weight_decay", plain.weight_decay),
+        momentum: args.f64("momentum", plain.momentum),
+        nesterov: args.bool("nesterov", plain.nesterov),
+        coefficients,
+        iterations: args.f64("ns_steps", plain.iterations as f64) as usize,
+        adjust: match args.0.get("adjust_lr_fn") {
+            None => plain.adjust,
+            Some(name) => {
+                assert_eq!(name, "match_rms_adamw");
+                Adjust::MatchRmsAdamW
+            }
+        },
+        ..plain
     }
 }
 
