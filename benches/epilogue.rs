@@ -18,6 +18,8 @@ use brain_blitz::prelude::*;
 struct Apart;
 
 impl Compiler for Apart {
+    type Output = brain_blitz::compilers::Report;
+
     fn passes(&self, list: &mut PassList) {
         list.push(materialize::Materialize);
         list.push(layout::Layout);

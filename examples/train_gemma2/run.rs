@@ -173,19 +173,29 @@ fn record_step(recorded: &mut Recorded, args: &Args) -> States {
     }
 }
 
+/// Everything that a run moves on.
+struct Trainer<'a> {
+    args: &'a Args,
+    step: Recorded,
+    states: States,
+    validation: Validation,
+    store: Store,
+    metrics: MetricsLog,
+    bar: TrainingBar,
+    bos: i32,
+    done: u64,
+    position: Position,
+}
+
 /// Trains; goes on from the last checkpoint in `--out`, if there is one.
 pub fn run(args: &Args, texts: &Texts, tokenizer: &Tokenizer) -> Result<Trained> {
-    let bos = tokenizer
-        .bos()
-        .ok_or_else(|| Error::msg("the tokenizer has no <bos>"))? as i32;
+    let no_bos = || Error::msg("the tokenizer has no <bos>");
+    let bos = tokenizer.bos().ok_or_else(no_bos)? as i32;
     let config = config(tokenizer, args.length);
     let tokens = |text: &str| tokenizer.encode(text, false);
     let (train, val) = (tokens(&texts.train)?, tokens(&texts.val)?);
-    eprintln!(
-        "{} tokens to train on, {} to validate with",
-        train.len(),
-        val.len()
-    );
+    let (n_train, n_val) = (train.len(), val.len());
+    eprintln!("{n_train} tokens to train on, {n_val} to validate with");
     let windows = args.batch * args.steps as usize;
     let data = TextDataset::new(train, args.length)?.random(windows, args.seed);
     let loader = DataLoader::new(data, args.batch).prefetch(2);
@@ -194,56 +204,75 @@ pub fn run(args: &Args, texts: &Texts, tokenizer: &Tokenizer) -> Result<Trained>
     init(&step.params, args.seed);
     let states = record_step(&mut step, args);
     step.cx.try_compile(<(Generic, LlvmCpu)>::default(), ())?;
-    let mut validation = Validation::new(&config, args, val)?;
-
+    let validation = Validation::new(&config, args, val)?;
     let store = Store::new(args.out.join("checkpoints")).keep(2);
-    let run = Run::of(args);
-    let (mut done, mut position) = resume(&store, &run, &step.params, &states)?;
-    let mut metrics = MetricsLog::resume(args.out.join("metrics.jsonl"), done)?;
-    let mut guard = LossGuard::new(10.0, 32);
-    let bar = TrainingBar::new(u64::from(args.steps), "tokens", false);
-    bar.resume(done);
-    let mut rate = RateMeter::new();
-    for batch in loader.resume(position) {
-        if done >= u64::from(args.steps) {
-            break;
-        }
-        let batch = batch?;
-        let loss = step.execute(&batch.arrays, bos)?;
-        (done, position) = (done + 1, batch.next);
-        let speed = rate.tick((args.batch * args.length) as u64);
-        bar.update(done, loss, speed);
-        guard.check(done, loss)?;
-        let epoch =
-            done as f64 * (args.batch * args.length) as f64 / loader.data().n_tokens() as f64;
-        metrics.write(done, epoch, &[("loss", loss), ("tokens_per_second", speed)])?;
-        if done.is_multiple_of(args.every) || done == u64::from(args.steps) {
-            let val = validation.loss(&step.params, bos)?;
-            metrics.write(done, epoch, &[("val_loss", val)])?;
-            bar.println(&format!(
-                "step {done}: loss {loss:.4}, validation {val:.4} nats a token"
-            ));
-            println!("{done} {loss:.4} {val:.4}");
-            let weights = checkpoint::parameter_arrays(&step.params)?;
-            let state = states
-                .iter()
-                .map(|(name, tensor)| Ok((name.to_string(), tensor.try_array()?)));
-            let meta = Meta {
-                position,
-                run: run.clone(),
-            };
-            let state = state.collect::<Result<Arrays>>()?;
-            store.save(&Checkpoint {
-                step: done,
-                weights,
-                state,
-                meta,
-            })?;
-        }
-    }
-    bar.finish();
-    let weights = checkpoint::parameter_arrays(&step.params)?;
+    let (done, position) = resume(&store, &Run::of(args), &step.params, &states)?;
+    let mut trainer = Trainer {
+        args,
+        step,
+        states,
+        validation,
+        store,
+        metrics: MetricsLog::resume(args.out.join("metrics.jsonl"), done)?,
+        bar: TrainingBar::new(u64::from(args.steps), "tokens", false),
+        bos,
+        done,
+        position,
+    };
+    trainer.train(&loader)?;
+    let weights = checkpoint::parameter_arrays(&trainer.step.params)?;
     Ok(Trained { config, weights })
+}
+
+impl Trainer<'_> {
+    fn train(&mut self, loader: &DataLoader<TextDataset>) -> Result<()> {
+        let (steps, batch_tokens) = (
+            u64::from(self.args.steps),
+            self.args.batch * self.args.length,
+        );
+        let mut guard = LossGuard::new(10.0, 32);
+        let mut rate = RateMeter::new();
+        self.bar.resume(self.done);
+        println!("{:>8} {:>10} {:>12}", "step", "loss", "validation");
+        for batch in loader.resume(self.position) {
+            if self.done >= steps {
+                break;
+            }
+            let batch = batch?;
+            let loss = self.step.execute(&batch.arrays, self.bos)?;
+            (self.done, self.position) = (self.done + 1, batch.next);
+            let speed = rate.tick(batch_tokens as u64);
+            self.bar.update(self.done, loss, speed);
+            guard.check(self.done, loss)?;
+            let epoch = self.done as f64 * batch_tokens as f64 / loader.data().n_tokens() as f64;
+            let values = [("loss", loss), ("tokens_per_second", speed)];
+            self.metrics.write(self.done, epoch, &values)?;
+            if self.done.is_multiple_of(self.args.every) || self.done == steps {
+                let val = self.validation.loss(&self.step.params, self.bos)?;
+                self.metrics.write(self.done, epoch, &[("val_loss", val)])?;
+                self.bar
+                    .hide_while(|| println!("{:>8} {loss:>10.4} {val:>12.4}", self.done));
+                self.save()?;
+            }
+        }
+        self.bar.finish();
+        Ok(())
+    }
+
+    fn save(&self) -> Result<()> {
+        let states = self.states.iter();
+        let state = states.map(|(name, tensor)| Ok((name.to_string(), tensor.try_array()?)));
+        self.store.save(&Checkpoint {
+            step: self.done,
+            weights: checkpoint::parameter_arrays(&self.step.params)?,
+            state: state.collect::<Result<Arrays>>()?,
+            meta: Meta {
+                position: self.position,
+                run: Run::of(self.args),
+            },
+        })?;
+        Ok(())
+    }
 }
 
 impl Run {

@@ -99,6 +99,11 @@ impl TrainingBar {
         self.bar.println(line);
     }
 
+    /// Runs `f`, which prints, without the bar on the screen.
+    pub fn hide_while<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.bar.suspend(f)
+    }
+
     /// Takes the bar away.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
