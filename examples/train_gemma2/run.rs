@@ -140,6 +140,7 @@ fn init(params: &Parameters, seed: u64) {
 /// Records gradients and updates.
 fn record_step(recorded: &mut Recorded, args: &Args) -> States {
     let tensors: Vec<GraphTensor> = recorded.params.iter().map(|(_, tensor)| tensor).collect();
+    let is_finite = recorded.loss.isfinite();
     let cx = &mut recorded.cx;
     let grads = cx.compile(Autograd::new(&tensors, recorded.loss), ());
     let (grads, _) = clip_grad_norm(&grads, 1.0);
@@ -158,7 +159,7 @@ fn record_step(recorded: &mut Recorded, args: &Args) -> States {
     let is_norm = |name: &str, _: GraphTensor| name.contains("norm");
     let plain = Split::new(adam(0.0), adam(0.05), is_norm);
     match args.optimizer {
-        Kind::Adamw => plain.step(cx, &recorded.params, &grads),
+        Kind::Adamw => plain.step_when(cx, is_finite, &recorded.params, &grads),
         Kind::Muon => {
             let muon = Muon {
                 weight_decay: 0.05,
@@ -168,7 +169,7 @@ fn record_step(recorded: &mut Recorded, args: &Args) -> States {
             let is_inner = |name: &str, tensor: GraphTensor| {
                 tensor.rank() == 2 && !name.contains("embed_tokens")
             };
-            Split::new(muon, plain, is_inner).step(cx, &recorded.params, &grads)
+            Split::new(muon, plain, is_inner).step_when(cx, is_finite, &recorded.params, &grads)
         }
     }
 }
@@ -243,7 +244,9 @@ impl Trainer<'_> {
             (self.done, self.position) = (self.done + 1, batch.next);
             let speed = rate.tick(batch_tokens as u64);
             self.bar.update(self.done, loss, speed);
-            guard.check(self.done, loss)?;
+            if let Err(error) = guard.check(self.done, loss) {
+                return Err(explained(error, &self.step.cx));
+            }
             let epoch = self.done as f64 * batch_tokens as f64 / loader.data().n_tokens() as f64;
             let values = [("loss", loss), ("tokens_per_second", speed)];
             self.metrics.write(self.done, epoch, &values)?;
@@ -272,6 +275,14 @@ impl Trainer<'_> {
             },
         })?;
         Ok(())
+    }
+}
+
+/// A bad loss, with the op that it comes from: the bad step has left parameters and states as they were.
+fn explained(error: Error, cx: &Graph) -> Error {
+    match cx.first_not_finite() {
+        Ok(Some(found)) => Error::msg(format!("{error}\n{found}")),
+        _ => error,
     }
 }
 

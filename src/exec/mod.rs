@@ -9,6 +9,7 @@
 
 mod calls;
 pub mod cores;
+pub mod finite;
 mod in_place;
 pub mod memory;
 pub mod pool;
