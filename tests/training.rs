@@ -1,6 +1,9 @@
 //! The examples that train learn what they should; on the reference executor the first steps are the same.
 
 #[allow(dead_code, reason = "its `main` is not called")]
+#[path = "../examples/cfc_sine.rs"]
+mod cfc_sine;
+#[allow(dead_code, reason = "its `main` is not called")]
 #[path = "../examples/sine.rs"]
 mod sine;
 #[allow(dead_code, reason = "its `main` is not called")]
@@ -31,4 +34,21 @@ fn a_sine() {
     for (x, y) in fit.x.iter().zip(&fit.y) {
         assert!((x.sin() - y).abs() < 0.05, "sin {x} is not {y}");
     }
+}
+
+#[test]
+fn a_sine_at_irregular_times() {
+    let (with, without) = (cfc_sine::train(300, true), cfc_sine::train(300, false));
+    let [first, last] = [0, with.table.len() - 1].map(|i| with.table[i].1);
+    let blind = without.table[without.table.len() - 1].1;
+    assert!(
+        first > 0.3 && with.still > 0.3,
+        "{first} before training, {}",
+        with.still
+    );
+    assert!(last < 0.1 * with.still, "{last} of {}", with.still);
+    assert!(
+        blind > 3.0 * last,
+        "without times {blind}, with them {last}"
+    );
 }
