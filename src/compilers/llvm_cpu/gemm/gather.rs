@@ -2,7 +2,8 @@
 //!
 //! An element's offset, and each coordinate that decides whether it is padding, is a part that
 //! depends on the row plus a part that depends on the step. The parts of the rows are kept in a
-//! table on the stack; a step adds its own to all of them.
+//! table on the stack; a step adds its own to all of them. Columns of a vector that come in few
+//! [`super::runs`] are loaded run by run, others gathered.
 
 use inkwell::IntPredicate;
 use inkwell::types::VectorType;
@@ -10,6 +11,7 @@ use inkwell::values::{BasicValueEnum, IntValue, PointerValue, VectorValue};
 
 use super::linear::{Form, Linear};
 use super::pack::{Pack, Panel};
+use super::runs::Runs;
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::emit_view::Params;
 use crate::dtype::DType;
@@ -25,6 +27,8 @@ pub(super) struct Gather<'c> {
     tables: Vec<PointerValue<'c>>,
     /// The number of valid values of each masked coordinate, which starts from 0.
     extents: Vec<IntValue<'c>>,
+    /// Which columns are neighbours.
+    runs: Runs<'c>,
     /// Where padding is read from.
     zero: PointerValue<'c>,
 }
@@ -46,12 +50,13 @@ impl<'c> Gather<'c> {
             src,
             tables,
             extents,
+            runs: Runs::new(e, pack.operand.width),
             zero,
         }
     }
 }
 
-impl<'c> Pack<'_, '_, 'c> {
+impl<'p, 'm, 'c> Pack<'p, 'm, 'c> {
     /// A view whose padding depends on linear forms.
     pub(super) fn masked(&self, linear: &Linear, params: &mut Params) {
         let (e, o) = (self.e, self.operand);
@@ -131,6 +136,9 @@ impl<'c> Pack<'_, '_, 'c> {
                     e.store(e.int(0), e.at(e.i64(), table, column), 8);
                 }
             });
+            for chunk in self.chunks() {
+                gather.runs.find(&chunk, gather.tables[0], panel.rows);
+            }
         }
         e.each(e.int(0), self.steps(), 1, |index| {
             let parts = step(e.add(self.k_begin(), index));
@@ -186,40 +194,52 @@ impl<'c> Pack<'_, '_, 'c> {
         index: IntValue<'c>,
         parts: &[IntValue<'c>],
     ) {
-        let (e, width) = (self.e, self.operand.width);
-        let mut column = 0;
-        while column < width {
-            let fits = |lanes: &u32| *lanes <= self.operand.lanes && column + lanes <= width;
+        let e = self.e;
+        for chunk in self.chunks() {
+            let mut valid = chunk.below(panel.rows);
+            for (mask, &extent) in gather.extents.iter().enumerate() {
+                let at = chunk.entry(gather.tables[mask + 1], parts[mask + 1]);
+                let inside = chunk.compare(at, extent);
+                valid = e.builder.build_and(valid, inside, "").expect(BUILT);
+            }
+            let slot = self.slot(panel, index, chunk.column);
+            let loaded = || gather.runs.copy(&chunk, gather.src, parts[0], valid, slot);
+            let gathered = || {
+                let offsets = chunk.entry(gather.tables[0], parts[0]);
+                e.store(chunk.gather(gather.src, offsets, valid), slot, 4);
+            };
+            e.branch(gather.runs.are_few(&chunk), loaded, gathered);
+        }
+    }
+
+    /// All columns of a panel, in vectors.
+    fn chunks(&self) -> Vec<Chunk<'p, 'm, 'c>> {
+        let width = self.operand.width;
+        let (mut first, mut chunks) = (0, Vec::new());
+        while first < width {
+            let fits = |lanes: &u32| *lanes <= self.operand.lanes && first + lanes <= width;
             let lanes = [16, 8, 4, 2]
                 .into_iter()
                 .find(fits)
                 .expect("panels have an even width");
-            let vector = Chunk {
-                e,
-                column: e.int(column.into()),
-                first: column,
+            chunks.push(Chunk {
+                e: self.e,
+                column: self.e.int(first.into()),
+                first,
                 lanes,
-            };
-            let mut valid = vector.below(panel.rows);
-            for (mask, &extent) in gather.extents.iter().enumerate() {
-                let at = vector.entry(gather.tables[mask + 1], parts[mask + 1]);
-                let inside = vector.compare(at, extent);
-                valid = e.builder.build_and(valid, inside, "").expect(BUILT);
-            }
-            let offsets = vector.entry(gather.tables[0], parts[0]);
-            let values = vector.gather(gather.src, offsets, valid);
-            e.store(values, self.slot(panel, index, vector.column), 4);
-            column += lanes;
+            });
+            first += lanes;
         }
+        chunks
     }
 }
 
 /// Some neighbouring columns of a panel: at least two, and as many as a vector has lanes.
-struct Chunk<'e, 'm, 'c> {
-    e: &'e Emit<'m, 'c>,
-    column: IntValue<'c>,
-    first: u32,
-    lanes: u32,
+pub(super) struct Chunk<'e, 'm, 'c> {
+    pub(super) e: &'e Emit<'m, 'c>,
+    pub(super) column: IntValue<'c>,
+    pub(super) first: u32,
+    pub(super) lanes: u32,
 }
 
 impl<'c> Chunk<'_, '_, 'c> {

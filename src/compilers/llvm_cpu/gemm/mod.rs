@@ -67,6 +67,7 @@ mod place;
 mod plan;
 pub mod rows;
 mod run;
+mod runs;
 pub mod tiled;
 mod walk;
 

@@ -248,6 +248,41 @@ fn convolution_through_windows() {
 }
 
 #[test]
+fn windows_in_few_runs() {
+    let image = View::contiguous((2, 3, 9, 28));
+    let padded = image.pad(2, 2, 2).unwrap().pad(3, 2, 2).unwrap();
+    let windows = |view: &View| {
+        let view = view.unfold(2, 5, 1, 1).unwrap();
+        view.unfold(3, 5, 1, 1).unwrap() // [n, y, x, c, 5, 5] after the permutation
+    };
+    let order = [0, 2, 3, 1, 4, 5];
+    let mut cases = Vec::new();
+    for view in [windows(&image), windows(&padded)] {
+        let view = view.permute(&order).unwrap();
+        let dims = view.dims().to_vec();
+        let (places, inside) = (Dims::from_slice(&dims[..3]), Dims::from_slice(&dims[3..]));
+        let factor = |dims: &Dims| (DType::F32, View::contiguous(dims.clone()));
+        let mut weight = Dims::from_slice(&[7.into()]);
+        weight.extend(inside.iter().copied());
+        let forward = product(
+            ((), places.clone(), 7, inside.clone()),
+            (DType::F32, view.clone()),
+            factor(&weight),
+        );
+        let mut outputs = Dims::from_slice(&[6.into()]);
+        outputs.extend(places.iter().copied());
+        let backward = product(
+            ((), inside, 6, places),
+            (DType::F32, view.permute(&[3, 4, 5, 0, 1, 2]).unwrap()),
+            factor(&outputs),
+        );
+        cases.push(Case::fixed("forward", forward));
+        cases.push(Case::fixed("gradient of the weight", backward));
+    }
+    check_everywhere(&cases);
+}
+
+#[test]
 fn outputs_with_any_strides() {
     let with = |name, strides: &[i64]| {
         let mut contraction = product(
