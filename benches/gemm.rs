@@ -32,7 +32,9 @@ struct Case {
     weights: DType,
 }
 
-const GROUPS: [&str; 7] = ["square", "odd", "shape", "batch", "layout", "few", "narrow"];
+const GROUPS: [&str; 8] = [
+    "square", "odd", "edge", "shape", "batch", "layout", "few", "narrow",
+];
 
 fn case(group: &'static str, batch: usize, [m, n, k]: [usize; 3], layout: Layout) -> Case {
     Case {
@@ -51,6 +53,17 @@ fn cases() -> Vec<Case> {
     }
     for n in [7, 17, 63, 129, 257, 513, 1000] {
         all.push(case("odd", 1, [n, n, n], Plain));
+    }
+    // Each with the size that whole vectors would have.
+    for n in [7, 17, 63, 129, 1000] {
+        let whole = usize::next_multiple_of(n, 16);
+        for layout in [Plain, Weights] {
+            for shape in [[1000, 1000, n], [1000, n, 1000], [n, 1000, 1000], [n, n, n]] {
+                let round = |size: usize| if size == n { whole } else { size };
+                all.push(case("edge", 1, shape, layout));
+                all.push(case("edge", 1, shape.map(round), layout));
+            }
+        }
     }
     for shape in [
         [128, 9216, 2304],

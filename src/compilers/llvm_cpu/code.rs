@@ -239,7 +239,7 @@ impl NativeCode for GemmCode {
             cost: factors.into_iter().fold(1, usize::saturating_mul),
             n_threads,
             scratch_bytes: match few {
-                true => 0,
+                true => self.gemm.few_scratch_bytes(sizes),
                 false => self.gemm.scratch_bytes(sizes, n_threads),
             },
         })
@@ -255,12 +255,13 @@ impl NativeCode for GemmCode {
         let (params, rest) = call.params.split_at(self.params.len());
         let sizes = self.gemm.sizes(params);
         if self.is_few(sizes) {
-            let [lhs, rhs] = [self.lhs, self.rhs].map(|input| call.buffers[input].cast_const());
+            let operands = [self.lhs, self.rhs].map(|input| call.buffers[input].cast_const());
             let out = call.buffers[call.buffers.len() - 1].cast();
-            // SAFETY: the buffers are as large as the operands' and the result's types say, and disjoint.
+            // SAFETY: the buffers are as large as the operands' and the result's types say, and disjoint; the scratch
+            // memory has the length that `prepare` gave for these sizes.
             unsafe {
                 self.gemm
-                    .run_few(lhs, rhs, out, params, call.work.n_threads)
+                    .run_few(operands, out, params, call.scratch, call.work.n_threads)
             };
             return Ok(());
         }

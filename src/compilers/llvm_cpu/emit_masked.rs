@@ -7,6 +7,7 @@ use inkwell::types::BasicTypeEnum;
 use inkwell::values::{BasicMetadataValueEnum, BasicValueEnum, IntValue, PointerValue};
 
 use super::emit::{BUILT, Emit};
+use crate::dtype::DType;
 
 impl<'c> Emit<'_, 'c> {
     /// Loads the vector of elements at `addresses` where `valid`, zeros elsewhere.
@@ -36,6 +37,34 @@ impl<'c> Emit<'_, 'c> {
         let arguments = &[from.into(), valid.into(), kind.const_zero().into()];
         self.masked("llvm.masked.load", &[kind, self.ptr().into()], 1, arguments)
             .expect("a load has a result")
+    }
+
+    /// Loads `lanes` elements as f32 where `valid`, zeros elsewhere; other elements are not touched.
+    ///
+    /// # Panics
+    /// For formats other than F32, F16 and BF16, and for a single lane.
+    pub fn masked_read_f32(
+        &self,
+        dtype: DType,
+        from: PointerValue<'c>,
+        lanes: u32,
+        valid: BasicValueEnum<'c>,
+    ) -> BasicValueEnum<'c> {
+        let bits = || self.masked_load(self.context.i16_type().vec_type(lanes).into(), from, valid);
+        match dtype {
+            DType::F32 => self.masked_load(self.vector(lanes), from, valid),
+            DType::BF16 => self.widen_bf16(bits(), lanes),
+            DType::F16 => {
+                let half = self.context.f16_type().vec_type(lanes);
+                let half = self.builder.build_bit_cast(bits(), half, "").expect(BUILT);
+                let (half, kind) = (half.into_vector_value(), self.vector(lanes));
+                let wide = self
+                    .builder
+                    .build_float_ext(half, kind.into_vector_type(), "");
+                wide.expect(BUILT).into()
+            }
+            other => panic!("no f32 is read from {}", other.name()),
+        }
     }
 
     /// Stores the lanes of a vector where `valid`; other lanes of the memory are not touched.

@@ -154,25 +154,28 @@ impl<'m, 'c> Emit<'m, 'c> {
 
     /// A bf16 is the upper half of an f32.
     fn read_bf16(&self, from: PointerValue<'c>, lanes: u32) -> BasicValueEnum<'c> {
-        let (short, word, b) = (
-            self.context.i16_type(),
-            self.context.i32_type(),
-            &self.builder,
-        );
-        let sixteen = word.const_int(16, false);
-        let bits: BasicValueEnum<'c> = if lanes == 1 {
-            let value = self.load(short, from, 2).into_int_value();
-            let value = b.build_int_z_extend(value, word, "").expect(BUILT);
-            b.build_left_shift(value, sixteen, "").expect(BUILT).into()
-        } else {
-            let value = self
-                .load(short.vec_type(lanes), from, 2)
-                .into_vector_value();
-            let value = b
-                .build_int_z_extend(value, word.vec_type(lanes), "")
-                .expect(BUILT);
-            let sixteen = self.splat(sixteen.into(), lanes).into_vector_value();
-            b.build_left_shift(value, sixteen, "").expect(BUILT).into()
+        let short = self.context.i16_type();
+        match lanes {
+            1 => self.widen_bf16(self.load(short, from, 2), lanes),
+            lanes => self.widen_bf16(self.load(short.vec_type(lanes), from, 2), lanes),
+        }
+    }
+
+    /// The values of bf16 bits.
+    pub(super) fn widen_bf16(&self, bits: BasicValueEnum<'c>, lanes: u32) -> BasicValueEnum<'c> {
+        let (word, b) = (self.context.i32_type(), &self.builder);
+        let sixteen = self.splat(word.const_int(16, false).into(), lanes);
+        let bits: BasicValueEnum<'c> = match bits {
+            BasicValueEnum::VectorValue(bits) => {
+                let wide = b.build_int_z_extend(bits, word.vec_type(lanes), "");
+                let wide = b.build_left_shift(wide.expect(BUILT), sixteen.into_vector_value(), "");
+                wide.expect(BUILT).into()
+            }
+            bits => {
+                let wide = b.build_int_z_extend(bits.into_int_value(), word, "");
+                let wide = b.build_left_shift(wide.expect(BUILT), sixteen.into_int_value(), "");
+                wide.expect(BUILT).into()
+            }
         };
         b.build_bit_cast(bits, self.vector(lanes), "").expect(BUILT)
     }

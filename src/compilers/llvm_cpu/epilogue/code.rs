@@ -113,6 +113,12 @@ impl EpilogueCode {
         }
     }
 
+    /// Bytes of the few rows of one product, if they are written out.
+    fn few_bytes(&self, sizes: Sizes) -> usize {
+        let bytes = self.product.gemm.few_scratch_bytes(sizes);
+        bytes.next_multiple_of(LINE)
+    }
+
     /// What [`NativeCode::prepare`] appended: the product, the loops, the map's parameters.
     fn prepared<'a>(
         &self,
@@ -147,7 +153,7 @@ impl NativeCode for EpilogueCode {
         let results = self.operands.len() * self.result_bytes(sizes);
         let scratch_bytes = match self.way(sizes, n_threads) {
             Way::Loops => return Ok(loops),
-            Way::Few => results,
+            Way::Few => results + self.operands.len() * self.few_bytes(sizes),
             Way::Tiled(tiling) => tiling.scratch_bytes(),
             Way::Streamed => product.scratch_bytes,
             Way::Apart => results + product.scratch_bytes,
@@ -303,9 +309,12 @@ impl Run<'_> {
         let products: SmallVec<[([*const u8; 2], *mut f32); MOST]> = products.collect();
         let done = |batch, rows, columns| self.finish_part(results, batch, rows, columns);
         let gemm = &self.code.product.gemm;
+        let used = products.len() * self.code.result_bytes(self.sizes);
+        let scratch = self.call.scratch.wrapping_add(used);
         let threads = self.call.work.n_threads;
-        // SAFETY: the operands are as large as their types say; results are as large as the product and nobody else's.
-        unsafe { gemm.run_few_telling(&products, self.gemm_params(), threads, &done) };
+        // SAFETY: the operands are as large as their types say; results are as large as the product and nobody else's,
+        // and behind them there is room for the few rows.
+        unsafe { gemm.run_few_telling(&products, self.gemm_params(), scratch, threads, &done) };
     }
 
     fn tiled(&self, tiling: &Tiling) {

@@ -1,8 +1,9 @@
 //! Products with few rows: dot products straight from the operands, which are not packed.
 //!
 //! With few rows the time goes into reading the other operand once, so each of its elements is used for all rows while
-//! it is in a register, and nothing is copied. This needs operands whose steps of K lie next to each other, as in
-//! `x[m, k] * w[n, k]`: then vectors of both are loaded as they are.
+//! it is in a register, and it is not copied. This needs operands whose steps of K lie next to each other, as in
+//! `x[m, k] * w[n, k]`: then vectors of both are loaded as they are. Where only those of the few rows lie apart, as in
+//! `x[m, k] * w[k, n]` with few columns, these rows are written out first, which is little for a long other operand.
 //!
 //! Bits: step k is added to partial sum `k % 16` by a fused multiply-add, in the order of k; in the end partial sum i is
 //! added to `i + half`, 16 -> 8 -> 4 -> 2 -> 1. That is the order of the loop nests' reductions along a row, and it
@@ -13,7 +14,7 @@
 //! `out[row of few][row of many]`, without gaps and rounded up to whole vectors. `next` is what will be read after this
 //! in the large operand; it is only asked for, not read.
 //!
-//! Deliberately absent: views with padding or of several layers, and operands of which only the other dim is
+//! Deliberately absent: views with padding or of several layers, and large operands of which only the other dim is
 //! contiguous.
 
 use std::collections::HashMap;
@@ -26,7 +27,7 @@ use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
 use smallvec::SmallVec;
 
 use super::ir::Contraction;
-use super::place::Place;
+use super::place::{Place, Rows};
 use super::plan::Sizes;
 use super::run::Done;
 use super::walk::Walk;
@@ -48,9 +49,6 @@ pub type DotFn = unsafe extern "C" fn(
     out: *mut f32,
     next: *const u8,
 );
-
-/// The most rows that are better not packed.
-pub(super) const FEW: usize = 32;
 
 /// Multiply-adds below which a second thread costs more than it brings: reading is slower than computing.
 const WORK: usize = 1 << 18;
@@ -118,7 +116,7 @@ struct Dot<'e, 'm, 'c> {
 }
 
 /// The rows of both operands.
-type Rows<'c> = [Vec<PointerValue<'c>>; 2];
+type Pointers<'c> = [Vec<PointerValue<'c>>; 2];
 
 impl<'c> Dot<'_, '_, 'c> {
     fn emit(&self) {
@@ -129,7 +127,7 @@ impl<'c> Dot<'_, '_, 'c> {
             let from = e.at(e.ptr(), table, e.int(row as i64));
             e.load(e.ptr(), from, 8).into_pointer_value()
         };
-        let rows: Rows<'c> = [
+        let rows: Pointers<'c> = [
             (0..self.shape.0).map(|r| row(0, r)).collect(),
             (0..self.shape.1).map(|r| row(1, r)).collect(),
         ];
@@ -179,7 +177,7 @@ impl<'c> Dot<'_, '_, 'c> {
     /// Sixteen steps from step `at` on; only the first `rest` count, if given.
     fn step(
         &self,
-        rows: &Rows<'c>,
+        rows: &Pointers<'c>,
         at: IntValue<'c>,
         rest: Option<IntValue<'c>>,
         sums: &[BasicValueEnum<'c>],
@@ -208,7 +206,7 @@ impl<'c> Dot<'_, '_, 'c> {
     }
 
     /// Sixteen elements of the stack for each row.
-    fn reserve(&self, rows: &Rows<'c>) -> Rows<'c> {
+    fn reserve(&self, rows: &Pointers<'c>) -> Pointers<'c> {
         let e = self.e;
         let reserve = |side: usize| {
             let one = |_| {
@@ -224,7 +222,13 @@ impl<'c> Dot<'_, '_, 'c> {
     }
 
     /// Copies the last steps of all rows, so that whole vectors can be read.
-    fn copy_tails(&self, rows: &Rows<'c>, to: &Rows<'c>, at: IntValue<'c>, rest: IntValue<'c>) {
+    fn copy_tails(
+        &self,
+        rows: &Pointers<'c>,
+        to: &Pointers<'c>,
+        at: IntValue<'c>,
+        rest: IntValue<'c>,
+    ) {
         let e = self.e;
         e.each(e.int(0), rest, 1, |index| {
             for side in 0..2 {
@@ -326,6 +330,9 @@ impl CompiledDots {
         let (Some(lhs), Some(rhs)) = (lhs, rhs) else {
             return Ok(None);
         };
+        if !lhs.has_rows() && !rhs.has_rows() {
+            return Ok(None);
+        }
         let dtypes = [c.lhs.dtype, c.rhs.dtype];
         Ok(Some(CompiledDots {
             kernels: Kernels::of(dtypes, target, cache)?,
@@ -357,9 +364,9 @@ impl CompiledDots {
 pub(super) struct Dots {
     functions: Vec<((usize, usize), DotFn)>,
     shape: (usize, usize),
-    places: [Place; 2],
+    pub(super) places: [Place; 2],
     /// Whether the operands are of one dtype, and so can be exchanged.
-    same: bool,
+    pub(super) same: bool,
 }
 
 /// One call, as all threads see it.
@@ -370,17 +377,14 @@ pub(super) struct DotCall<'a> {
     /// Output offsets along batch, m, n.
     pub(super) walks: &'a [Walk; 3],
     pub(super) params: &'a [i64],
+    /// The few rows as [`Dots::write_few`] wrote them out.
+    pub(super) written: Option<Rows>,
 }
 
 // SAFETY: the operands are only read, and each unit of work writes its own elements of `out`.
 unsafe impl Sync for DotCall<'_> {}
 
 impl Dots {
-    /// Whether this is the way to compute a product of these sizes.
-    pub(super) fn fits(&self, sizes: Sizes) -> bool {
-        sizes.m <= FEW && (sizes.m <= sizes.n || !self.same) || sizes.n <= FEW && self.same
-    }
-
     /// Computes some products of equal sizes. Each piece is computed of all of them, then `done` is told of its batch,
     /// rows and columns.
     ///
@@ -393,13 +397,7 @@ impl Dots {
         done: Option<&Done<'_>>,
     ) {
         let sizes = calls[0].sizes;
-        // The side with few rows, then the other one.
-        let sides = if sizes.m <= sizes.n || !self.same {
-            [0, 1]
-        } else {
-            [1, 0]
-        };
-        let counts = sides.map(|side| [sizes.m, sizes.n][side]);
+        let (sides, counts) = self.sides(sizes);
         let tiles = counts[1].div_ceil(self.shape.1);
         let work = sizes.batch * sizes.m * sizes.n * sizes.k * calls.len();
         let threads = if work < WORK { 1 } else { threads };
@@ -450,8 +448,11 @@ impl Dots {
         many: (usize, usize),
     ) {
         let rows = |side: usize, (first, count): (usize, usize)| -> SmallVec<[*const u8; MOST]> {
-            let row =
-                |i| self.places[side].row(call.operands[side], (batch, first + i), call.params);
+            let written = call.written.filter(|_| side == sides[0]);
+            let row = |i| match written {
+                Some(rows) => rows.row(batch, first + i),
+                None => self.places[side].row(call.operands[side], (batch, first + i), call.params),
+            };
             (0..count).map(row).collect()
         };
         let (a, b) = (rows(sides[0], few), rows(sides[1], many));

@@ -57,12 +57,14 @@
 
 pub mod asm;
 pub mod dot;
+pub mod few;
 mod gather;
 pub mod ir;
 mod linear;
 pub mod micro;
 pub mod objects;
 mod pack;
+mod panels;
 mod place;
 mod plan;
 pub mod rows;
@@ -445,33 +447,43 @@ impl Gemm {
         self.dots.as_ref().is_some_and(|dots| dots.fits(sizes))
     }
 
+    /// How much scratch memory [`Gemm::run_few`] needs.
+    pub fn few_scratch_bytes(&self, sizes: Sizes) -> usize {
+        self.dots
+            .as_ref()
+            .map_or(0, |dots| dots.scratch_bytes(sizes))
+    }
+
     /// Computes the product without packing anything, in another order of summation than [`Gemm::run`]: that of
-    /// [`dot`]. No scratch memory is needed.
+    /// [`dot`].
     ///
     /// # Panics
     /// Unless [`Gemm::is_few`].
     ///
     /// # Safety
-    /// That of [`Gemm::run`], with a right operand as it is.
+    /// That of [`Gemm::run`], with a right operand as it is; `scratch` has [`Gemm::few_scratch_bytes`], aligned to 4.
     pub unsafe fn run_few(
         &self,
-        lhs: *const u8,
-        rhs: *const u8,
+        operands: [*const u8; 2],
         out: *mut f32,
         params: &[i64],
+        scratch: *mut u8,
         threads: usize,
     ) {
         let sizes = self.sizes(params);
         let dots = self.dots.as_ref().filter(|dots| dots.fits(sizes));
+        let dots = dots.expect("is_few was asked");
         let call = DotCall {
             sizes,
-            operands: [lhs, rhs],
+            operands,
             out,
             walks: &self.shape.out,
             params,
+            // SAFETY: the caller's promise.
+            written: unsafe { dots.write_few(sizes, operands, params, scratch) },
         };
         // SAFETY: the caller's promise.
-        unsafe { dots.expect("is_few was asked").run(&[call], threads, None) };
+        unsafe { dots.run(&[call], threads, None) };
     }
 
     /// The distance between rows of the output if columns are neighbours and rows equally far.

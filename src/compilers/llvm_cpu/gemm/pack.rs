@@ -9,8 +9,9 @@
 //! over their dims.
 //!
 //! Ways, chosen from the structure of the view, all with the same result:
-//! - rows next to each other in memory: a vector copy per step;
-//! - steps next to each other: 4 x 4 blocks transposed in registers;
+//! - rows next to each other in memory: a vector copy per step, under a mask in the last panel;
+//! - steps next to each other: 4 x 4 blocks transposed in registers, in the last panel with zeros for rows that are
+//!   not there; the last block of steps may overlap the one before;
 //! - any other linear form, also with padding: offsets of the panel's rows are computed once, and
 //!   the elements of a step are gathered;
 //! - anything else: one element at a time with all of the view's arithmetic.
@@ -27,7 +28,7 @@ use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
 use super::gather::Gather;
 use super::ir::{Step, collapse};
 use super::linear::{Form, linear};
-use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
+use crate::compilers::llvm_cpu::emit::Emit;
 use crate::compilers::llvm_cpu::emit_view::Params;
 use crate::compilers::llvm_cpu::ir::Access;
 use crate::dtype::DType;
@@ -96,11 +97,11 @@ pub(super) struct Pack<'p, 'm, 'c> {
 pub(super) struct Panel<'c> {
     pub(super) first: IntValue<'c>,
     pub(super) rows: IntValue<'c>,
-    dst: PointerValue<'c>,
+    pub(super) dst: PointerValue<'c>,
 }
 
 /// A list of steps with the sizes as values.
-type Walk<'c> = Vec<(IntValue<'c>, IntValue<'c>)>;
+pub(super) type Walk<'c> = Vec<(IntValue<'c>, IntValue<'c>)>;
 
 impl<'p, 'm, 'c> Pack<'p, 'm, 'c> {
     pub(super) fn batch(&self) -> IntValue<'c> {
@@ -178,16 +179,19 @@ impl<'p, 'm, 'c> Pack<'p, 'm, 'c> {
         self.panels(|panel| {
             let row = |row| vec![self.walk_offset(&row_walk, row)];
             let step = |k| vec![self.walk_offset(&k_walk, k)];
-            let slow = || self.gathered(&gather, &panel, &row, &step);
             let full = e.compare(IntPredicate::EQ, panel.rows, self.width());
+            let copied = || self.copied(src, &panel, &k_walk);
+            let transposed = |whole| self.transposed(src, &panel, &row_walk, whole);
             match (unit(&row_steps), unit(&k_steps)) {
+                (true, _) if vectors && self.has_masks() => {
+                    e.branch(full, copied, || self.copied_in_part(src, &panel, &k_walk));
+                }
                 (true, _) if vectors => {
-                    e.branch(full, || self.copied(src, &panel, &k_walk), slow);
+                    let slow = || self.gathered(&gather, &panel, &row, &step);
+                    e.branch(full, copied, slow);
                 }
-                (_, true) if vectors => {
-                    e.branch(full, || self.transposed(src, &panel, &row_walk), slow);
-                }
-                _ => slow(),
+                (_, true) if vectors => e.branch(full, || transposed(true), || transposed(false)),
+                _ => self.gathered(&gather, &panel, &row, &step),
             }
         });
     }
@@ -201,7 +205,7 @@ impl<'p, 'm, 'c> Pack<'p, 'm, 'c> {
     }
 
     /// The offset of a row-major linear index.
-    fn walk_offset(&self, walk: &Walk<'c>, mut index: IntValue<'c>) -> IntValue<'c> {
+    pub(super) fn walk_offset(&self, walk: &Walk<'c>, mut index: IntValue<'c>) -> IntValue<'c> {
         let e = self.e;
         let mut offset = e.int(0);
         for (position, &(dim, stride)) in walk.iter().enumerate().rev() {
@@ -215,90 +219,6 @@ impl<'p, 'm, 'c> Pack<'p, 'm, 'c> {
             offset = e.add(offset, e.mul(coordinate, stride));
         }
         offset
-    }
-
-    /// A full panel whose rows are neighbours in memory.
-    fn copied(&self, src: PointerValue<'c>, panel: &Panel<'c>, k_walk: &Walk<'c>) {
-        let (e, kind) = (self.e, self.storage());
-        let src = e.at(kind, src, panel.first);
-        e.each(e.int(0), self.steps(), 1, |step| {
-            let from = self.walk_offset(k_walk, e.add(self.k_begin(), step));
-            let values = self.read(e.at(kind, src, from), self.operand.width);
-            e.store(values, self.slot(panel, step, e.int(0)), 4);
-        });
-    }
-
-    /// A full panel whose steps are neighbours in memory: groups of rows, four steps at a time.
-    fn transposed(&self, src: PointerValue<'c>, panel: &Panel<'c>, row_walk: &Walk<'c>) {
-        let (e, kind) = (self.e, self.storage());
-        let src = e.at(kind, src, self.k_begin());
-        let row = |column: u32| {
-            let index = e.add(panel.first, e.int(column.into()));
-            e.at(kind, src, self.walk_offset(row_walk, index))
-        };
-        let mut column = 0;
-        while column < self.operand.width {
-            let group = [4, 2, 1]
-                .into_iter()
-                .find(|g| column + g <= self.operand.width);
-            let group = group.expect("a row is left");
-            let rows: Vec<_> = (column..column + group).map(row).collect();
-            self.transpose_rows(&rows, panel, column);
-            column += group;
-        }
-    }
-
-    /// Transposes 1, 2 or 4 rows into the columns of a panel from `column` on.
-    fn transpose_rows(&self, rows: &[PointerValue<'c>], panel: &Panel<'c>, column: u32) {
-        let (e, kind) = (self.e, self.storage());
-        let blocks = e
-            .builder
-            .build_and(self.steps(), e.int(-4), "")
-            .expect(BUILT);
-        let column = e.int(column.into());
-        e.each(e.int(0), blocks, 4, |step| {
-            let loaded = rows
-                .iter()
-                .map(|row| self.read(e.at(kind, *row, step), 4))
-                .collect();
-            for (index, values) in self.transpose4(loaded).into_iter().enumerate() {
-                let step = e.add(step, e.int(index as i64));
-                e.store(values, self.slot(panel, step, column), 4);
-            }
-        });
-        e.each(blocks, self.steps(), 1, |step| {
-            for (index, row) in rows.iter().enumerate() {
-                let value = self.read(e.at(kind, *row, step), 1);
-                let column = e.add(column, e.int(index as i64));
-                e.store(value, self.slot(panel, step, column), 4);
-            }
-        });
-    }
-
-    /// From 1, 2 or 4 vectors of four, the four vectors of their first, second ... elements.
-    fn transpose4(&self, rows: Vec<BasicValueEnum<'c>>) -> Vec<BasicValueEnum<'c>> {
-        let e = self.e;
-        match rows[..] {
-            [row] => (0..4).map(|i| e.extract(row, i)).collect(),
-            [a, b] => (0..4).map(|i| e.shuffle(a, b, &[i, i + 4])).collect(),
-            [a, b, c, d] => {
-                let (ab, cd) = (
-                    e.shuffle(a, b, &[0, 4, 1, 5]),
-                    e.shuffle(c, d, &[0, 4, 1, 5]),
-                );
-                let (ef, gh) = (
-                    e.shuffle(a, b, &[2, 6, 3, 7]),
-                    e.shuffle(c, d, &[2, 6, 3, 7]),
-                );
-                vec![
-                    e.shuffle(ab, cd, &[0, 1, 4, 5]),
-                    e.shuffle(ab, cd, &[2, 3, 6, 7]),
-                    e.shuffle(ef, gh, &[0, 1, 4, 5]),
-                    e.shuffle(ef, gh, &[2, 3, 6, 7]),
-                ]
-            }
-            _ => unreachable!("rows come in groups of 1, 2 and 4"),
-        }
     }
 
     // ---- any view

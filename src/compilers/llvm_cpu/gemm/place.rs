@@ -1,4 +1,9 @@
-//! Operands whose steps of K are neighbours, and where their rows are.
+//! Where the rows of a product's operand are, and writing some out whose steps of K lie apart.
+//!
+//! Before: a view without padding, `x[k, n]` seen as rows of n. After: for a row the address of its first step, if the
+//! steps lie next to each other; otherwise [`Place::write_rows`] makes such rows in other memory, in the same format.
+//!
+//! For few rows only ([`super::dot`]): elements are copied one at a time.
 
 use super::ir::collapse;
 use super::linear::linear;
@@ -13,12 +18,33 @@ pub(super) struct Place {
     start: Size,
     batch: Walk,
     rows: Walk,
+    /// Where the steps of a row are, unless next to each other.
+    steps: Option<Walk>,
     /// Bytes of an element.
     pub(super) element: usize,
 }
 
+/// Rows that were written out, in order and without gaps.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows {
+    start: *const u8,
+    per_batch: usize,
+    bytes: usize,
+}
+
+// SAFETY: the rows are only read once they were written.
+unsafe impl Sync for Rows {}
+
+impl Rows {
+    /// The address of a row.
+    pub(super) fn row(self, batch: usize, row: usize) -> *const u8 {
+        let index = batch * self.per_batch + row;
+        self.start.wrapping_add(index * self.bytes)
+    }
+}
+
 impl Place {
-    /// Nothing if the operand's steps do not lie next to each other.
+    /// Nothing for a view with padding, or whose elements have no linear form.
     pub(super) fn of(
         access: &Access,
         batch: &Dims,
@@ -29,20 +55,26 @@ impl Place {
         let linear = linear(&access.view).filter(|linear| linear.masks.is_empty())?;
         let (first, last) = (batch.len(), batch.len() + rows.len());
         let strides = &linear.index.steps;
-        match collapse(k, &strides[last..])[..] {
-            [] => {}
-            [(_, stride)] if stride == Expr::from(1) => {}
-            _ => return None,
-        }
+        let is_row = match collapse(k, &strides[last..])[..] {
+            [] => true,
+            [(_, stride)] => stride == Expr::from(1),
+            _ => false,
+        };
         Some(Place {
             start: Size::of(linear.index.start, params),
             batch: Walk::of(batch, &strides[..first], params),
             rows: Walk::of(rows, &strides[first..last], params),
+            steps: (!is_row).then(|| Walk::of(k, &strides[last..], params)),
             element: access.dtype.size(),
         })
     }
 
-    /// The address of a row.
+    /// Whether the steps of a row lie next to each other.
+    pub(super) fn has_rows(&self) -> bool {
+        self.steps.is_none()
+    }
+
+    /// The address of a row's first step.
     pub(super) fn row(
         &self,
         base: *const u8,
@@ -52,5 +84,47 @@ impl Place {
         let offset = self.batch.offset(batch, params) + self.rows.offset(row, params);
         let offset = offset + self.start.value(params) as isize;
         base.wrapping_offset(offset * self.element as isize)
+    }
+
+    /// Writes out all rows, given how many batches, rows in each and steps there are.
+    ///
+    /// # Safety
+    /// `base` holds every element that the view reads with these parameters; `to` has room for all of them, aligned to
+    /// their size.
+    pub(super) unsafe fn write_rows(
+        &self,
+        base: *const u8,
+        [n_batches, n_rows, k]: [usize; 3],
+        params: &[i64],
+        to: *mut u8,
+    ) -> Rows {
+        let stride = self
+            .steps
+            .as_ref()
+            .map_or(Some(1), |steps| steps.stride(params));
+        for (batch, row) in (0..n_batches).flat_map(|b| (0..n_rows).map(move |row| (b, row))) {
+            let from = self.row(base, (batch, row), params);
+            let to = to.wrapping_add((batch * n_rows + row) * k * self.element);
+            for step in 0..k {
+                let offset = match (stride, &self.steps) {
+                    (None, Some(steps)) => steps.offset(step, params),
+                    (stride, _) => step as isize * stride.unwrap_or(1) as isize,
+                };
+                let from = from.wrapping_offset(offset * self.element as isize);
+                let to = to.wrapping_add(step * self.element);
+                // SAFETY: an element of the view, and its place among as many.
+                unsafe {
+                    match self.element {
+                        2 => *to.cast::<u16>() = from.cast::<u16>().read_unaligned(),
+                        _ => *to.cast::<u32>() = from.cast::<u32>().read_unaligned(),
+                    }
+                }
+            }
+        }
+        Rows {
+            start: to,
+            per_batch: n_rows,
+            bytes: k * self.element,
+        }
     }
 }

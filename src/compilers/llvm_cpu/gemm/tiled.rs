@@ -203,25 +203,32 @@ impl Gemm {
     /// Unless [`Gemm::is_few`].
     ///
     /// # Safety
-    /// That of [`Gemm::run_few`], for each product. What `done` does to the outputs stays within the piece.
+    /// That of [`Gemm::run_few`], for each product; `scratch` has [`Gemm::few_scratch_bytes`] of each, rounded up to
+    /// [`ALIGN`]. What `done` does to the outputs stays within the piece.
     pub unsafe fn run_few_telling(
         &self,
         products: &[([*const u8; 2], *mut f32)],
         params: &[i64],
+        scratch: *mut u8,
         threads: usize,
         done: &Done<'_>,
     ) {
         let sizes = self.sizes(params);
         let dots = self.dots.as_ref().filter(|dots| dots.fits(sizes));
-        let call = |&(operands, out): &([*const u8; 2], *mut f32)| DotCall {
+        let dots = dots.expect("is_few was asked");
+        let bytes = self.few_scratch_bytes(sizes).next_multiple_of(ALIGN);
+        let call = |(i, &(operands, out)): (usize, &([*const u8; 2], *mut f32))| DotCall {
             sizes,
             operands,
             out,
             walks: &self.shape.out,
             params,
+            // SAFETY: the caller's operands, and each product's own piece of the scratch memory.
+            written: unsafe {
+                dots.write_few(sizes, operands, params, scratch.wrapping_add(i * bytes))
+            },
         };
-        let calls: SmallVec<[DotCall<'_>; MOST]> = products.iter().map(call).collect();
-        let dots = dots.expect("is_few was asked");
+        let calls: SmallVec<[DotCall<'_>; MOST]> = products.iter().enumerate().map(call).collect();
         // SAFETY: the caller's promise.
         unsafe { dots.run(&calls, threads, Some(done)) };
     }

@@ -308,8 +308,18 @@ pub(super) fn run_few(case: &Case, target: &Target, threads: usize) -> Option<Ve
     }
     let mut out = vec![UNTOUCHED; case.out_len];
     let (lhs, rhs) = (data.lhs.0.as_ptr(), data.rhs.0.as_ptr());
+    let mut scratch = vec![UNTOUCHED; gemm.few_scratch_bytes(gemm.sizes(&params)).div_ceil(4)];
     // SAFETY: the buffers have as many elements as the views and strides reach.
-    unsafe { gemm.run_few(lhs, rhs, out.as_mut_ptr().cast(), &params, threads) };
+    unsafe {
+        let scratch = scratch.as_mut_ptr().cast();
+        gemm.run_few(
+            [lhs, rhs],
+            out.as_mut_ptr().cast(),
+            &params,
+            scratch,
+            threads,
+        );
+    }
     Some(out)
 }
 

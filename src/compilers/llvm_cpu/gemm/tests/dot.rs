@@ -3,7 +3,8 @@
 use super::check::{Case, data_by, product, run_few, striped, targets};
 use super::{dense, transposed};
 use crate::compilers::llvm_cpu::gemm::asm::hot_loop;
-use crate::compilers::llvm_cpu::gemm::dot::{FEW, emit_dot, shape, shapes, symbol};
+use crate::compilers::llvm_cpu::gemm::dot::{emit_dot, shape, shapes, symbol};
+use crate::compilers::llvm_cpu::gemm::few::FEW;
 use crate::compilers::llvm_cpu::jit::assembly;
 use crate::compilers::llvm_cpu::target::Target;
 use crate::dtype::DType;
@@ -59,6 +60,32 @@ fn few_rows_of_half_precision_weights() {
 }
 
 #[test]
+fn few_rows_whose_steps_lie_apart() {
+    let (few, many, k) = (7usize, 256usize, 37usize);
+    let batches = View::contiguous((3, k, few)).permute(&[0, 2, 1]).unwrap();
+    let halves = View::contiguous((k, few)).permute(&[1, 0]).unwrap();
+    let flipped = View::contiguous((few, k)).flip(1).unwrap();
+    for contraction in [
+        product(((), many, few, k), dense((many, k)), transposed((k, few))),
+        product(((), few, many, k), transposed((k, few)), dense((many, k))),
+        product(((), 1, many, k), transposed((k, 1)), dense((many, k))),
+        product(((), few, many, k), (DType::F32, flipped), dense((many, k))),
+        product(
+            (3, many, few, k),
+            dense((3, many, k)),
+            (DType::F32, batches),
+        ),
+        product(
+            ((), few, many, k),
+            (DType::BF16, halves),
+            (DType::BF16, View::contiguous((many, k))),
+        ),
+    ] {
+        check(&Case::fixed("apart", contraction));
+    }
+}
+
+#[test]
 fn few_rows_in_batches_of_slices_with_other_strides() {
     let (batch, m, n, k) = (3usize, 2usize, 9usize, 20usize);
     let lhs = View::contiguous((m, batch, 2 * k))
@@ -88,6 +115,11 @@ fn other_layouts_and_many_rows_are_not_done_by_dot_products() {
     assert!(
         !few(2, 50, dense((2, 40)), transposed((40, 50))),
         "k is not contiguous"
+    );
+    assert!(few(256, 2, dense((256, 40)), transposed((40, 2))));
+    assert!(
+        !few(255, 2, dense((255, 40)), transposed((40, 2))),
+        "writing rows out does not pay"
     );
     let padded = (DType::F32, View::contiguous((2, 39)).pad(1, 1, 0).unwrap());
     assert!(!few(2, 50, padded, dense((50, 40))), "padding");
