@@ -3,7 +3,8 @@
 //! `cargo bench --bench gemm` prints a line for each shape: products limited by arithmetic as operations a second and
 //! as a part of the peak of fused multiply-adds, products with few rows as bytes a second and as a part of the
 //! bandwidth of reading. Both limits are measured in the same run, before each group and with the same threads.
-//! Arguments choose groups by name: `cargo bench --bench gemm -- square narrow`.
+//! Arguments choose groups by name: `cargo bench --bench gemm -- square narrow`; or they are sizes, `16x1000x64`, which
+//! are multiplied in all layouts; or numbers of threads.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -186,6 +187,12 @@ fn run(case: &Case, threads: usize, (fma, read): (f64, f64)) {
     );
 }
 
+/// Three sizes, as in `16x1000x64`.
+fn sizes(text: &str) -> Option<Vec<usize>> {
+    let sizes: Option<Vec<usize>> = text.split('x').map(|size| size.parse().ok()).collect();
+    sizes.filter(|sizes| sizes.len() == 3)
+}
+
 fn main() {
     let wanted: Vec<String> = std::env::args()
         .skip(1)
@@ -199,7 +206,20 @@ fn main() {
         none if none.is_empty() => vec![1, 2],
         some => some,
     };
+    let sizes: Vec<Vec<usize>> = wanted.iter().filter_map(|text| sizes(text)).collect();
     let mut limits = Limits::new(&Target::native()).expect("the kernels compile");
+    for &threads in threads.iter().filter(|_| !sizes.is_empty()) {
+        let limit = (limits.fma(threads), f64::INFINITY);
+        for size in &sizes {
+            for layout in [Layout::Plain, Layout::Weights, Layout::Turned] {
+                let [m, n, k] = size[..] else { continue };
+                run(&case("given", 1, [m, n, k], layout), threads, limit);
+            }
+        }
+    }
+    if !sizes.is_empty() {
+        return;
+    }
     for group in GROUPS {
         let named: Vec<_> = wanted
             .iter()

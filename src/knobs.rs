@@ -11,7 +11,7 @@ pub struct Knob {
 }
 
 /// All switches.
-pub const KNOBS: [Knob; 11] = [
+pub const KNOBS: [Knob; 14] = [
     Knob {
         name: "BB_DEBUG",
         help: "1: passes with times and counts; 2: also reports, and the kernels of every execution with their times; 3: also the graph after the last pass; 4: after every pass that changed it; 5: also LLVM IR; 6: also assembly",
@@ -47,6 +47,18 @@ pub const KNOBS: [Knob; 11] = [
     Knob {
         name: "BB_CPU",
         help: "the target that LlvmCpu compiles for by default: native, scalar, x86-64-v3, ...",
+    },
+    Knob {
+        name: "BB_PACK",
+        help: "1: LlvmCpu packs constant operands of matrix products once and keeps them, in memory of their own",
+    },
+    Knob {
+        name: "BB_PACK_DIR",
+        help: "a folder for files with such packed operands; default: none are written",
+    },
+    Knob {
+        name: "BB_TUNE",
+        help: "1: LlvmCpu measures how to cut matrix products of which it has no record, and keeps a record",
     },
     Knob {
         name: "BB_LONG",
@@ -132,6 +144,21 @@ fn user_cache() -> Option<std::path::PathBuf> {
 /// `BB_CPU`.
 pub fn cpu() -> Option<String> {
     read("BB_CPU")
+}
+
+/// Whether constant operands of matrix products are packed once.
+pub fn pack() -> bool {
+    read("BB_PACK").is_some_and(|value| value != "0")
+}
+
+/// Where packed operands are kept in files: `BB_PACK_DIR`.
+pub fn pack_dir() -> Option<std::path::PathBuf> {
+    read("BB_PACK_DIR").map(Into::into)
+}
+
+/// Whether matrix products without record are measured.
+pub fn tune() -> bool {
+    read("BB_TUNE").is_some_and(|value| value != "0")
 }
 
 /// Whether tests run their long versions.

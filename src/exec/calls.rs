@@ -8,14 +8,18 @@
 //! Where all of several steps are single functions and their work is so little that one thread does it all, they are
 //! linked to one function, and an execution is one call.
 //!
+//! Where code also takes an operand packed, the table has the packed one's address too ([`super::packed`]).
+//!
 //! Invariant: while a call runs, every address in its table is that of a buffer as large as its type says, and that of
 //! the result overlaps no other, unless it is that of an operand in which the kernel is pointwise. [`Calls::fill`]'s caller provides them, and fills again before they change.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::schedule::Schedule;
+use super::packed::{PackedOperands, Source};
+use super::schedule::{Place, Schedule};
 use crate::error::{Error, Result};
+use crate::graph::state::Inputs;
 use crate::graph::{Dag, NodeIndex};
 use crate::op::{KernelCall, NativeCode, NativeSequence, Op, SequenceCall, SequencePart, Work};
 use crate::shape::{RUN, Symbols};
@@ -29,10 +33,23 @@ struct Call {
     /// Number of its step.
     step: usize,
     code: Arc<dyn NativeCode>,
-    /// Whose addresses the table has, in order: the operands, then the node itself.
+    /// Whose addresses the table has, in order: the operands, the packed one if there is one, the node itself.
     buffers: Range<usize>,
     params: Range<usize>,
     work: Work,
+    /// An operand that the code also takes packed.
+    packed: Option<PackedOperand>,
+}
+
+/// An operand that is packed.
+#[derive(Clone, Copy)]
+struct PackedOperand {
+    /// Where in the table the operand is.
+    from: usize,
+    /// Where in the table the packed one is.
+    to: usize,
+    /// Which one it is.
+    entry: usize,
 }
 
 /// Addresses in the arena and the inputs.
@@ -46,6 +63,7 @@ unsafe impl Send for Table {}
 #[derive(Default)]
 pub(super) struct Calls {
     calls: Vec<Call>,
+    packed: PackedOperands,
     table: Table,
     params: Vec<i64>,
     units: Vec<i64>,
@@ -65,6 +83,7 @@ impl Calls {
         dag: &Dag,
         schedule: &Schedule,
         plain: &[bool],
+        states: &[u32],
     ) -> (Calls, Vec<Option<usize>>) {
         let mut calls = Calls::default();
         let mut of_step = Vec::with_capacity(schedule.steps.len());
@@ -80,8 +99,22 @@ impl Calls {
             };
             of_step.push(Some(calls.calls.len()));
             let start = n_buffers;
-            n_buffers += step.operands.len() + 1;
+            let packing = code.packing();
+            n_buffers += step.operands.len() + usize::from(packing.is_some()) + 1;
             calls.depends_on_run |= code.depends_on(RUN);
+            let packed = packing.map(|packing| {
+                let node = step.operands[packing.operand];
+                let input = match (&dag.node(node).op, schedule.places.get(node)) {
+                    (Op::Input { .. }, Some(Place::Input(id))) => Some(id),
+                    _ => None,
+                };
+                let constant = input.filter(|id| !states.contains(id));
+                PackedOperand {
+                    from: start + packing.operand,
+                    to: start + step.operands.len(),
+                    entry: calls.packed.entry(code, constant),
+                }
+            });
             calls.calls.push(Call {
                 node: step.node,
                 step: number,
@@ -89,6 +122,7 @@ impl Calls {
                 buffers: start..n_buffers,
                 params: 0..0,
                 work: Work::default(),
+                packed,
             });
         }
         let is_function = |call: &Call| call.code.symbol().is_some();
@@ -158,15 +192,48 @@ impl Calls {
     /// Writes the addresses of all buffers, which `address` gives for a node.
     pub(super) fn fill(&mut self, schedule: &Schedule, address: impl Fn(NodeIndex) -> *mut u8) {
         for call in &self.calls {
-            let nodes = schedule.steps[call.step]
-                .operands
-                .iter()
-                .chain([&call.node]);
+            let operands = &schedule.steps[call.step].operands;
             let table = &mut self.table.0[call.buffers.clone()];
-            for (entry, &node) in table.iter_mut().zip(nodes) {
+            for (entry, &node) in table.iter_mut().zip(operands) {
                 *entry = address(node);
             }
+            *table.last_mut().expect("a result has a place") = address(call.node);
+            if let Some(packed) = call.packed {
+                self.table.0[packed.to] = self.packed.start(packed.entry);
+            }
         }
+    }
+
+    /// Packs what has to be, and gives its place to the calls. `source` is where an input's bytes are.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    ///
+    /// # Safety
+    /// The tables are filled, and the invariant in the header holds.
+    pub(super) unsafe fn pack(
+        &mut self,
+        inputs: &Inputs,
+        n_threads: usize,
+        source: impl Fn(u32) -> Source,
+    ) -> Result<()> {
+        let version = |id| inputs.version(id);
+        // SAFETY: the caller's promise.
+        let moved = unsafe {
+            self.packed
+                .refresh(inputs.changes(), n_threads, version, source)?
+        };
+        if moved {
+            for packed in self.calls.iter().filter_map(|call| call.packed) {
+                self.table.0[packed.to] = self.packed.start(packed.entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// The operands that are kept packed.
+    pub(super) fn packed(&mut self) -> &mut PackedOperands {
+        &mut self.packed
     }
 
     /// Whether some call uses several threads.
@@ -186,8 +253,13 @@ impl Calls {
     ///
     /// # Safety
     /// The invariant in the header holds for its buffers, and `scratch` has as many bytes as [`Calls::evaluate`] said.
-    pub(super) unsafe fn run(&self, dag: &Dag, call: usize, scratch: *mut u8) -> Result<()> {
+    pub(super) unsafe fn run(&mut self, dag: &Dag, call: usize, scratch: *mut u8) -> Result<()> {
         let call = &self.calls[call];
+        if let Some(packed) = call.packed {
+            let (from, threads) = (self.table.0[packed.from], call.work.n_threads);
+            // SAFETY: the operand's buffer; `pack` was called before.
+            unsafe { self.packed.pack_now(packed.entry, from, threads) };
+        }
         let arguments = KernelCall {
             buffers: &self.table.0[call.buffers.clone()],
             scratch,

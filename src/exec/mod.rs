@@ -12,6 +12,8 @@ pub mod cores;
 pub mod finite;
 mod in_place;
 pub mod memory;
+mod packed;
+mod packed_file;
 pub mod pool;
 pub mod profile;
 pub mod reference;
@@ -19,6 +21,7 @@ mod run;
 mod scatter;
 pub mod schedule;
 mod sizes;
+mod updates;
 
 pub use run::Executable;
 

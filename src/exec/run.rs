@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use super::calls::{Calls, Table};
 use super::memory::MemoryPlan;
+use super::packed::Source;
 use super::pool;
 use super::reference::{check_input, eval_node};
 use super::scatter::{ScatterShape, scatter};
@@ -22,12 +23,13 @@ use super::sizes::{
     check_requirements, check_views, depends_on_run, elements_of, requirements, same_but_run,
     scatter_shape,
 };
+use super::updates::{Update, updates};
 use crate::array::Array;
 use crate::error::{Error, Result};
 use crate::graph::state::{Program, State, Stats};
 use crate::graph::{Dag, NodeIndex};
 use crate::op::Op;
-use crate::shape::{Expr, RUN, Symbols, View};
+use crate::shape::{Expr, RUN, Symbols};
 use crate::storage::{ALIGNMENT, AlignedBytes, Storage};
 
 /// How a step is done.
@@ -38,15 +40,6 @@ enum Way {
     /// A scatter into a whole buffer, of this shape.
     Scatter(ScatterShape),
     Reference,
-}
-
-/// A state that gets a new value after all steps.
-struct Update {
-    id: u32,
-    node: NodeIndex,
-    view: View,
-    /// Whether the new value is a whole buffer of the arena.
-    is_plain: bool,
 }
 
 /// A graph made ready to run.
@@ -132,14 +125,14 @@ impl Executable {
                 .all(|(node, view)| dag.is_whole(*node, view))
         };
         let plain: Vec<bool> = schedule.steps.iter().map(is_plain).collect();
-        let (calls, of_step) = Calls::new(dag, &schedule, &plain);
+        let (states, updates) = updates(dag, &schedule)?;
+        let (calls, of_step) = Calls::new(dag, &schedule, &plain, &states);
         let way = |(i, step): (usize, &Step)| match (of_step[i], &dag.node(step.node).op) {
             (Some(call), _) => Way::Native(call),
             (None, Op::Scatter { .. }) if plain[i] => Way::Scatter(ScatterShape::default()),
             _ => Way::Reference,
         };
         let ways = schedule.steps.iter().enumerate().map(way).collect();
-        let (states, updates) = updates(dag, &schedule)?;
         Ok(Executable {
             version: dag.version(),
             inputs: nodes.iter().copied().filter(is_input).collect(),
@@ -263,6 +256,28 @@ impl Executable {
             Some(Place::Arena(buffer)) => &self.arena.as_slice()[self.range(buffer)],
             None => unreachable!("operands of scheduled nodes are scheduled"),
         }
+    }
+
+    /// Packs the operands that native code takes packed, as far as they changed.
+    fn pack(&mut self, state: &State, n_threads: usize) -> Result<()> {
+        let packed = self.calls.packed();
+        if packed.is_empty() {
+            return Ok(());
+        }
+        packed.counts = Default::default();
+        let starts = &self.prepared.starts;
+        let source = |id: u32| {
+            let data = state.inputs.get(id);
+            let data = data.expect("inputs were checked to have data");
+            Source {
+                start: starts.0[id as usize],
+                len: data.storage.raw().1,
+            }
+        };
+        // SAFETY: `prepare` has just filled the tables and compared the inputs' memory; nothing runs yet.
+        unsafe { self.calls.pack(&state.inputs, n_threads, source)? };
+        self.stats.packed_bytes = self.calls.packed().bytes();
+        Ok(())
     }
 
     fn run_steps(&mut self, dag: &Dag, state: &mut State) -> Result<()> {
@@ -398,29 +413,6 @@ impl Executable {
     }
 }
 
-/// All states, and those that are not updated in place.
-fn updates(dag: &Dag, schedule: &Schedule) -> Result<(Vec<u32>, Vec<Update>)> {
-    let (mut states, mut updates) = (Vec::new(), Vec::new());
-    for &(target, new) in dag.assigns() {
-        let (target, new) = (dag.source(target)?, dag.source(new)?);
-        let Op::Input { id, .. } = dag.node(target.node).op else {
-            continue;
-        };
-        states.push(id);
-        let place = schedule.places.get(new.node);
-        if place != Some(Place::Input(id)) {
-            let in_arena = matches!(place, Some(Place::Arena(_)));
-            updates.push(Update {
-                id,
-                node: new.node,
-                view: new.view.clone(),
-                is_plain: in_arena && dag.is_whole(new.node, &new.view),
-            });
-        }
-    }
-    Ok((states, updates))
-}
-
 /// Memory of an input that belongs to another owner is not what it was.
 fn changed() -> Error {
     Error::msg("shared memory of an input changed its length")
@@ -444,7 +436,11 @@ impl Program for Executable {
             peak_live_bytes: self.plan.peak_live_bytes,
             ..Stats::default()
         };
+        self.pack(state, n_threads)?;
         self.run_steps(dag, state)?;
+        let counts = self.calls.packed().counts;
+        self.stats.packings = counts.packed + counts.read;
+        self.stats.packings_read = counts.read;
         self.update_states(dag, state)?;
         self.symbols.clone_from(&state.symbols);
         self.executed = true;

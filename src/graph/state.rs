@@ -33,6 +33,9 @@ pub struct InputData {
 pub struct Inputs {
     data: FxHashMap<u32, InputData>,
     moves: u64,
+    /// For each input the number of its last change among all inputs' changes.
+    versions: FxHashMap<u32, u64>,
+    changes: u64,
 }
 
 impl Inputs {
@@ -52,15 +55,32 @@ impl Inputs {
         self.moves
     }
 
+    /// The number of changes of all inputs so far. Writes of native code into states are not counted.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Changes whenever an input gets other data.
+    pub fn version(&self, id: u32) -> u64 {
+        self.versions.get(&id).copied().unwrap_or(0)
+    }
+
+    fn changed(&mut self, id: u32) {
+        self.changes += 1;
+        self.versions.insert(id, self.changes);
+    }
+
     /// Gives an input its data; returns what it had.
     pub fn insert(&mut self, id: u32, data: InputData) -> Option<InputData> {
         self.moves += 1;
+        self.changed(id);
         self.data.insert(id, data)
     }
 
     /// Takes an input's data away.
     pub fn remove(&mut self, id: u32) -> Option<InputData> {
         self.moves += 1;
+        self.changed(id);
         self.data.remove(&id)
     }
 
@@ -77,6 +97,7 @@ impl Inputs {
         }
         old.as_mut_slice().copy_from_slice(bytes);
         data.since = since;
+        self.changed(id);
         true
     }
 
@@ -88,6 +109,7 @@ impl Inputs {
     /// # Panics
     /// If the input has no data.
     pub fn bytes_mut(&mut self, id: u32) -> Result<&mut [u8]> {
+        self.changed(id);
         let data = self.data.get_mut(&id).expect("the caller saw its data");
         if matches!(data.storage, Storage::Shared(_)) {
             self.moves += 1;
@@ -167,6 +189,13 @@ pub struct Stats {
     pub peak_live_bytes: usize,
     /// Bytes that were written to update states, beside what steps computed in place: copies, and rows of scatters.
     pub state_bytes_written: usize,
+    /// Operands that were packed, or read from a file of packed ones: those that native code keeps in an order of its
+    /// own, and that changed since the last execution.
+    pub packings: usize,
+    /// How many of those came from a file.
+    pub packings_read: usize,
+    /// Bytes of operands that are kept packed.
+    pub packed_bytes: usize,
 }
 
 /// Notes when each step of an execution began and how long it took.

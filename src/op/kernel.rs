@@ -5,6 +5,7 @@
 //! Equality and hash are those of the steps and of the code's presence: equal kernels are compiled once.
 
 use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Op, TensorType};
@@ -157,7 +158,8 @@ pub struct Work {
 
 /// One call of native code.
 pub struct KernelCall<'a> {
-    /// The buffers of the operands in order, then that of the result.
+    /// The buffers of the operands in order, then that of the packed operand if there is a
+    /// [`NativeCode::packing`], then that of the result.
     pub buffers: &'a [*mut u8],
     /// Working memory of [`Work::scratch_bytes`], 64-byte aligned.
     pub scratch: *mut u8,
@@ -165,6 +167,19 @@ pub struct KernelCall<'a> {
     pub params: &'a [i64],
     /// What [`NativeCode::prepare`] returned.
     pub work: Work,
+}
+
+/// How native code wants one of its operands to lie in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packing {
+    /// The operand's number.
+    pub operand: usize,
+    /// How many bytes it takes.
+    pub bytes: usize,
+    /// What the bytes depend on beside the operand's: equal in every process that would make the same ones.
+    pub layout: u64,
+    /// A folder for files with packed operands; `None` for no such files.
+    pub folder: Option<PathBuf>,
 }
 
 /// Machine code for a kernel.
@@ -192,9 +207,25 @@ pub trait NativeCode: std::fmt::Debug + Send + Sync {
     ///
     /// # Safety
     /// The buffers must be as large as the kernel's operand and result types say under the symbols for which the
-    /// call was prepared; the result and the scratch memory must overlap nothing else in the call, except that the
-    /// result may be the buffer of an operand in which the kernel is pointwise ([`Kernel::is_pointwise_in`]).
+    /// call was prepared, that of a packed operand as its packing says; the result and the scratch memory must overlap
+    /// nothing else in the call, except that the result may be the buffer of an operand in which the kernel is pointwise
+    /// ([`Kernel::is_pointwise_in`]).
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()>;
+
+    /// The operand that this code also takes packed. A call then has another buffer, between those of the operands and
+    /// the result: what [`NativeCode::pack`] has written, which the caller may keep as long as the operand is the same.
+    fn packing(&self) -> Option<&Packing> {
+        None
+    }
+
+    /// Packs the operand of [`NativeCode::packing`] on some threads.
+    ///
+    /// # Safety
+    /// `from` is a buffer as large as the operand's type says, `to` has [`Packing::bytes`], is aligned to 64 bytes and
+    /// overlaps nothing else.
+    unsafe fn pack(&self, _from: *const u8, _to: *mut u8, _n_threads: usize) {
+        unreachable!("only called for code that has a packing");
+    }
 
     /// The generated assembly, for those who want to read it.
     fn assembly(&self) -> Option<String> {

@@ -31,7 +31,7 @@ mod unary;
 
 pub use custom::{CustomHandle, CustomOp};
 pub use kernel::{
-    Kernel, KernelCall, KernelInput, KernelStep, NativeCode, NativeSequence, SequenceCall,
+    Kernel, KernelCall, KernelInput, KernelStep, NativeCode, NativeSequence, Packing, SequenceCall,
     SequencePart, Work,
 };
 pub use literal::Literal;

@@ -47,6 +47,11 @@ impl Key {
         Key([half(1), half(2)])
     }
 
+    /// The first half of it.
+    pub fn short(self) -> u64 {
+        self.0[0]
+    }
+
     fn bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.0[0].to_le_bytes());

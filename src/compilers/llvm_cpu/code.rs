@@ -6,12 +6,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use super::gemm::packed::panel_dtype;
 use super::gemm::{Call, Gemm, Rhs, Sizes};
 use super::jit::KernelFn;
 use super::sequence::{self, Linker};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::pool;
-use crate::op::{KernelCall, NativeCode, NativeSequence, SequencePart, Work};
+use crate::op::{KernelCall, NativeCode, NativeSequence, Packing, SequencePart, Work};
 use crate::shape::{Expr, Symbols};
 
 /// Work below which a second thread costs more than it brings, in units of `NestCode::cost`.
@@ -183,10 +185,25 @@ pub struct GemmCode {
     pub(super) rhs: usize,
     /// Sums of products, one output element at a time.
     pub(super) narrow: Option<Arc<NestCode>>,
+    /// Set if the right operand comes packed too, for what is neither few nor narrow.
+    pub(super) packing: Option<PackedRhs>,
+}
+
+/// A right operand that is packed once.
+#[derive(Debug)]
+pub(super) struct PackedRhs {
+    pub(super) packing: Packing,
+    /// The operand's format.
+    pub(super) dtype: DType,
+    /// Its sizes.
+    pub(super) sizes: Sizes,
 }
 
 /// Rows (or columns) up to which reading the other operand once, without packing it, is faster.
 pub(super) const NARROW: usize = 4;
+
+/// How many steps there must be for each of few rows to make dot products of them.
+const STEPS_PER_ROW: usize = 32;
 
 /// Steps of a row that stays in half of L1 while others pass.
 const SHORT: usize = 4096;
@@ -199,10 +216,12 @@ impl GemmCode {
     }
 
     /// Whether dot products are the way for these sizes. A single short row stays in L1, and then the loop nest is as
-    /// fast with one stream of weights; a longer one is better read once for several rows of weights.
+    /// fast with one stream of weights; a longer one is better read once for several rows of weights. Steps have to be
+    /// many to make up for what the end of a dot product costs, the more the more often packed operands would be used.
     pub(super) fn is_few(&self, sizes: Sizes) -> bool {
         let single = (sizes.m == 1 || sizes.n == 1) && sizes.k <= SHORT;
-        self.gemm.is_few(sizes) && !(single && self.narrow.is_some())
+        let long = sizes.k >= STEPS_PER_ROW * sizes.m.min(sizes.n);
+        self.gemm.is_few(sizes) && long && !(single && self.narrow.is_some())
     }
 
     pub(super) fn is_narrow(&self, sizes: Sizes) -> bool {
@@ -279,7 +298,10 @@ impl NativeCode for GemmCode {
         let output = call.buffers.len() - 1;
         let call = Call {
             lhs: call.buffers[self.lhs].cast_const(),
-            rhs: Rhs::Raw(call.buffers[self.rhs].cast_const()),
+            rhs: match &self.packing {
+                None => Rhs::Raw(call.buffers[self.rhs].cast_const()),
+                Some(packed) => Rhs::Packed(call.buffers[output - 1], panel_dtype(packed.dtype)),
+            },
             out: call.buffers[output].cast(),
             params,
             scratch,
@@ -288,6 +310,20 @@ impl NativeCode for GemmCode {
         // SAFETY: the buffers are as large as the operands' and the result's types say, and disjoint.
         unsafe { self.gemm.run(call) };
         Ok(())
+    }
+
+    fn packing(&self) -> Option<&Packing> {
+        self.packing.as_ref().map(|packed| &packed.packing)
+    }
+
+    // SAFETY: the trait's contract.
+    unsafe fn pack(&self, from: *const u8, to: *mut u8, n_threads: usize) {
+        let packed = self.packing.as_ref().expect("the caller asked for it");
+        // SAFETY: the caller vouches for both; the view has no symbols.
+        unsafe {
+            self.gemm
+                .pack_all((from, packed.dtype), packed.sizes, to, n_threads)
+        };
     }
 
     fn code_key(&self) -> u64 {

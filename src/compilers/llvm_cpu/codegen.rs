@@ -4,37 +4,36 @@
 //! the machine has; the code of layers that repeat is shared. What cannot be lowered keeps running on the reference
 //! executor; the notes name it and say why.
 
-use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::FxHashMap;
 
-use super::attention::{AttentionCode, From, Parts, Reach, parts_of};
+use super::attention::{From, Parts, parts_of};
 use super::cache::ObjectCache;
-use super::code::{GemmCode, NestCode, is_narrow};
 use super::contraction::contraction_of;
-use super::epilogue::{self, EpilogueCode, TileCode};
+use super::epilogue;
 use super::gemm::CompiledGemm;
 use super::gemm::ir::Contraction;
 use super::ir::Nest;
-use super::jit::Jit;
 use super::lower;
-use super::lower::tile::{TileFn, TileNest, lower_tile};
+use super::make::{Code, compile_all};
 use super::nest::nest_of;
-use super::sequence::Linker;
+use super::packed::{self, Packs};
 use super::target::Target;
+use super::tune::{self, Records};
 use crate::compilers::Pass;
-use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::exec::pool;
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
-use crate::op::{Kernel, NativeCode, Op};
-use crate::shape::{Expr, numel};
+use crate::op::{Kernel, Op};
+use crate::shape::numel;
 
 /// The pass.
 pub struct Codegen {
     target: std::result::Result<Target, String>,
     emit_only: bool,
+    packs: Packs,
+    records: Records,
+    tunes: bool,
     run: Mutex<Run>,
 }
 
@@ -47,13 +46,16 @@ struct Run {
 
 /// What a kernel is compiled as.
 #[derive(Clone)]
-struct Job {
-    name: String,
-    work: Work,
+pub(super) struct Job {
+    pub(super) name: String,
+    pub(super) work: Work,
+    /// Whether the right operand of a product is a constant to be packed once.
+    pub(super) packed: bool,
 }
 
+/// The parts of a kernel that are compiled.
 #[derive(Clone)]
-enum Work {
+pub(super) enum Work {
     Loops(Nest),
     /// A matrix product, and loops for the shapes where packing does not pay.
     Product(Nest, Box<Contraction>),
@@ -64,10 +66,10 @@ enum Work {
 }
 
 /// Kernels with equal identities have the same code.
-type Identity = (Vec<Nest>, Vec<From>);
+pub(super) type Identity = (Vec<Nest>, Vec<From>);
 
 impl Work {
-    fn identity(&self) -> Identity {
+    pub(super) fn identity(&self) -> Identity {
         match self {
             Work::Loops(nest) | Work::Product(nest, _) => (vec![nest.clone()], vec![]),
             Work::Attention(parts, nests) => {
@@ -99,16 +101,56 @@ impl Work {
     }
 }
 
-type Code = std::result::Result<Arc<dyn NativeCode>, String>;
-
 impl Codegen {
     /// For a target; `emit_only` compiles without using the code.
     pub fn new(target: Result<Target>, emit_only: bool) -> Codegen {
         Codegen {
             target: target.map_err(|e| e.to_string()),
             emit_only,
+            packs: Packs::default(),
+            records: Records::from_knobs(),
+            tunes: false,
             run: Mutex::default(),
         }
+    }
+
+    /// The same, with constant operands of products packed once if `packs` says so.
+    pub fn packing(self, packs: Packs) -> Codegen {
+        Codegen { packs, ..self }
+    }
+
+    /// The same, with records of products' blocks in `records`, and if `tunes` measuring what there is no record of.
+    pub fn recording(self, records: Records, tunes: bool) -> Codegen {
+        Codegen {
+            records,
+            tunes,
+            ..self
+        }
+    }
+
+    /// Measures products without record if asked to; says how many have one.
+    fn tune(&self, run: &mut Run, target: &Target) -> Result<()> {
+        let cache = ObjectCache::from_knobs();
+        let (mut measured, mut known) = (0, 0);
+        for job in &run.jobs {
+            // A product with a map has the blocks of one without.
+            let product = match &job.work {
+                Work::Product(_, product) => &**product,
+                Work::Epilogue(parts, _) => &parts.product,
+                Work::Loops(_) | Work::Attention(..) => continue,
+            };
+            if self.tunes && !self.emit_only {
+                let is_new = tune::tune(product, target, &self.records, &cache)?;
+                measured += usize::from(is_new);
+            }
+            known += usize::from(self.records.get(product, target).is_some());
+        }
+        if known > 0 {
+            run.notes.push(format!(
+                "{known} products in blocks of a record, {measured} of them just measured"
+            ));
+        }
+        Ok(())
     }
 
     fn target(&self) -> Result<&Target> {
@@ -135,8 +177,8 @@ impl Pass for Codegen {
     fn run(&self, dag: &Dag) -> Result<Patch> {
         let target = self.target()?;
         let mut run = Run::default();
-        let mut number_of: FxHashMap<Identity, usize> = FxHashMap::default();
-        let mut known: FxHashMap<Arc<Kernel>, usize> = FxHashMap::default();
+        let mut number_of: FxHashMap<(Identity, bool), usize> = FxHashMap::default();
+        let mut known: FxHashMap<(Arc<Kernel>, bool), usize> = FxHashMap::default();
         let mut kernels: Vec<(NodeIndex, usize)> = Vec::new();
         for id in dag.topological()? {
             let Op::Kernel(kernel) = &dag.node(id).op else {
@@ -146,18 +188,22 @@ impl Pass for Codegen {
                 continue;
             }
             // Equal layers have equal kernels: only the first one's nest is built.
-            if let Some(&number) = known.get(kernel) {
+            let constant = self.packs.wanted && packed::has_constant_rhs(dag, id, kernel);
+            let key = (kernel.clone(), constant);
+            if let Some(&number) = known.get(&key) {
                 kernels.push((id, number));
                 continue;
             }
             match job_of(kernel, target) {
-                Ok(job) => {
+                Ok(mut job) => {
+                    job.packed = constant;
                     let jobs = &mut run.jobs;
-                    let number = *number_of.entry(job.work.identity()).or_insert_with(|| {
+                    let identity = (job.work.identity(), constant);
+                    let number = *number_of.entry(identity).or_insert_with(|| {
                         jobs.push(job);
                         jobs.len() - 1
                     });
-                    known.insert(kernel.clone(), number);
+                    known.insert(key, number);
                     kernels.push((id, number));
                 }
                 Err(why) => run.notes.push(format!(
@@ -166,7 +212,9 @@ impl Pass for Codegen {
                 )),
             }
         }
-        let codes = compile_all(&run.jobs, target)?;
+        self.tune(&mut run, target)?;
+        let choices = (&self.packs, &self.records);
+        let codes = compile_all(&run.jobs, target, choices)?;
         run.notes.push(format!(
             "{} kernels, {} distinct, for {}",
             kernels.len(),
@@ -259,7 +307,11 @@ fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> 
         .map(|dim| dim.to_string().replace(' ', ""))
         .collect();
     let name = format!("{}_{}_{}", kernel.name(), dims.join("x"), target.name());
-    Ok(Job { name, work })
+    Ok(Job {
+        name,
+        work,
+        packed: false,
+    })
 }
 
 /// Gives the nodes their code.
@@ -300,188 +352,4 @@ fn attach(
         patch.remove(id);
     }
     Ok(patch)
-}
-
-/// Compiles every job, on as many threads as there are cores, and links the objects.
-fn compile_all(jobs: &[Job], target: &Target) -> Result<Vec<Code>> {
-    let cache = ObjectCache::from_knobs();
-    let linker = Arc::new(Linker {
-        jit: Arc::new(Jit::new()?),
-        target: target.clone(),
-    });
-    let results: Vec<Mutex<Option<Code>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
-    let maker = Maker {
-        cache: &cache,
-        linker: &linker,
-    };
-    let n_threads = pool::default_threads();
-    pool::for_each_range(n_threads, jobs.len(), &|range| {
-        for i in range {
-            let code = maker.compile(&jobs[i]).map_err(|e| e.to_string());
-            *results[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
-        }
-    });
-    let taken = results
-        .into_iter()
-        .map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner));
-    Ok(taken.map(|code| code.expect("every job was run")).collect())
-}
-
-/// The most multiply-adds of a product that is little.
-const LITTLE: usize = 1 << 20;
-
-fn key_of(work: &Work) -> u64 {
-    let mut hasher = FxHasher::default();
-    work.identity().hash(&mut hasher);
-    hasher.finish()
-}
-
-/// Where code comes from and goes to.
-struct Maker<'a> {
-    cache: &'a ObjectCache,
-    linker: &'a Arc<Linker>,
-}
-
-impl Maker<'_> {
-    fn compile(&self, job: &Job) -> Result<Arc<dyn NativeCode>> {
-        let key = key_of(&job.work);
-        Ok(match &job.work {
-            Work::Loops(nest) => Arc::new(self.loops(&job.name, key, nest)?),
-            Work::Product(nest, product) => match self.loops(&job.name, key, nest) {
-                Ok(nest) if is_always_narrow(product) && is_little(product) => Arc::new(nest),
-                narrow => Arc::new(self.product(&job.name, key, narrow.ok(), product)?),
-            },
-            Work::Epilogue(parts, nests) => return self.epilogue(&job.name, key, parts, nests),
-            Work::Attention(parts, nests) => Arc::new(AttentionCode {
-                name: job.name.clone(),
-                key,
-                scores: {
-                    let narrow = self.loops(&job.name, key, &nests[0]).ok();
-                    self.product(&job.name, key, narrow, &parts.scores_product)?
-                },
-                rows: self.loops(&job.name, key, &parts.nest)?,
-                values: {
-                    let narrow = self.loops(&job.name, key, &nests[1]).ok();
-                    self.product(&job.name, key, narrow, &parts.values_product)?
-                },
-                operands: [&parts.scores, &parts.rows, &parts.values]
-                    .map(|part| part.operands.clone()),
-                space: parts.nest.space.to_vec(),
-                reach: Reach::of(parts),
-            }),
-        })
-    }
-
-    fn epilogue(
-        &self,
-        name: &str,
-        key: u64,
-        parts: &epilogue::Parts,
-        (product, all): &(Nest, Option<Nest>),
-    ) -> Result<Arc<dyn NativeCode>> {
-        let all = all
-            .as_ref()
-            .and_then(|nest| self.loops(name, key, nest).ok());
-        let all = match all {
-            Some(all) if is_always_narrow(&parts.product) && is_little(&parts.product) => {
-                return Ok(Arc::new(all));
-            }
-            all => all,
-        };
-        let narrow = self.loops(name, key, product).ok();
-        let operand = |from: &From| match from {
-            From::Operand(input) => *input,
-            From::Part => unreachable!("products read operands"),
-        };
-        let operands = |part: &super::attention::Part| part.operands.iter().map(operand).collect();
-        Ok(Arc::new(EpilogueCode {
-            name: name.replacen("contraction", "gemm", 1),
-            key,
-            product: self.product(name, key, narrow, &parts.product)?,
-            operands: parts.products.iter().map(operands).collect(),
-            tile: self.tile(&parts.tile)?,
-            rest: parts.rest.operands.clone(),
-            in_place: parts.products.len() == 1
-                && parts.tile.nest.dtype == DType::F32
-                && parts.tile.keeps_order(),
-            loops: all,
-        }))
-    }
-
-    fn tile(&self, tile: &TileNest) -> Result<TileCode> {
-        let Linker { jit, target } = &**self.linker;
-        let lowered = lower_tile(tile, target, self.cache);
-        let lowered = lowered.map_err(|e| Error::msg(e.to_string()))?;
-        jit.add_once(&lowered.symbol, &lowered.object)?;
-        let address = jit.address(&lowered.symbol)?;
-        Ok(TileCode {
-            // SAFETY: the symbol is of a function that `lower_tile` wrote, with this signature.
-            function: unsafe { std::mem::transmute::<*const (), TileFn>(address) },
-            params: lowered.params,
-            _linker: self.linker.clone(),
-        })
-    }
-
-    fn product(
-        &self,
-        name: &str,
-        key: u64,
-        narrow: Option<NestCode>,
-        product: &Contraction,
-    ) -> Result<GemmCode> {
-        let compiled = CompiledGemm::new(product, &self.linker.target, self.cache)?;
-        Ok(GemmCode {
-            params: compiled.params().to_vec(),
-            gemm: compiled.link(&self.linker.jit)?,
-            key,
-            name: name.replacen("contraction", "gemm", 1),
-            lhs: product.lhs.input,
-            rhs: product.rhs.input,
-            narrow: narrow.map(Arc::new),
-        })
-    }
-
-    fn loops(&self, name: &str, key: u64, nest: &Nest) -> Result<NestCode> {
-        let Linker { jit, target } = &**self.linker;
-        let lowered =
-            lower::lower_cached(nest, target, self.cache).map_err(|e| Error::msg(e.to_string()))?;
-        jit.add_once(&lowered.symbol, &lowered.object)?;
-        Ok(NestCode {
-            name: name.into(),
-            key,
-            function: jit.lookup(&lowered.symbol)?,
-            symbol: lowered.symbol,
-            params: lowered.params,
-            units: lowered.units,
-            cost: cost_of(nest),
-            linker: self.linker.clone(),
-        })
-    }
-}
-
-/// Whether a product is so small that it may be part of one function for a whole graph.
-fn is_little(product: &Contraction) -> bool {
-    let dims = [&product.batch, &product.m, &product.n, &product.k];
-    let size = dims.map(|dims| numel(dims));
-    let size = size.into_iter().reduce(|a, b| a * b);
-    size.and_then(|size| size.as_usize())
-        .is_some_and(|size| size <= LITTLE)
-}
-
-/// About how many additions a nest costs: what is reduced is computed per point, the rest per value of the result.
-fn cost_of(nest: &Nest) -> Expr {
-    let reduced = nest.stages.last().map_or(0, |stage| stage.value + 1);
-    let per_point = if nest.per_point {
-        nest.body.len()
-    } else {
-        reduced
-    };
-    let rows = numel(&nest.space);
-    rows * numel(&nest.reduce) * per_point + rows * (nest.body.len() - per_point)
-}
-
-/// Whether a product runs as a loop nest at any size.
-fn is_always_narrow(product: &Contraction) -> bool {
-    let size = |dims| numel(dims).as_usize().unwrap_or(usize::MAX);
-    is_narrow(size(&product.m), size(&product.n))
 }

@@ -134,7 +134,7 @@ fn load() -> BTreeMap<String, Machine> {
 }
 
 /// The model as the system calls it, else LLVM's name for it.
-fn cpu_model(target: &Target) -> String {
+pub(super) fn cpu_model(target: &Target) -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| {
         let (field, value) = line.split_once(':')?;

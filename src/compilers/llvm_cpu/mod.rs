@@ -11,8 +11,8 @@
 //!
 //! A kernel is lowered from its steps: [`nest`] builds the loop IR ([`ir`]), [`lower`] turns that into LLVM IR with
 //! explicit vectors; matrix products go through [`gemm`]. [`target`] describes the machine, [`jit`] compiles and
-//! links, [`cache`] keeps objects on disk, [`code`] is what the executor calls, [`mod@sequence`] makes one function of a
-//! small graph's kernels. [`limits`] measures what the machine can do at best.
+//! links, [`packed`] chooses operands that are packed once, [`cache`] keeps objects on disk, [`code`] is what the executor calls, [`mod@sequence`] makes one function of a
+//! small graph's kernels. [`mod@tune`] chooses blocks of products by measurement. [`limits`] measures what the machine can do at best.
 //!
 //! What has no machine code runs on the reference executor, and the compilation's report says which and why.
 
@@ -34,11 +34,14 @@ pub mod layout;
 pub mod limits;
 pub mod lower;
 pub mod machine;
+mod make;
 pub mod materialize;
 pub mod nest;
+pub mod packed;
 pub mod rows;
 pub mod sequence;
 pub mod target;
+pub mod tune;
 pub mod vmath;
 
 #[cfg(all(feature = "llvm19", not(feature = "llvm22")))]
@@ -46,8 +49,12 @@ use llvm_sys_19 as llvm_sys;
 #[cfg(feature = "llvm22")]
 use llvm_sys_22 as llvm_sys;
 
+use std::path::PathBuf;
+
 pub use target::Target;
 
+use self::packed::Packs;
+use self::tune::Records;
 use super::{Compiler, PassList, Report};
 use crate::error::Result;
 
@@ -67,6 +74,10 @@ use crate::error::Result;
 pub struct LlvmCpu {
     cpu: Option<String>,
     emit_only: bool,
+    pack_weights: Option<bool>,
+    packed_folder: Option<PathBuf>,
+    records: Option<PathBuf>,
+    tunes: bool,
 }
 
 impl LlvmCpu {
@@ -80,7 +91,7 @@ impl LlvmCpu {
     pub fn for_cpu(name: impl Into<String>) -> LlvmCpu {
         LlvmCpu {
             cpu: Some(name.into()),
-            emit_only: false,
+            ..LlvmCpu::default()
         }
     }
 
@@ -89,11 +100,70 @@ impl LlvmCpu {
         LlvmCpu::for_cpu("scalar")
     }
 
+    /// For the machine that this runs on, measuring once how to cut the operands of each matrix product into blocks:
+    /// see [`tune`]. Records of that are kept beside compiled objects, and every `LlvmCpu` uses them.
+    pub fn tuned() -> LlvmCpu {
+        LlvmCpu {
+            tunes: true,
+            ..LlvmCpu::default()
+        }
+    }
+
+    /// Keeps records of measurements in another folder.
+    pub fn records_in(self, folder: impl Into<PathBuf>) -> LlvmCpu {
+        LlvmCpu {
+            records: Some(folder.into()),
+            ..self
+        }
+    }
+
     /// Generates the code but does not use it: for machines whose instructions this one lacks.
     pub fn emit_only(self) -> LlvmCpu {
         LlvmCpu {
             emit_only: true,
             ..self
+        }
+    }
+
+    /// Whether constant right operands of matrix products are packed once and kept: products with many rows do not pack
+    /// them at every execution then. See [`packed`] for which these are and what memory it takes. Off by default;
+    /// `BB_PACK` changes the default.
+    ///
+    /// ```
+    /// use brain_blitz::prelude::*;
+    /// let mut cx = Graph::new();
+    /// let x = cx.input(('s', 2), DType::F32).set([[1.0, 2.0], [0.0, 1.0]]);
+    /// let w = cx.input((2, 2), DType::F32).set([[1.0, 3.0], [2.0, 4.0]]);
+    /// let y = x.matmul(w).retrieve();
+    /// cx.compile((Generic, LlvmCpu::native().pack_weights(true)), ());
+    /// cx.set_dim('s', 2);
+    /// cx.execute();
+    /// assert_eq!((y.data(), cx.stats().packings), (vec![5.0, 11.0, 2.0, 4.0], 1));
+    /// cx.execute();
+    /// assert_eq!(cx.stats().packings, 0, "nothing changed");
+    /// ```
+    pub fn pack_weights(self, on: bool) -> LlvmCpu {
+        LlvmCpu {
+            pack_weights: Some(on),
+            ..self
+        }
+    }
+
+    /// Keeps operands that [`LlvmCpu::pack_weights`] packs in files of this folder, which are mapped the next time
+    /// instead of packing again. Their names are made from their contents. Nobody removes them. Off by default;
+    /// `BB_PACK_DIR` changes the default.
+    pub fn packed_folder(self, folder: impl Into<PathBuf>) -> LlvmCpu {
+        LlvmCpu {
+            packed_folder: Some(folder.into()),
+            ..self
+        }
+    }
+
+    fn packs(&self) -> Packs {
+        let folder = self.packed_folder.clone();
+        Packs {
+            wanted: self.pack_weights.unwrap_or_else(crate::knobs::pack),
+            folder: folder.or_else(crate::knobs::pack_dir),
         }
     }
 
@@ -121,6 +191,10 @@ impl Compiler for LlvmCpu {
         list.push(super::generic::DeadCode);
         list.push(epilogue::Epilogue);
         list.push(super::generic::DeadCode);
-        list.push(codegen::Codegen::new(self.target(), self.emit_only));
+        let codegen = codegen::Codegen::new(self.target(), self.emit_only);
+        let records = self.records.as_deref();
+        let records = records.map_or_else(Records::from_knobs, Records::in_dir);
+        let tunes = self.tunes || crate::knobs::tune();
+        list.push(codegen.packing(self.packs()).recording(records, tunes));
     }
 }

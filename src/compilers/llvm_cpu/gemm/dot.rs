@@ -473,12 +473,17 @@ impl Dots {
         // SAFETY: the rows have `k` steps each, and `results` has room for the largest kernel's.
         unsafe { kernel(k as i64, a.as_ptr(), b.as_ptr(), results.as_mut_ptr(), next) };
         let base = call.walks[0].offset(batch, call.params);
-        for (i, j) in (0..few.1).flat_map(|i| (0..many.1).map(move |j| (i, j))) {
-            let offset = base
-                + call.walks[1 + sides[0]].offset(few.0 + i, call.params)
-                + call.walks[1 + sides[1]].offset(many.0 + j, call.params);
-            // SAFETY: an element of the output, which is this tile's alone.
-            unsafe { *call.out.offset(offset) = results[i * many.1 + j] };
+        let offset = |side: usize, row: usize| call.walks[1 + sides[side]].offset(row, call.params);
+        let mut columns = [0; MOST];
+        for (j, column) in columns[..many.1].iter_mut().enumerate() {
+            *column = offset(1, many.0 + j);
+        }
+        for i in 0..few.1 {
+            let row = base + offset(0, few.0 + i);
+            for (j, column) in columns[..many.1].iter().enumerate() {
+                // SAFETY: an element of the output, which is this tile's alone.
+                unsafe { *call.out.offset(row + column) = results[i * many.1 + j] };
+            }
         }
     }
 }

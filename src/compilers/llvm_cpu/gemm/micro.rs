@@ -14,7 +14,8 @@
 //! # ABI
 //! [`MicroFn`]: `fn(k, a, b, c, ldc, fresh, rows, columns, next)`.
 //! - `a`: `k` rows of `panel` floats, of which the first ones are used (4-byte alignment);
-//! - `b`: `k` rows of [`Tile::columns`] floats, aligned to the vector size;
+//! - `b`: `k` rows of [`Tile::columns`] floats, aligned to the vector size, or numbers of a narrower format, which are
+//!   widened as they are loaded;
 //! - `c`: `rows` rows of `columns` floats, `ldc` floats apart (4-byte alignment);
 //! - `fresh`: not 0 if C starts from zero instead of from what is there (then it is not read);
 //! - `rows`: those of the kernel, or one less unless there is a kernel for that;
@@ -29,12 +30,13 @@ use inkwell::values::{BasicValue, BasicValueEnum, IntValue, PhiValue, PointerVal
 
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::target::Target;
+use crate::dtype::DType;
 
 /// A compiled micro-kernel; see the module's documentation.
 pub type MicroFn = unsafe extern "C" fn(
     k: i64,
     a: *const f32,
-    b: *const f32,
+    b: *const u8,
     c: *mut f32,
     ldc: i64,
     fresh: i64,
@@ -88,21 +90,23 @@ impl Tile {
         rows.flat_map(move |rows| (1..=self.vectors).map(move |vectors| (rows, vectors)))
     }
 
-    /// The symbol of the micro-kernel for so many rows and vectors.
-    pub fn symbol(self, (rows, vectors): (u32, u32), target: &Target) -> String {
+    /// The symbol of the micro-kernel for so many rows and vectors, and panels of B in format `b`.
+    pub fn symbol(self, (rows, vectors): (u32, u32), b: DType, target: &Target) -> String {
         let isa = target.name().replace('-', "_");
         let columns = vectors * self.lanes;
-        format!("gemm_f32xf32_f32_{rows}x{columns}_{isa}")
+        format!("gemm_f32x{}_f32_{rows}x{columns}_{isa}", b.name())
     }
 }
 
-/// Writes the micro-kernel `symbol` for the first rows and vectors of `tile` into `module`.
+/// Writes the micro-kernel `symbol` for the first rows and vectors of `tile`, and panels of B in format `b`, into
+/// `module`.
 pub fn emit_micro<'c>(
     context: &'c Context,
     module: &Module<'c>,
     symbol: &str,
     tile: Tile,
     (rows, vectors): (u32, u32),
+    b: DType,
 ) {
     let (int, ptr) = (
         context.i64_type().into(),
@@ -118,6 +122,7 @@ pub fn emit_micro<'c>(
         tile,
         rows,
         vectors,
+        b,
     }
     .emit();
 }
@@ -127,6 +132,8 @@ struct Micro<'m, 'c> {
     tile: Tile,
     rows: u32,
     vectors: u32,
+    /// F32 or BF16.
+    b: DType,
 }
 
 /// What a loop over K carries from step to step.
@@ -289,11 +296,7 @@ impl<'m, 'c> Micro<'m, 'c> {
         }
         next.k = e.add(next.k, e.int(unroll.into()));
         next.a = e.at(e.f32(), next.a, e.int((unroll * self.tile.rows).into()));
-        next.b = e.at(
-            e.f32(),
-            next.b,
-            e.int((unroll * self.tile.columns()).into()),
-        );
+        next.b = self.b_at(next.b, unroll * self.tile.columns());
         let more = e.compare(IntPredicate::SLT, next.k, end);
         e.builder
             .build_conditional_branch(more, body, after)
@@ -315,11 +318,11 @@ impl<'m, 'c> Micro<'m, 'c> {
         let b: Vec<_> = (0..self.vectors)
             .map(|vector| {
                 let offset = step * tile.columns() + vector * tile.lanes;
-                e.load(
-                    kind,
-                    e.at(e.f32(), carried.b, e.int(offset.into())),
-                    tile.lanes * 4,
-                )
+                let from = self.b_at(carried.b, offset);
+                match self.b {
+                    DType::F32 => e.load(kind, from, tile.lanes * 4),
+                    narrow => e.read_f32(narrow, from, tile.lanes),
+                }
             })
             .collect();
         // One prefetch per cache line of 16 floats that this step enters.
@@ -335,6 +338,13 @@ impl<'m, 'c> Micro<'m, 'c> {
                 *sum = e.fma(a, b[vector as usize], *sum);
             }
         }
+    }
+
+    /// The address of an element of B.
+    fn b_at(&self, base: PointerValue<'c>, index: u32) -> PointerValue<'c> {
+        let bytes = index * self.b.size() as u32;
+        self.e
+            .at(self.e.context.i8_type(), base, self.e.int(bytes.into()))
     }
 
     fn phi(&self, incoming: &[(&dyn BasicValue<'c>, BasicBlock<'c>)]) -> PhiValue<'c> {

@@ -62,8 +62,10 @@ mod gather;
 pub mod ir;
 mod linear;
 pub mod micro;
+mod micros;
 pub mod objects;
 mod pack;
+pub mod packed;
 mod panels;
 mod place;
 mod plan;
@@ -76,19 +78,20 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use inkwell::context::Context;
 use inkwell::module::Module;
 
 use self::dot::{CompiledDots, DotCall, Dots};
 use self::ir::Contraction;
-use self::micro::{MicroFn, Tile, emit_micro};
+use self::micro::MicroFn;
+pub use self::micro::Tile;
+use self::micros::{Micros, emit_micros, micro_symbols};
 use self::pack::{Operand, PackFn, emit_pack};
-pub use self::plan::Sizes;
-use self::plan::{Blocks, Parts, Scratch};
+pub use self::plan::{Blocks, Side, Sizes};
+use self::plan::{Parts, Scratch};
 pub use self::run::Done;
 use self::run::Job;
 use self::walk::{Size, Walk};
@@ -96,6 +99,7 @@ use crate::compilers::llvm_cpu::cache::{Key, ObjectCache};
 use crate::compilers::llvm_cpu::emit_view::Params;
 use crate::compilers::llvm_cpu::jit::{Jit, assembly, compile_module_cached};
 use crate::compilers::llvm_cpu::target::Target;
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::exec::pool;
 use crate::shape::{Expr, numel};
@@ -117,62 +121,12 @@ pub struct CompiledGemm {
     /// Symbols of the packing functions of the left and right operand.
     symbols: [String; 2],
     object: Vec<u8>,
-    micro: Arc<Micro>,
+    micro: Arc<Micros>,
+    /// Those for a packed right operand in a narrower format.
+    narrow: Option<Arc<Micros>>,
     params: Params,
     shape: Shape,
     dots: Option<CompiledDots>,
-}
-
-/// The micro-kernels of a target.
-#[derive(Debug)]
-struct Micro {
-    tile: Tile,
-    /// Rows, vectors and symbol of each.
-    symbols: Vec<(u32, u32, String)>,
-    object: Vec<u8>,
-}
-
-impl Micro {
-    /// Those of `target`, compiled once per process.
-    fn of(target: &Target, cache: &ObjectCache) -> Result<Arc<Micro>> {
-        static MADE: Mutex<Option<HashMap<Target, Arc<Micro>>>> = Mutex::new(None);
-        let mut made = MADE.lock().expect("nothing panics while holding this lock");
-        let made = made.get_or_insert_default();
-        if let Some(micro) = made.get(target) {
-            return Ok(micro.clone());
-        }
-        let tile = Tile::of(target);
-        let symbols = micro_symbols(tile, target);
-        let object = compile_module_cached(target, cache, |context, module| {
-            emit_micros(context, module, tile, &symbols);
-            Ok(())
-        })?;
-        let micro = Arc::new(Micro {
-            tile,
-            symbols,
-            object,
-        });
-        made.insert(target.clone(), micro.clone());
-        Ok(micro)
-    }
-}
-
-/// Rows, vectors and symbol of each micro-kernel of a target.
-fn micro_symbols(tile: Tile, target: &Target) -> Vec<(u32, u32, String)> {
-    tile.kernels()
-        .map(|size| (size.0, size.1, tile.symbol(size, target)))
-        .collect()
-}
-
-fn emit_micros<'c>(
-    context: &'c Context,
-    module: &Module<'c>,
-    tile: Tile,
-    symbols: &[(u32, u32, String)],
-) {
-    for (rows, vectors, symbol) in symbols {
-        emit_micro(context, module, symbol, tile, (*rows, *vectors));
-    }
 }
 
 /// Symbols of the packing functions of the left and the right operand.
@@ -210,7 +164,7 @@ impl CompiledGemm {
     /// A contraction that does not pass [`Contraction::check`]; failure of LLVM.
     pub fn new(c: &Contraction, target: &Target, cache: &ObjectCache) -> Result<CompiledGemm> {
         c.check()?;
-        let micro = Micro::of(target, cache)?;
+        let micro = Micros::of(target, DType::F32, cache)?;
         let tile = micro.tile;
         let mut params = Params::default();
         let (batch, m) = (c.batch.len(), c.batch.len() + c.m.len());
@@ -234,6 +188,7 @@ impl CompiledGemm {
             symbols,
             object,
             micro,
+            narrow: None,
             params,
             shape,
             dots,
@@ -249,7 +204,8 @@ impl CompiledGemm {
         let tile = Tile::of(target);
         assembly(target, |context, module| {
             emit_packs(context, module, c, target, &mut Params::default());
-            emit_micros(context, module, tile, &micro_symbols(tile, target));
+            let symbols = micro_symbols(tile, DType::F32, target);
+            emit_micros(context, module, tile, &symbols, DType::F32);
             Ok(())
         })
     }
@@ -265,26 +221,19 @@ impl CompiledGemm {
     /// Failure of the linker.
     pub fn link(&self, jit: &Arc<Jit>) -> Result<Gemm> {
         jit.add_once(&self.symbols[0], &self.object)?;
-        jit.add_once(&self.micro.symbols[0].2, &self.micro.object)?;
         let mut pack = Vec::new();
         for symbol in &self.symbols {
             // SAFETY: the symbol is of a function that `emit_pack` wrote, with this signature.
             pack.push(unsafe { std::mem::transmute::<*const (), PackFn>(jit.address(symbol)?) });
         }
-        let tile = self.micro.tile;
-        let mut micro = Vec::new();
-        for (rows, vectors) in (1..=tile.rows).flat_map(|r| (1..=tile.vectors).map(move |v| (r, v)))
-        {
-            let mut fits = self.micro.symbols.iter();
-            let fits = fits.find(|(most, exactly, _)| *most >= rows && *exactly == vectors);
-            let (_, _, symbol) = fits.expect("no part of a tile is larger than the tile");
-            // SAFETY: the symbol is of a function that `emit_micro` wrote, with this signature.
-            micro.push(unsafe { std::mem::transmute::<*const (), MicroFn>(jit.address(symbol)?) });
-        }
         Ok(Gemm {
             pack_lhs: pack[0],
             pack_rhs: pack[1],
-            micro,
+            micro: self.micro.link(jit)?,
+            narrow: match &self.narrow {
+                Some(narrow) => narrow.link(jit)?,
+                None => Vec::new(),
+            },
             shape: self.shape.clone(),
             dots: self.dots.as_ref().map(|dots| dots.link(jit)).transpose()?,
             _jit: jit.clone(),
@@ -299,6 +248,8 @@ pub struct Gemm {
     pack_rhs: PackFn,
     /// The micro-kernel for each number of rows, and within that for each number of vectors.
     micro: Vec<MicroFn>,
+    /// The same for a packed right operand in a narrower format; empty without such.
+    narrow: Vec<MicroFn>,
     shape: Shape,
     dots: Option<Dots>,
     /// Keeps the code alive.
@@ -310,8 +261,18 @@ pub struct Gemm {
 pub enum Rhs {
     /// The buffer that its view looks at.
     Raw(*const u8),
-    /// What [`Gemm::pack_rhs`] made of it.
-    Packed(*const f32),
+    /// Panels: what [`Gemm::pack_rhs`] made of it, in F32, or [`Gemm::pack_all`] in the format that it says.
+    Packed(*const u8, DType),
+}
+
+impl Rhs {
+    /// The format of the panels that micro-kernels read.
+    fn dtype(self) -> DType {
+        match self {
+            Rhs::Raw(_) => DType::F32,
+            Rhs::Packed(_, dtype) => dtype,
+        }
+    }
 }
 
 /// One execution of a [`Gemm`].
@@ -341,6 +302,21 @@ impl Gemm {
         Sizes { batch, m, n, k }
     }
 
+    /// How its operands are cut.
+    pub fn blocks(&self) -> Blocks {
+        self.shape.blocks
+    }
+
+    /// The same product with operands cut in another way, which does not change its bits.
+    ///
+    /// # Panics
+    /// Unless the blocks fit the tile.
+    pub fn with_blocks(mut self, blocks: Blocks) -> Gemm {
+        assert!(blocks.fits(self.shape.tile), "{blocks:?}");
+        self.shape.blocks = blocks;
+        self
+    }
+
     /// How much scratch memory a call needs.
     pub fn scratch_bytes(&self, sizes: Sizes, threads: usize) -> usize {
         let Shape { tile, blocks, .. } = self.shape;
@@ -349,39 +325,6 @@ impl Gemm {
         let one = Scratch::of(blocks.fit(sizes, tile), sizes, tile, false).floats();
         let parts = [false, true].map(|packed| Parts::of(sizes, tile, threads, packed).count());
         one * parts[0].max(parts[1]) * 4 + ALIGN
-    }
-
-    /// The number of floats [`Gemm::pack_rhs`] writes.
-    pub fn packed_rhs_len(&self, sizes: Sizes) -> usize {
-        let columns = self.shape.tile.columns() as usize;
-        sizes.batch * sizes.n.next_multiple_of(columns) * sizes.k
-    }
-
-    /// Packs the whole right operand, once, for [`Rhs::Packed`] in any number of later calls with
-    /// the same batch, n and k.
-    ///
-    /// # Safety
-    /// `rhs` holds every element that the view reads with these parameters; `packed` has
-    /// [`Gemm::packed_rhs_len`] floats, does not overlap `rhs`, and is aligned to 64 bytes.
-    pub unsafe fn pack_rhs(&self, rhs: *const u8, params: &[i64], packed: *mut f32) {
-        let sizes = self.sizes(params);
-        let (columns, kc) = (
-            self.shape.tile.columns() as usize,
-            self.shape.blocks.steps(sizes.k),
-        );
-        let width = sizes.n.next_multiple_of(columns);
-        for batch in 0..sizes.batch {
-            for k in (0..sizes.k).step_by(kc) {
-                let steps = kc.min(sizes.k - k);
-                // SAFETY: the caller vouches for `rhs` and for room of `batch * width * k` floats,
-                // of which this is the block of `width` times `steps` behind all earlier ones.
-                unsafe {
-                    let to = packed.add((batch * sizes.k + k) * width);
-                    let (n, k, steps) = (sizes.n as i64, k as i64, steps as i64);
-                    (self.pack_rhs)(rhs, params.as_ptr(), batch as i64, 0, n, k, steps, to);
-                }
-            }
-        }
     }
 
     /// Computes the product.
@@ -409,7 +352,7 @@ impl Gemm {
     pub unsafe fn run_telling(&self, call: Call<'_>, done: Option<&Done<'_>>) {
         let sizes = self.sizes(call.params);
         let tile = self.shape.tile;
-        let packed = matches!(call.rhs, Rhs::Packed(_));
+        let packed = matches!(call.rhs, Rhs::Packed(..));
         let blocks = self.shape.blocks.fit(sizes, tile);
         let scratch = Scratch::of(blocks, sizes, tile, packed);
         let parts = Parts::of(sizes, tile, call.threads, packed);

@@ -11,6 +11,9 @@ use super::pack::{Pack, Panel, Walk};
 use crate::compilers::llvm_cpu::emit::BUILT;
 use crate::dtype::DType;
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 impl<'c> Pack<'_, '_, 'c> {
     /// Whether vectors of the elements can be read under a mask: those of two bytes only by the widest ones.
     pub(super) fn has_masks(&self) -> bool {
@@ -24,7 +27,13 @@ impl<'c> Pack<'_, '_, 'c> {
         let src = e.at(kind, src, panel.first);
         e.each(e.int(0), self.steps(), 1, |step| {
             let from = self.walk_offset(k_walk, e.add(self.k_begin(), step));
-            let values = self.read(e.at(kind, src, from), self.operand.width);
+            let from = e.at(kind, src, from);
+            let bytes = i64::from(self.operand.width) * self.operand.access.dtype.size() as i64;
+            // The same step of the next panel.
+            for line in (0..bytes).step_by(LINE) {
+                e.prefetch(from, bytes + line, 2);
+            }
+            let values = self.read(from, self.operand.width);
             e.store(values, self.slot(panel, step, e.int(0)), 4);
         });
     }
@@ -83,6 +92,7 @@ impl<'c> Pack<'_, '_, 'c> {
                     first,
                     size: size as u32,
                     valid: (!whole).then(|| e.sub(panel.rows, first)),
+                    ahead: vec![],
                 };
                 let last = e.sub(panel.rows, e.int(1));
                 let row = |column: i64| {
@@ -95,7 +105,8 @@ impl<'c> Pack<'_, '_, 'c> {
                     e.at(self.storage(), src, self.walk_offset(row_walk, index))
                 };
                 let rows: Vec<_> = (0..size).map(row).collect();
-                self.transpose_rows(&rows, panel, &group);
+                let ahead = (size..2 * size).map(row).collect();
+                self.transpose_rows(&rows, panel, &Group { ahead, ..group });
             });
             if !whole {
                 self.clear(panel, (begin, end, size));
@@ -152,7 +163,16 @@ impl<'c> Pack<'_, '_, 'c> {
         };
         let steps = self.steps();
         let blocks = e.builder.build_and(steps, e.int(-4), "").expect(BUILT);
-        e.each(e.int(0), blocks, 4, four);
+        // The rows are short pieces far apart, which the machine does not foresee: those of the next group are asked for
+        // a cache line at a time.
+        let line = (LINE / self.operand.access.dtype.size()) as i64;
+        e.each(e.int(0), blocks, line, |begin| {
+            for row in &group.ahead {
+                e.prefetch(e.at(kind, *row, begin), 0, 3);
+            }
+            let end = e.min(e.add(begin, e.int(line)), blocks);
+            e.each(begin, end, 4, four);
+        });
         let rest = e.compare(IntPredicate::SLT, blocks, steps);
         let some = e.compare(IntPredicate::SGT, blocks, e.int(0));
         let last = || {
@@ -197,4 +217,6 @@ struct Group<'c> {
     size: u32,
     /// How many of them have a row, or more; nothing if all have one.
     valid: Option<IntValue<'c>>,
+    /// Where the group behind this one is, which may be nowhere.
+    ahead: Vec<PointerValue<'c>>,
 }

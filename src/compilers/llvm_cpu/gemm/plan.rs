@@ -60,6 +60,9 @@ const WORK_PER_THREAD: usize = 1 << 20;
 /// What packing an element costs, in multiply-adds of the micro-kernel.
 const PACK_COST: usize = 32;
 
+/// The most of anything in a block.
+const MOST: usize = 1 << 14;
+
 /// Rows or columns of an operand that is packed first, at most: with `kc` steps, a fraction of L3.
 const MANY: usize = 4096;
 
@@ -86,6 +89,15 @@ impl Blocks {
                 stays: Side::Rhs,
             },
         }
+    }
+
+    /// Whether products can be cut like this with a tile.
+    pub fn fits(self, tile: Tile) -> bool {
+        let (rows, columns) = (tile.rows as usize, tile.columns() as usize);
+        let whole = |size: usize, unit: usize| size.is_multiple_of(unit);
+        let sizes = [self.mc, self.kc, self.nc];
+        let possible = sizes.iter().all(|size| (1..=MOST).contains(size));
+        possible && whole(self.mc, rows) && whole(self.nc, columns)
     }
 
     /// The steps of K in a block: about as many in each.

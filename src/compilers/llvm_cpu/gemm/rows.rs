@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::plan::{Blocks, Scratch, Side, Sizes};
 use super::run::{Block, Job, blocks as cut};
 use super::{Gemm, Rhs};
+use crate::dtype::DType;
 
 /// What [`Gemm::rows`] computes.
 #[derive(Clone, Debug)]
@@ -125,7 +126,7 @@ impl Gemm {
             memory: call.scratch,
             plain: self.plain(call.params),
             lhs: call.lhs,
-            rhs: Rhs::Packed(call.packed),
+            rhs: Rhs::Packed(call.packed.cast(), DType::F32),
             out: call.out,
             origin: call.origin,
             params: call.params,
@@ -148,7 +149,7 @@ impl Gemm {
                 k: k.clone(),
                 lhs,
                 // SAFETY: the panel of this column and block lies there.
-                rhs: unsafe { call.packed.add(offset) },
+                rhs: unsafe { call.packed.add(offset) }.cast(),
                 tile,
                 own: None,
             });

@@ -45,7 +45,8 @@ pub(super) struct Block {
     /// Whether sums start here and not from what the output holds.
     pub(super) fresh: bool,
     pub(super) lhs: *const f32,
-    pub(super) rhs: *const f32,
+    /// Panels in the format that [`Rhs`] says.
+    pub(super) rhs: *const u8,
     pub(super) tile: *mut f32,
     /// Memory of the block's own for the result instead of the output: where its first row and column are, and how far
     /// its rows are apart.
@@ -78,14 +79,11 @@ impl Job<'_> {
         let cut = |k: Range<usize>| k.start..k.end.min(self.sizes.k);
         for (batch, outer) in batches.flat_map(|b| each_outer().map(move |outer| (b, outer))) {
             for k in steps().map(cut) {
-                let mut packed = [lhs.cast_const(), rhs.cast_const()];
-                let pack =
-                    |side: Side, range: &Range<usize>, packed: &mut [*const f32; 2]| match side {
-                        Side::Lhs => self.lhs_block(batch, range.clone(), k.clone(), lhs),
-                        Side::Rhs => {
-                            packed[1] = self.rhs_block(batch, range.clone(), k.clone(), rhs)
-                        }
-                    };
+                let mut packed = rhs.cast_const().cast();
+                let pack = |side: Side, range: &Range<usize>, packed: &mut *const u8| match side {
+                    Side::Lhs => self.lhs_block(batch, range.clone(), k.clone(), lhs),
+                    Side::Rhs => *packed = self.rhs_block(batch, range.clone(), k.clone(), rhs),
+                };
                 pack(first, &outer, &mut packed);
                 for inner in blocks(inner.clone(), inner_size) {
                     pack(first.other(), &inner, &mut packed);
@@ -99,8 +97,8 @@ impl Job<'_> {
                         n: n.clone(),
                         fresh: k.start == 0,
                         k: k.clone(),
-                        lhs: packed[0],
-                        rhs: packed[1],
+                        lhs,
+                        rhs: packed,
                         tile,
                         own: None,
                     });
@@ -128,7 +126,7 @@ impl Job<'_> {
         n: Range<usize>,
         k: Range<usize>,
         to: *mut f32,
-    ) -> *const f32 {
+    ) -> *const u8 {
         match self.rhs {
             Rhs::Raw(from) => {
                 let (row, rows) = (n.start as i64, n.len() as i64);
@@ -138,14 +136,14 @@ impl Job<'_> {
                 unsafe {
                     (self.gemm.pack_rhs)(from, params, batch as i64, row, rows, step, steps, to);
                 }
-                to
+                to.cast_const().cast()
             }
-            Rhs::Packed(from) => {
+            Rhs::Packed(from, dtype) => {
                 let columns = self.gemm.shape.tile.columns() as usize;
                 let width = self.sizes.n.next_multiple_of(columns);
                 let offset = (batch * self.sizes.k + k.start) * width + n.start * k.len();
-                // SAFETY: `pack_rhs` put this block there; `n` starts at a panel.
-                unsafe { from.add(offset) }
+                // SAFETY: the block was packed to there; `n` starts at a panel.
+                unsafe { from.add(offset * dtype.size()) }
             }
         }
     }
@@ -192,12 +190,15 @@ impl Job<'_> {
         let (lhs, rhs) = unsafe {
             (
                 block.lhs.add((rows.start - block.m.start) * steps),
-                block.rhs.add((columns.start - block.n.start) * steps),
+                block
+                    .rhs
+                    .add((columns.start - block.n.start) * steps * self.rhs.dtype().size()),
             )
         };
         let (k, fresh) = (steps as i64, i64::from(block.fresh));
         let vectors = columns.len().div_ceil(tile.lanes as usize);
-        let kernel = self.gemm.micro[(rows.len() - 1) * tile.vectors as usize + vectors - 1];
+        let index = (rows.len() - 1) * tile.vectors as usize + vectors - 1;
+        let kernel = self.gemm.micro(self.rhs.dtype())[index];
         let (height, used) = (rows.len() as i64, columns.len() as i64);
         let [batch, m, n] = &self.gemm.shape.out;
         let batch = batch.offset(block.batch, self.params) - self.origin;

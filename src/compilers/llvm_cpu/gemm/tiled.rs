@@ -386,7 +386,7 @@ impl Run<'_> {
                         if i < self.tiling.counts[1] {
                             job.lhs_block(batch, m.clone(), k.clone(), passing);
                         }
-                        (passing.cast_const(), there)
+                        (passing.cast_const(), there.cast())
                     }
                 };
                 job.block(&Block {

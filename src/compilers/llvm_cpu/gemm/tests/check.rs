@@ -271,7 +271,7 @@ pub(super) fn check_run(
     if packed {
         // SAFETY: the buffer has as many elements as the view reads, and `panels` enough floats.
         unsafe { gemm.pack_rhs(data.rhs.0.as_ptr(), &params, panels) };
-        rhs = Rhs::Packed(panels);
+        rhs = Rhs::Packed(panels.cast(), DType::F32);
     }
     let call = Call {
         lhs: data.lhs.0.as_ptr(),

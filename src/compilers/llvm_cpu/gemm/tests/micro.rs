@@ -7,6 +7,7 @@ use crate::compilers::llvm_cpu::gemm::asm::hot_loop;
 use crate::compilers::llvm_cpu::gemm::micro::{MicroFn, Tile, UNROLL, emit_micro};
 use crate::compilers::llvm_cpu::jit::{Jit, assembly, compile_module};
 use crate::compilers::llvm_cpu::target::Target;
+use crate::dtype::DType;
 
 fn all<'c>(
     target: &Target,
@@ -14,7 +15,8 @@ fn all<'c>(
 ) -> impl FnOnce(&'c Context, &Module<'c>) -> crate::error::Result<()> {
     move |context, module| {
         for size in tile.kernels() {
-            emit_micro(context, module, &tile.symbol(size, target), tile, size);
+            let symbol = tile.symbol(size, DType::F32, target);
+            emit_micro(context, module, &symbol, tile, size, DType::F32);
         }
         Ok(())
     }
@@ -53,7 +55,7 @@ fn check_kernel(
     unsafe {
         let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
         let (k, ldc, fresh) = (k as i64, ldc as i64, i64::from(fresh));
-        kernel(k, a, b, c, ldc, fresh, rows as i64, used as i64, c);
+        kernel(k, a, b.cast(), c, ldc, fresh, rows as i64, used as i64, c);
     }
     let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert_eq!(
@@ -70,7 +72,7 @@ fn check_bits(target: &Target) {
     let object = compile_module(target, |c, m| all(target, tile)(c, m)).unwrap();
     jit.add_object(&object).unwrap();
     for size in tile.kernels() {
-        let symbol = tile.symbol(size, target);
+        let symbol = tile.symbol(size, DType::F32, target);
         // SAFETY: a micro-kernel has this signature.
         let kernel =
             unsafe { std::mem::transmute::<*const (), MicroFn>(jit.address(&symbol).unwrap()) };
@@ -114,7 +116,7 @@ fn the_inner_loop_has_full_vectors_and_no_spills() {
         let tile = Tile::of(&target);
         let text = assembly(&target, |c, m| all(&target, tile)(c, m)).unwrap();
         for size in tile.kernels() {
-            let inner = hot_loop(&text, &tile.symbol(size, &target)).unwrap();
+            let inner = hot_loop(&text, &tile.symbol(size, DType::F32, &target)).unwrap();
             let expected = (size.0 * size.1 * UNROLL) as usize;
             assert_eq!(
                 inner.fused(register),
@@ -138,7 +140,7 @@ fn a_tile_with_too_many_accumulators_is_seen_to_spill() {
     };
     let text = assembly(&target, |c, m| all(&target, tile)(c, m)).unwrap();
     assert!(
-        hot_loop(&text, &tile.symbol((14, 3), &target))
+        hot_loop(&text, &tile.symbol((14, 3), DType::F32, &target))
             .unwrap()
             .spills()
             > 0

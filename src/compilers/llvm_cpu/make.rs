@@ -1,0 +1,241 @@
+//! What a kernel is compiled as → machine code, linked.
+//!
+//! Before: jobs of [`super::codegen`], all different. After: for each the code that the executor calls, or why there is
+//! none. Jobs are compiled on as many threads as there are cores; all are linked by one linker, whose names follow from
+//! what the code does, so that parts that several jobs share are linked once.
+//!
+//! Deliberately absent: which kernels are equal, and which operands are packed once ([`super::packed`]).
+
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustc_hash::FxHasher;
+
+use super::attention::{AttentionCode, From, Part, Reach};
+use super::cache::ObjectCache;
+use super::code::{GemmCode, NestCode, is_narrow};
+use super::codegen::{Job, Work};
+use super::epilogue::{self, EpilogueCode, TileCode};
+use super::gemm::CompiledGemm;
+use super::gemm::ir::Contraction;
+use super::ir::Nest;
+use super::jit::Jit;
+use super::lower;
+use super::lower::tile::{TileFn, TileNest, lower_tile};
+use super::packed::Packs;
+use super::sequence::Linker;
+use super::target::Target;
+use super::tune::Records;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::exec::pool;
+use crate::op::NativeCode;
+use crate::shape::{Expr, numel};
+
+/// The code of a job, or why there is none.
+pub(super) type Code = std::result::Result<Arc<dyn NativeCode>, String>;
+
+/// Compiles every job, on as many threads as there are cores, and links the objects.
+pub(super) fn compile_all(
+    jobs: &[Job],
+    target: &Target,
+    (packs, records): (&Packs, &Records),
+) -> Result<Vec<Code>> {
+    let cache = ObjectCache::from_knobs();
+    let linker = Arc::new(Linker {
+        jit: Arc::new(Jit::new()?),
+        target: target.clone(),
+    });
+    let results: Vec<Mutex<Option<Code>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
+    let maker = Maker {
+        cache: &cache,
+        linker: &linker,
+        packs,
+        records,
+    };
+    let n_threads = pool::default_threads();
+    pool::for_each_range(n_threads, jobs.len(), &|range| {
+        for i in range {
+            let code = maker.compile(&jobs[i]).map_err(|e| e.to_string());
+            *results[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+        }
+    });
+    let taken = results
+        .into_iter()
+        .map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner));
+    Ok(taken.map(|code| code.expect("every job was run")).collect())
+}
+
+/// The most multiply-adds of a product that is little.
+const LITTLE: usize = 1 << 20;
+
+fn key_of(work: &Work) -> u64 {
+    let mut hasher = FxHasher::default();
+    work.identity().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Where code comes from and goes to.
+struct Maker<'a> {
+    cache: &'a ObjectCache,
+    linker: &'a Arc<Linker>,
+    packs: &'a Packs,
+    records: &'a Records,
+}
+
+impl Maker<'_> {
+    fn compile(&self, job: &Job) -> Result<Arc<dyn NativeCode>> {
+        let key = key_of(&job.work);
+        Ok(match &job.work {
+            Work::Loops(nest) => Arc::new(self.loops(&job.name, key, nest)?),
+            Work::Product(nest, product) if job.packed => {
+                let narrow = self.loops(&job.name, key, nest).ok();
+                let code = self.product(&job.name, key, narrow, product)?;
+                Arc::new(code.packing(product, self.packs, self.linker, self.cache)?)
+            }
+            Work::Product(nest, product) => match self.loops(&job.name, key, nest) {
+                Ok(nest) if is_always_narrow(product) && is_little(product) => Arc::new(nest),
+                narrow => Arc::new(self.product(&job.name, key, narrow.ok(), product)?),
+            },
+            Work::Epilogue(parts, nests) => return self.epilogue(&job.name, key, parts, nests),
+            Work::Attention(parts, nests) => Arc::new(AttentionCode {
+                name: job.name.clone(),
+                key,
+                scores: {
+                    let narrow = self.loops(&job.name, key, &nests[0]).ok();
+                    self.product(&job.name, key, narrow, &parts.scores_product)?
+                },
+                rows: self.loops(&job.name, key, &parts.nest)?,
+                values: {
+                    let narrow = self.loops(&job.name, key, &nests[1]).ok();
+                    self.product(&job.name, key, narrow, &parts.values_product)?
+                },
+                operands: [&parts.scores, &parts.rows, &parts.values]
+                    .map(|part| part.operands.clone()),
+                space: parts.nest.space.to_vec(),
+                reach: Reach::of(parts),
+            }),
+        })
+    }
+
+    /// Products with a map take their operands as they are, also such as could be packed once: pieces of all products
+    /// are computed one after the other, each from blocks that were just packed.
+    fn epilogue(
+        &self,
+        name: &str,
+        key: u64,
+        parts: &epilogue::Parts,
+        (product, all): &(Nest, Option<Nest>),
+    ) -> Result<Arc<dyn NativeCode>> {
+        let all = all
+            .as_ref()
+            .and_then(|nest| self.loops(name, key, nest).ok());
+        let all = match all {
+            Some(all) if is_always_narrow(&parts.product) && is_little(&parts.product) => {
+                return Ok(Arc::new(all));
+            }
+            all => all,
+        };
+        let narrow = self.loops(name, key, product).ok();
+        let operand = |from: &From| match from {
+            From::Operand(input) => *input,
+            From::Part => unreachable!("products read operands"),
+        };
+        let operands = |part: &Part| part.operands.iter().map(operand).collect();
+        Ok(Arc::new(EpilogueCode {
+            name: name.replacen("contraction", "gemm", 1),
+            key,
+            product: self.product(name, key, narrow, &parts.product)?,
+            operands: parts.products.iter().map(operands).collect(),
+            tile: self.tile(&parts.tile)?,
+            rest: parts.rest.operands.clone(),
+            in_place: parts.products.len() == 1
+                && parts.tile.nest.dtype == DType::F32
+                && parts.tile.keeps_order(),
+            loops: all,
+        }))
+    }
+
+    fn tile(&self, tile: &TileNest) -> Result<TileCode> {
+        let Linker { jit, target } = &**self.linker;
+        let lowered = lower_tile(tile, target, self.cache);
+        let lowered = lowered.map_err(|e| Error::msg(e.to_string()))?;
+        jit.add_once(&lowered.symbol, &lowered.object)?;
+        let address = jit.address(&lowered.symbol)?;
+        Ok(TileCode {
+            // SAFETY: the symbol is of a function that `lower_tile` wrote, with this signature.
+            function: unsafe { std::mem::transmute::<*const (), TileFn>(address) },
+            params: lowered.params,
+            _linker: self.linker.clone(),
+        })
+    }
+
+    fn product(
+        &self,
+        name: &str,
+        key: u64,
+        narrow: Option<NestCode>,
+        product: &Contraction,
+    ) -> Result<GemmCode> {
+        let target = &self.linker.target;
+        let compiled = CompiledGemm::new(product, target, self.cache)?;
+        let gemm = compiled.link(&self.linker.jit)?;
+        Ok(GemmCode {
+            params: compiled.params().to_vec(),
+            gemm: match self.records.get(product, target) {
+                Some(blocks) => gemm.with_blocks(blocks),
+                None => gemm,
+            },
+            key,
+            name: name.replacen("contraction", "gemm", 1),
+            lhs: product.lhs.input,
+            rhs: product.rhs.input,
+            narrow: narrow.map(Arc::new),
+            packing: None,
+        })
+    }
+
+    fn loops(&self, name: &str, key: u64, nest: &Nest) -> Result<NestCode> {
+        let Linker { jit, target } = &**self.linker;
+        let lowered =
+            lower::lower_cached(nest, target, self.cache).map_err(|e| Error::msg(e.to_string()))?;
+        jit.add_once(&lowered.symbol, &lowered.object)?;
+        Ok(NestCode {
+            name: name.into(),
+            key,
+            function: jit.lookup(&lowered.symbol)?,
+            symbol: lowered.symbol,
+            params: lowered.params,
+            units: lowered.units,
+            cost: cost_of(nest),
+            linker: self.linker.clone(),
+        })
+    }
+}
+
+/// Whether a product is so small that it may be part of one function for a whole graph.
+fn is_little(product: &Contraction) -> bool {
+    let dims = [&product.batch, &product.m, &product.n, &product.k];
+    let size = dims.map(|dims| numel(dims));
+    let size = size.into_iter().reduce(|a, b| a * b);
+    size.and_then(|size| size.as_usize())
+        .is_some_and(|size| size <= LITTLE)
+}
+
+/// About how many additions a nest costs: what is reduced is computed per point, the rest per value of the result.
+fn cost_of(nest: &Nest) -> Expr {
+    let reduced = nest.stages.last().map_or(0, |stage| stage.value + 1);
+    let per_point = if nest.per_point {
+        nest.body.len()
+    } else {
+        reduced
+    };
+    let rows = numel(&nest.space);
+    rows * numel(&nest.reduce) * per_point + rows * (nest.body.len() - per_point)
+}
+
+/// Whether a product runs as a loop nest at any size.
+fn is_always_narrow(product: &Contraction) -> bool {
+    let size = |dims| numel(dims).as_usize().unwrap_or(usize::MAX);
+    is_narrow(size(&product.m), size(&product.n))
+}

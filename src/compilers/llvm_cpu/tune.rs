@@ -1,0 +1,403 @@
+//! Blocks of matrix products chosen by measurement, and the records of such choices.
+//!
+//! Before: a product, whose operands are cut as [`Blocks::of`] says. After: the same product with the fastest of some
+//! [`candidates`] on this machine. Measured once: records lie in files beside compiled objects, one for each workload
+//! (the product, the target, the processor's model, the number of threads, the version of this crate).
+//!
+//! [`LlvmCpu`](super::LlvmCpu) reads records and never measures; [`LlvmCpu::tuned`](super::LlvmCpu::tuned) measures what
+//! there is no record of. Results have the same bits with any blocks. A record that is damaged, or says something
+//! impossible, is none.
+//!
+//! Symbolic sizes are taken as [`TYPICAL`] when measuring. Deliberately absent: other tiles, whose code would have to
+//! be made for each; cuts for threads, which follow from sizes ([`Blocks`] are what depends on caches); products inside
+//! of attention kernels, which have their own loops.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::cache::{Key, ObjectCache};
+use super::gemm::ir::Contraction;
+use super::gemm::{Blocks, Call, CompiledGemm, Gemm, Rhs, Side, Tile};
+use super::jit::Jit;
+use super::machine::cpu_model;
+use super::target::Target;
+use crate::atomic;
+use crate::error::{Error, Result};
+use crate::exec::pool;
+use crate::knobs;
+use crate::shape::Symbols;
+use crate::storage::AlignedBytes;
+
+/// The value of symbols when a product is measured.
+pub const TYPICAL: i64 = 128;
+
+/// The largest operands and result together that are measured, in bytes.
+const LARGEST: usize = 1 << 30;
+
+/// How long a candidate is measured.
+const LONG_ENOUGH: Duration = Duration::from_millis(40);
+
+/// What a candidate must bring to be chosen instead of the default.
+const WORTH: f64 = 0.97;
+
+/// The first line of a record.
+const TITLE: &str = concat!("brain-blitz blocks ", env!("CARGO_PKG_VERSION"));
+
+/// Where records are.
+#[derive(Clone, Debug)]
+pub struct Records {
+    dir: Option<PathBuf>,
+}
+
+impl Records {
+    /// Beside compiled objects, if those are kept.
+    pub fn from_knobs() -> Records {
+        Records {
+            dir: knobs::cache_dir().filter(|_| knobs::cache_enabled()),
+        }
+    }
+
+    /// In a folder, which is created when something is put into it.
+    pub fn in_dir(dir: &Path) -> Records {
+        Records {
+            dir: Some(dir.to_path_buf()),
+        }
+    }
+
+    /// The blocks that were chosen for a product, if they were.
+    pub fn get(&self, product: &Contraction, target: &Target) -> Option<Blocks> {
+        let workload = workload(product, target);
+        let text = std::fs::read_to_string(self.path(&workload)?).ok()?;
+        let mut lines = text.lines();
+        let is_it = lines.next() == Some(TITLE) && lines.next() == Some(workload.as_str());
+        let blocks = lines.next().filter(|_| is_it)?;
+        parse(blocks).filter(|blocks| blocks.fits(Tile::of(target)))
+    }
+
+    /// Keeps a choice, or does nothing if it cannot.
+    pub fn put(&self, product: &Contraction, target: &Target, blocks: Blocks) {
+        let workload = workload(product, target);
+        let Some(path) = self.path(&workload) else {
+            return;
+        };
+        let text = format!("{TITLE}\n{workload}\n{}\n", text_of(blocks));
+        let folder = path.parent().expect("the path has a folder");
+        if std::fs::create_dir_all(folder).is_ok() {
+            // Without a record it is measured again.
+            let _ = atomic::write_bytes(&path, text.as_bytes());
+        }
+    }
+
+    fn path(&self, workload: &str) -> Option<PathBuf> {
+        let name = format!("{}.blocks", Key::of(&[workload.as_bytes()]));
+        Some(self.dir.as_ref()?.join(name))
+    }
+}
+
+/// Everything that a choice depends on, in a line.
+fn workload(product: &Contraction, target: &Target) -> String {
+    let (cpu, threads) = (cpu_model(target), pool::default_threads());
+    let target = (target.name(), target.features());
+    format!(
+        "{product}; {} {}; {cpu}, {threads} threads",
+        target.0, target.1
+    )
+    .replace('\n', " ")
+}
+
+fn text_of(blocks: Blocks) -> String {
+    let name = |side| match side {
+        Side::Lhs => "lhs",
+        Side::Rhs => "rhs",
+    };
+    let Blocks { mc, kc, nc, .. } = blocks;
+    format!(
+        "{mc} {kc} {nc} {} {}",
+        name(blocks.first),
+        name(blocks.stays)
+    )
+}
+
+fn parse(line: &str) -> Option<Blocks> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let [mc, kc, nc, first, stays] = words[..] else {
+        return None;
+    };
+    let side = |word| match word {
+        "lhs" => Some(Side::Lhs),
+        "rhs" => Some(Side::Rhs),
+        _ => None,
+    };
+    Some(Blocks {
+        mc: mc.parse().ok()?,
+        kc: kc.parse().ok()?,
+        nc: nc.parse().ok()?,
+        first: side(first)?,
+        stays: side(stays)?,
+    })
+}
+
+/// What is measured: the default first.
+pub fn candidates(tile: Tile) -> Vec<Blocks> {
+    let default = Blocks::of(tile);
+    let (rows, columns) = (tile.rows as usize, tile.columns() as usize);
+    let mut all = vec![default];
+    for first in [Side::Lhs, Side::Rhs] {
+        for (small, kc) in [(128, 256), (128, 512), (256, 256), (256, 384)] {
+            let (mc, nc) = match first {
+                Side::Lhs => (4096, small),
+                Side::Rhs => (small, 4096),
+            };
+            let blocks = Blocks {
+                mc: mc / rows * rows,
+                kc,
+                nc: nc / columns * columns,
+                first,
+                stays: default.stays,
+            };
+            if !all.contains(&blocks) {
+                all.push(blocks);
+            }
+        }
+    }
+    all
+}
+
+/// Measures a product and keeps the choice, unless there is a record; whether it measured.
+///
+/// # Errors
+/// Failure of LLVM, or no memory.
+pub fn tune(
+    product: &Contraction,
+    target: &Target,
+    records: &Records,
+    cache: &ObjectCache,
+) -> Result<bool> {
+    if records.get(product, target).is_some() {
+        return Ok(false);
+    }
+    let compiled = CompiledGemm::new(product, target, cache)?;
+    let gemm = compiled.link(&Arc::new(Jit::new()?))?;
+    let Some(mut trial) = Trial::new(product, &compiled)? else {
+        return Ok(false);
+    };
+    let all = candidates(Tile::of(target));
+    let mut times = vec![f64::INFINITY; all.len()];
+    // Twice, so that a disturbance does not hit one candidate only.
+    for _ in 0..2 {
+        for (blocks, time) in all.iter().zip(&mut times) {
+            *time = time.min(trial.time(&gemm.clone().with_blocks(*blocks)));
+        }
+    }
+    let best = (0..all.len()).min_by(|&a, &b| times[a].total_cmp(&times[b]));
+    let best = best.filter(|&best| times[best] < times[0] * WORTH);
+    records.put(product, target, all[best.unwrap_or(0)]);
+    Ok(true)
+}
+
+/// Memory and parameters to run a product with.
+struct Trial {
+    params: Vec<i64>,
+    lhs: AlignedBytes,
+    rhs: AlignedBytes,
+    out: AlignedBytes,
+}
+
+impl Trial {
+    /// Nothing for a product that takes too much memory.
+    fn new(product: &Contraction, compiled: &CompiledGemm) -> Result<Option<Trial>> {
+        let symbols: Symbols = ('a'..='z')
+            .chain('A'..='Z')
+            .map(|symbol| (symbol, TYPICAL))
+            .collect();
+        let value =
+            |expr: &crate::shape::Expr| expr.eval(&symbols).map_err(|e| Error::msg(e.to_string()));
+        let params: Result<Vec<i64>> = compiled.params().iter().map(value).collect();
+        let mut out = 1;
+        let dims = product.batch.iter().chain(&product.m).chain(&product.n);
+        for (dim, stride) in dims.zip(&product.out_strides) {
+            out += (value(dim)? - 1).max(0) * value(stride)?;
+        }
+        let mut sizes = vec![out.max(0) as usize * 4];
+        for access in [&product.lhs, &product.rhs] {
+            let view = access.view.resolve(&symbols);
+            let view = view.map_err(|e| Error::msg(e.to_string()))?;
+            let last = view.max_index().map_or(0, |last| last + 1);
+            sizes.push(last * access.dtype.size());
+        }
+        if sizes
+            .iter()
+            .fold(0usize, |sum, &size| sum.saturating_add(size))
+            > LARGEST
+        {
+            return Ok(None);
+        }
+        let filled = |len: usize| -> Result<AlignedBytes> {
+            let mut bytes = AlignedBytes::try_zeroed(len)?;
+            // A small number in every format; memory that was never written is not what weights are.
+            bytes.as_mut_slice().fill(0x3c);
+            Ok(bytes)
+        };
+        Ok(Some(Trial {
+            params: params?,
+            out: filled(sizes[0])?,
+            lhs: filled(sizes[1])?,
+            rhs: filled(sizes[2])?,
+        }))
+    }
+
+    /// The shortest time of a run.
+    fn time(&mut self, gemm: &Gemm) -> f64 {
+        let threads = pool::default_threads();
+        let mut scratch = vec![0; gemm.scratch_bytes(gemm.sizes(&self.params), threads)];
+        let (begin, mut best, mut runs) = (Instant::now(), f64::INFINITY, 0);
+        while runs < 3 || begin.elapsed() < LONG_ENOUGH {
+            let start = Instant::now();
+            let call = Call {
+                lhs: self.lhs.start(),
+                rhs: Rhs::Raw(self.rhs.start()),
+                out: self.out.start().cast(),
+                params: &self.params,
+                scratch: &mut scratch,
+                threads,
+            };
+            // SAFETY: the buffers hold what the views and strides reach for these parameters; the caller's target
+            // runs here.
+            unsafe { gemm.run(call) };
+            best = best.min(start.elapsed().as_secs_f64());
+            runs += 1;
+        }
+        best
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compilers::llvm_cpu::LlvmCpu;
+    use crate::compilers::llvm_cpu::ir::Access;
+    use crate::dtype::DType;
+    use crate::prelude::{Generic, Graph};
+    use crate::shape::{Dims, Expr, IntoDims, View};
+
+    fn product(n: i64) -> Contraction {
+        let access = |input, dims: [Expr; 2]| Access {
+            input,
+            dtype: DType::F32,
+            view: View::contiguous(Dims::from_iter(dims)),
+        };
+        Contraction {
+            batch: ().into_dims(),
+            m: 's'.into_dims(),
+            n: n.into_dims(),
+            k: 40.into_dims(),
+            lhs: access(0, ['s'.into(), 40.into()]),
+            rhs: access(1, [n.into(), 40.into()]),
+            out_strides: (n, 1).into_dims(),
+            dtype: DType::F32,
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_back_for_its_workload_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::in_dir(folder.path());
+        for target in ["native", "x86-64-v3", "scalar"].map(|name| Target::for_cpu(name).unwrap()) {
+            for blocks in candidates(Tile::of(&target)) {
+                records.put(&product(33), &target, blocks);
+                assert_eq!(records.get(&product(33), &target), Some(blocks));
+            }
+            assert_eq!(records.get(&product(34), &target), None);
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_or_impossible_is_no_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let (records, target) = (Records::in_dir(folder.path()), Target::native());
+        let tile = Tile::of(&target);
+        let good = Blocks::of(tile);
+        records.put(&product(33), &target, good);
+        let path = records.path(&workload(&product(33), &target)).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(records.get(&product(33), &target).is_some());
+        let impossible = [
+            Blocks { mc: 0, ..good },
+            Blocks {
+                mc: good.mc + 1,
+                ..good
+            },
+            Blocks {
+                nc: good.nc + 1,
+                ..good
+            },
+            Blocks { kc: 0, ..good },
+            Blocks {
+                kc: 1 << 40,
+                ..good
+            },
+            Blocks {
+                nc: (1 << 40) * tile.columns() as usize,
+                ..good
+            },
+        ];
+        let damaged = impossible.map(|blocks| text.replace(&text_of(good), &text_of(blocks)));
+        let cut = [
+            text[..text.len() / 2].to_string(),
+            text.replace("lhs\n", "all\n"),
+        ];
+        for bad in damaged.iter().chain(&cut).filter(|bad| **bad != text) {
+            std::fs::write(&path, bad).unwrap();
+            assert_eq!(records.get(&product(33), &target), None, "{bad}");
+        }
+    }
+
+    /// Compiles and runs a product; how many records there are then.
+    fn records_after(folder: &Path, compiler: LlvmCpu) -> usize {
+        let mut cx = Graph::new();
+        let x = cx.input(('s', 40), DType::F32).set(vec![1.0; 50 * 40]);
+        let w = cx.input((33, 40), DType::F32).set(vec![2.0; 33 * 40]);
+        let y = x.matmul(w.transpose(0, 1)).retrieve();
+        cx.set_dim('s', 50);
+        let report = cx.compile((Generic, compiler.records_in(folder)), ());
+        cx.execute();
+        assert_eq!(y.data(), vec![80.0; 50 * 33]);
+        let count = match std::fs::read_dir(folder) {
+            Ok(entries) => entries.count(),
+            Err(_) => 0,
+        };
+        let said = format!("{report:?}").contains("1 products in blocks of a record");
+        assert_eq!(said, count == 1, "{report:?}");
+        count
+    }
+
+    #[test]
+    fn only_tuned_compilers_measure_and_only_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("records");
+        assert_eq!(records_after(&inside, LlvmCpu::native()), 0);
+        assert_eq!(records_after(&inside, LlvmCpu::tuned()), 1);
+        let file = std::fs::read_dir(&inside).unwrap().next().unwrap();
+        let path = file.unwrap().path();
+        let made = std::fs::metadata(&path).unwrap().modified().unwrap();
+        assert_eq!(records_after(&inside, LlvmCpu::tuned()), 1);
+        assert_eq!(records_after(&inside, LlvmCpu::native()), 1);
+        let now = std::fs::metadata(&path).unwrap().modified().unwrap();
+        assert_eq!(now, made, "nothing was measured again");
+    }
+
+    #[test]
+    fn linked_products_have_the_blocks_of_their_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let (records, target) = (Records::in_dir(folder.path()), Target::native());
+        let other = candidates(Tile::of(&target))[1];
+        records.put(&product(33), &target, other);
+        let cache = ObjectCache::disabled();
+        let compiled = CompiledGemm::new(&product(33), &target, &cache).unwrap();
+        let gemm = compiled.link(&Arc::new(Jit::new().unwrap())).unwrap();
+        let blocks = records.get(&product(33), &target).unwrap();
+        assert_ne!(gemm.blocks(), other);
+        assert_eq!(gemm.with_blocks(blocks).blocks(), other);
+    }
+}

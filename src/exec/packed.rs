@@ -1,0 +1,208 @@
+//! Operands that native code wants in an order of its own, packed once and kept.
+//!
+//! Before: an input's data, `[n, k]`. After: the same values as [`NativeCode::pack`] writes them, kept until the input
+//! changes: every change is counted by [`Inputs`]. What is no constant input (a state, another kernel's result) is
+//! packed for every call. Two calls with the same input and layout share one packed copy.
+//!
+//! One operand is packed at a time. The input's own data stays: other kernels and whoever reads it may still need it.
+//! What lies in a mapped file takes memory only as long as the system has some to spare.
+//!
+//! With a folder, packed operands are written to files and mapped the next time ([`super::packed_file`]).
+//!
+//! [`Inputs`]: crate::graph::state::Inputs
+
+use std::sync::Arc;
+
+use super::packed_file::{self, Contents};
+use crate::error::Result;
+use crate::op::NativeCode;
+use crate::storage::AlignedBytes;
+
+/// Where packed bytes are.
+enum Memory {
+    Own(AlignedBytes),
+    File(packed_file::Mapped),
+}
+
+impl Memory {
+    fn start(&self) -> *mut u8 {
+        match self {
+            Memory::Own(bytes) => bytes.start(),
+            // Code only reads packed operands.
+            Memory::File(mapped) => mapped.bytes().as_ptr().cast_mut(),
+        }
+    }
+}
+
+/// One packed operand.
+struct Entry {
+    code: Arc<dyn NativeCode>,
+    /// The input that it is packed from, if that only changes between executions.
+    input: Option<u32>,
+    memory: Memory,
+    /// The version of the input that the memory holds.
+    version: Option<u64>,
+}
+
+/// All packed operands of an executable.
+#[derive(Default)]
+pub(super) struct PackedOperands {
+    entries: Vec<Entry>,
+    /// The number of the inputs' changes for which all constant ones are packed.
+    fresh_at: Option<u64>,
+    /// Operands packed or read since the last time somebody asked.
+    pub(super) counts: Counts,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) packed: usize,
+    pub(super) read: usize,
+}
+
+/// A source of an operand's bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Source {
+    pub(super) start: *const u8,
+    pub(super) len: usize,
+}
+
+impl PackedOperands {
+    /// The number of the entry for an operand of `code`; `input` if it is a constant one.
+    pub(super) fn entry(&mut self, code: &Arc<dyn NativeCode>, input: Option<u32>) -> usize {
+        let layout = code.packing().map(|packing| packing.layout);
+        let same = |entry: &Entry| {
+            entry.input.is_some()
+                && entry.input == input
+                && entry.code.packing().map(|packing| packing.layout) == layout
+        };
+        if let Some(found) = self.entries.iter().position(same) {
+            return found;
+        }
+        self.entries.push(Entry {
+            code: code.clone(),
+            input,
+            memory: Memory::Own(AlignedBytes::default()),
+            version: None,
+        });
+        self.entries.len() - 1
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of all of them.
+    pub(super) fn bytes(&self) -> usize {
+        let bytes = |entry: &Entry| match &entry.memory {
+            Memory::Own(bytes) => bytes.len(),
+            Memory::File(mapped) => mapped.bytes().len(),
+        };
+        self.entries.iter().map(bytes).sum()
+    }
+
+    /// Packs constant operands whose input changed; whether any may lie elsewhere now. `changes` is the number of all
+    /// inputs' changes, `version` and `source` are an input's.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    ///
+    /// # Safety
+    /// Sources are as large as the operands' types say, and nobody writes to them meanwhile.
+    pub(super) unsafe fn refresh(
+        &mut self,
+        changes: u64,
+        n_threads: usize,
+        version: impl Fn(u32) -> u64,
+        source: impl Fn(u32) -> Source,
+    ) -> Result<bool> {
+        if self.is_empty() || self.fresh_at == Some(changes) {
+            return Ok(false);
+        }
+        let mut moved = false;
+        for entry in &mut self.entries {
+            let Some(input) = entry.input else {
+                moved |= entry.reserve()?;
+                continue;
+            };
+            let current = Some(version(input));
+            if entry.version != current {
+                entry.version = None;
+                // SAFETY: the caller's promise.
+                moved |= unsafe { entry.fill(source(input), n_threads, &mut self.counts)? };
+                entry.version = current;
+            }
+        }
+        self.fresh_at = Some(changes);
+        Ok(moved)
+    }
+
+    /// Where an operand lies packed.
+    pub(super) fn start(&self, entry: usize) -> *mut u8 {
+        self.entries[entry].memory.start()
+    }
+
+    /// Packs an operand that is no constant from `from`.
+    ///
+    /// # Safety
+    /// `from` is as large as the operand's type says, and [`PackedOperands::refresh`] has reserved memory.
+    pub(super) unsafe fn pack_now(&mut self, entry: usize, from: *const u8, n_threads: usize) {
+        let entry = &self.entries[entry];
+        if entry.input.is_none() {
+            // SAFETY: the caller's promise; memory was reserved for the packing.
+            unsafe { entry.code.pack(from, entry.memory.start(), n_threads) };
+            self.counts.packed += 1;
+        }
+    }
+}
+
+impl Entry {
+    /// Makes room of our own; whether it lies elsewhere now.
+    fn reserve(&mut self) -> Result<bool> {
+        let packing = self.code.packing().expect("entries are made for packings");
+        if let Memory::Own(bytes) = &self.memory
+            && bytes.len() >= packing.bytes
+        {
+            return Ok(false);
+        }
+        self.memory = Memory::Own(AlignedBytes::try_zeroed(packing.bytes)?);
+        Ok(true)
+    }
+
+    /// Packs from a constant input, or finds it packed in a file; whether it lies elsewhere now.
+    unsafe fn fill(
+        &mut self,
+        source: Source,
+        n_threads: usize,
+        counts: &mut Counts,
+    ) -> Result<bool> {
+        let packing = self.code.packing().expect("entries are made for packings");
+        let contents = packing.folder.clone().map(|folder| {
+            // SAFETY: the caller vouches for the source.
+            let bytes = unsafe { std::slice::from_raw_parts(source.start, source.len) };
+            let contents = Contents::of(bytes, packing.layout, packing.bytes);
+            (folder, contents)
+        });
+        if let Some((folder, contents)) = &contents
+            && let Some(mapped) = contents.find(folder)
+        {
+            self.memory = Memory::File(mapped);
+            counts.read += 1;
+            return Ok(true);
+        }
+        let moved = self.reserve()?;
+        // SAFETY: the caller vouches for the source; there is room for the packing.
+        unsafe { self.code.pack(source.start, self.memory.start(), n_threads) };
+        counts.packed += 1;
+        if let (Some((folder, contents)), Memory::Own(bytes)) = (&contents, &self.memory)
+            && let Some(mapped) = contents.keep(folder, bytes.as_slice())
+        {
+            // The system can take a file's pages back.
+            self.memory = Memory::File(mapped);
+            return Ok(true);
+        }
+        Ok(moved)
+    }
+}
