@@ -172,6 +172,9 @@ impl Entry {
     }
 
     /// Packs from a constant input, or finds it packed in a file; whether it lies elsewhere now.
+    ///
+    /// # Safety
+    /// `source` is as large as the operand's type says, and nobody writes to it meanwhile.
     unsafe fn fill(
         &mut self,
         source: Source,

@@ -20,6 +20,8 @@ pub const UNSAFE_FILES: &[(&str, &str)] = &[
         "builds, links and calls machine code",
     ),
     ("src/exec/calls.rs", "hands buffers to machine code"),
+    ("src/exec/packed.rs", "hands buffers to machine code"),
+    ("src/exec/packed_file.rs", "maps files"),
     ("src/exec/pool.rs", "lends a borrowed job to worker threads"),
     ("src/exec/run.rs", "writes rows of states in place"),
     ("src/formats/bytes.rs", "maps files"),
