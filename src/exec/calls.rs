@@ -33,7 +33,7 @@ struct Call {
     /// Number of its step.
     step: usize,
     code: Arc<dyn NativeCode>,
-    /// Whose addresses the table has, in order: the operands, the packed one if there is one, the node itself.
+    /// Whose addresses the table has, in order: the operands, the node itself, the packed one if there is one.
     buffers: Range<usize>,
     params: Range<usize>,
     work: Work,
@@ -111,7 +111,7 @@ impl Calls {
                 let constant = input.filter(|id| !states.contains(id));
                 PackedOperand {
                     from: start + packing.operand,
-                    to: start + step.operands.len(),
+                    to: start + step.operands.len() + 1,
                     entry: calls.packed.entry(code, constant),
                 }
             });
@@ -197,7 +197,7 @@ impl Calls {
             for (entry, &node) in table.iter_mut().zip(operands) {
                 *entry = address(node);
             }
-            *table.last_mut().expect("a result has a place") = address(call.node);
+            table[operands.len()] = address(call.node);
             if let Some(packed) = call.packed {
                 self.table.0[packed.to] = self.packed.start(packed.entry);
             }

@@ -158,8 +158,8 @@ pub struct Work {
 
 /// One call of native code.
 pub struct KernelCall<'a> {
-    /// The buffers of the operands in order, then that of the packed operand if there is a
-    /// [`NativeCode::packing`], then that of the result.
+    /// The buffers of the operands in order, then that of the result, then that of the packed operand if there is a
+    /// [`NativeCode::packing`].
     pub buffers: &'a [*mut u8],
     /// Working memory of [`Work::scratch_bytes`], 64-byte aligned.
     pub scratch: *mut u8,
@@ -212,8 +212,8 @@ pub trait NativeCode: std::fmt::Debug + Send + Sync {
     /// ([`Kernel::is_pointwise_in`]).
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()>;
 
-    /// The operand that this code also takes packed. A call then has another buffer, between those of the operands and
-    /// the result: what [`NativeCode::pack`] has written, which the caller may keep as long as the operand is the same.
+    /// The operand that this code also takes packed. A call then has another buffer, behind that of the result: what
+    /// [`NativeCode::pack`] has written, which the caller may keep as long as the operand is the same.
     fn packing(&self) -> Option<&Packing> {
         None
     }

@@ -273,9 +273,10 @@ impl NativeCode for GemmCode {
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()> {
         let (params, rest) = call.params.split_at(self.params.len());
         let sizes = self.gemm.sizes(params);
+        let output = call.buffers.len() - 1 - usize::from(self.packing.is_some());
         if self.is_few(sizes) {
             let operands = [self.lhs, self.rhs].map(|input| call.buffers[input].cast_const());
-            let out = call.buffers[call.buffers.len() - 1].cast();
+            let out = call.buffers[output].cast();
             // SAFETY: the buffers are as large as the operands' and the result's types say, and disjoint; the scratch
             // memory has the length that `prepare` gave for these sizes.
             unsafe {
@@ -295,12 +296,11 @@ impl NativeCode for GemmCode {
         // SAFETY: the caller's scratch memory has the length that `prepare` gave for these sizes.
         let scratch =
             unsafe { std::slice::from_raw_parts_mut(call.scratch, call.work.scratch_bytes) };
-        let output = call.buffers.len() - 1;
         let call = Call {
             lhs: call.buffers[self.lhs].cast_const(),
             rhs: match &self.packing {
                 None => Rhs::Raw(call.buffers[self.rhs].cast_const()),
-                Some(packed) => Rhs::Packed(call.buffers[output - 1], panel_dtype(packed.dtype)),
+                Some(packed) => Rhs::Packed(call.buffers[output + 1], panel_dtype(packed.dtype)),
             },
             out: call.buffers[output].cast(),
             params,
