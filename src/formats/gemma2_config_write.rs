@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::gemma2_config::{Activation, Gemma2Config, LayerType};
 use crate::atomic;
@@ -15,6 +15,23 @@ impl Gemma2Config {
     /// # Errors
     /// If the activation is not one that a Gemma 2 can have, or a file cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let generation = json!({
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": self.eos_json(),
+            "pad_token_id": self.pad_token_id,
+        });
+        let files = [
+            ("config.json", self.to_json()?),
+            ("generation_config.json", generation),
+        ];
+        for (name, value) in files {
+            let text = format!("{value:#}\n");
+            atomic::write_bytes(&folder.as_ref().join(name), text.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn to_json(&self) -> Result<Value> {
         let activation = match self.hidden_activation {
             Activation::GeluTanh => "gelu_pytorch_tanh",
             Activation::Gelu => "gelu",
@@ -33,19 +50,14 @@ impl Gemma2Config {
             LayerType::Full => "full_attention",
         };
         let layer_types: Vec<&str> = self.layer_types.iter().map(kind).collect();
-        let eos = match self.eos_token_ids.as_slice() {
-            [] => json!(null),
-            [one] => json!(one),
-            several => json!(several),
-        };
-        let config = json!({
+        Ok(json!({
             "architectures": ["Gemma2ForCausalLM"],
             "model_type": "gemma2",
             "attention_bias": false,
             "attn_logit_softcapping": self.attn_logit_softcapping,
             "bos_token_id": self.bos_token_id,
             "dtype": dtype,
-            "eos_token_id": eos,
+            "eos_token_id": self.eos_json(),
             "final_logit_softcapping": self.final_logit_softcapping,
             "head_dim": self.head_dim,
             "hidden_activation": activation,
@@ -63,21 +75,16 @@ impl Gemma2Config {
             "sliding_window": self.sliding_window,
             "tie_word_embeddings": true,
             "vocab_size": self.vocab_size,
-        });
-        let generation = json!({
-            "bos_token_id": self.bos_token_id,
-            "eos_token_id": eos,
-            "pad_token_id": self.pad_token_id,
-        });
-        let files = [
-            ("config.json", config),
-            ("generation_config.json", generation),
-        ];
-        for (name, value) in files {
-            let text = format!("{value:#}\n");
-            atomic::write_bytes(&folder.as_ref().join(name), text.as_bytes())?;
+        }))
+    }
+
+    /// Nothing, a number, or a list of them.
+    fn eos_json(&self) -> Value {
+        match self.eos_token_ids.as_slice() {
+            [] => json!(null),
+            [one] => json!(one),
+            several => json!(several),
         }
-        Ok(())
     }
 }
 
