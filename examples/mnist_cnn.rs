@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use brain_blitz::array::Array;
 use brain_blitz::compilers::Report;
+use brain_blitz::graph::IntoData;
 use brain_blitz::hl_ops::{Conv, CrossEntropy, Padding, Pool};
 use brain_blitz::nn::{Conv2d, Linear, Module, Visitor};
 use brain_blitz::prelude::*;
@@ -166,7 +167,7 @@ impl Trainer {
     }
 
     /// One step, and the loss before it.
-    pub fn step(&mut self, images: Array, labels: Array) -> f32 {
+    pub fn step(&mut self, images: impl IntoData, labels: impl IntoData) -> f32 {
         self.images.set(images);
         self.labels.set(labels);
         self.graph.execute();

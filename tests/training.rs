@@ -4,6 +4,9 @@
 #[path = "../examples/cfc_sine.rs"]
 mod cfc_sine;
 #[allow(dead_code, reason = "its `main` is not called")]
+#[path = "../examples/mnist_cnn.rs"]
+mod mnist_cnn;
+#[allow(dead_code, reason = "its `main` is not called")]
 #[path = "../examples/sine.rs"]
 mod sine;
 #[allow(dead_code, reason = "its `main` is not called")]
@@ -51,4 +54,21 @@ fn a_sine_at_irregular_times() {
         blind > 3.0 * last,
         "without times {blind}, with them {last}"
     );
+}
+
+#[test]
+fn stripes_by_convolutions() {
+    let mut trainer = mnist_cnn::Trainer::new(20, 40, 1);
+    // A product for each of five layers, for the gradient of its weight, and of its input but the first one's.
+    if cfg!(feature = "llvm-backend") {
+        assert_eq!(trainer.report.hits("contraction"), 14, "{}", trainer.report);
+        let listing = trainer.graph.display_string(false);
+        assert!(listing.contains("contraction"), "{listing}");
+        assert!(!listing.contains("scatter"), "{listing}");
+    }
+    let (images, labels) = mnist_cnn::stripes(20);
+    let mut step = || trainer.step(&images, &labels);
+    let losses: Vec<f32> = (0..40).map(|_| step()).collect();
+    assert!((2.0..2.6).contains(&losses[0]), "{losses:?}");
+    assert!(losses[39] < 0.5, "{losses:?}");
 }
