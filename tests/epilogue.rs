@@ -392,3 +392,38 @@ fn what_is_read_at_other_points_stays_apart() {
     });
     assert_eq!(wide, (2, 2), "several times");
 }
+
+#[test]
+fn few_columns_whose_steps_lie_apart() {
+    let (n, k) = (7, 300);
+    for m in [256, 255, 301] {
+        let count = kernels(|cx| {
+            let x = input(cx, &[m, k], 0);
+            (x.matmul(input(cx, &[k, n], 1)) + input(cx, &[n], 2)).relu()
+        });
+        assert_eq!(count, (1, 2), "{m} rows");
+        let count = kernels(|cx| {
+            let x = input(cx, &[m, k], 0);
+            let gate = x.matmul(input(cx, &[k, n], 1)).sigmoid();
+            gate * x.matmul(input(cx, &[k, n], 2))
+        });
+        assert_eq!(count, (1, 3), "a pair, {m} rows");
+    }
+}
+
+#[test]
+fn written_out_columns_are_all_that_dot_products_need() {
+    let (n, k) = (7, 300);
+    let scratch = |m: usize| {
+        let mut cx = Graph::new();
+        let x = input(&mut cx, &[m, k], 0);
+        let y = x.matmul(input(&mut cx, &[k, n], 1)) + input(&mut cx, &[n], 2);
+        y.relu().retrieve();
+        cx.compile(<(Generic, LlvmCpu)>::default(), ());
+        cx.execute();
+        cx.stats().scratch_bytes
+    };
+    let columns = (4 * n * k).next_multiple_of(64);
+    assert_eq!(scratch(256), columns);
+    assert!(scratch(255) > columns, "panels, for fewer rows");
+}

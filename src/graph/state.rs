@@ -67,7 +67,13 @@ impl Inputs {
 
     fn changed(&mut self, id: u32) {
         self.changes += 1;
-        self.versions.insert(id, self.changes);
+        // `insert` would make room for an entry that is there already.
+        match self.versions.get_mut(&id) {
+            Some(version) => *version = self.changes,
+            None => {
+                self.versions.insert(id, self.changes);
+            }
+        }
     }
 
     /// Gives an input its data; returns what it had.

@@ -11,7 +11,8 @@
 //!
 //! A kernel is lowered from its steps: [`nest`] builds the loop IR ([`ir`]), [`lower`] turns that into LLVM IR with
 //! explicit vectors; matrix products go through [`gemm`]. [`target`] describes the machine, [`jit`] compiles and
-//! links, [`packed`] chooses operands that are packed once, [`cache`] keeps objects on disk, [`code`] is what the executor calls, [`mod@sequence`] makes one function of a
+//! links, [`packed`] chooses operands that are packed once, [`cache`] keeps objects on disk, [`code`] is what the
+//! executor calls, [`mod@sequence`] makes one function of a
 //! small graph's kernels. [`mod@tune`] chooses blocks of products by measurement. [`limits`] measures what the machine can do at best.
 //!
 //! What has no machine code runs on the reference executor, and the compilation's report says which and why.

@@ -176,6 +176,13 @@ impl Job<'_> {
         }
     }
 
+    /// The micro-kernel for this many rows and columns of a tile.
+    fn micro(&self, rows: usize, columns: usize) -> super::MicroFn {
+        let tile = self.gemm.shape.tile;
+        let vectors = columns.div_ceil(tile.lanes as usize);
+        self.gemm.micro(self.rhs.dtype())[(rows - 1) * tile.vectors as usize + vectors - 1]
+    }
+
     /// One tile of the output; `next` is where the one after it starts.
     fn tile(
         &self,
@@ -196,9 +203,7 @@ impl Job<'_> {
             )
         };
         let (k, fresh) = (steps as i64, i64::from(block.fresh));
-        let vectors = columns.len().div_ceil(tile.lanes as usize);
-        let index = (rows.len() - 1) * tile.vectors as usize + vectors - 1;
-        let kernel = self.gemm.micro(self.rhs.dtype())[index];
+        let kernel = self.micro(rows.len(), columns.len());
         let (height, used) = (rows.len() as i64, columns.len() as i64);
         let [batch, m, n] = &self.gemm.shape.out;
         let batch = batch.offset(block.batch, self.params) - self.origin;
