@@ -69,7 +69,7 @@ impl Gemma2Config {
             "num_hidden_layers": self.num_hidden_layers,
             "num_key_value_heads": self.num_key_value_heads,
             "pad_token_id": self.pad_token_id,
-            "query_pre_attn_scalar": self.query_pre_attn_scalar,
+            "query_pre_attn_scalar": whole(self.query_pre_attn_scalar),
             "rms_norm_eps": self.rms_norm_eps,
             "rope_parameters": {"rope_theta": self.rope_theta, "rope_type": "default"},
             "sliding_window": self.sliding_window,
@@ -88,6 +88,15 @@ impl Gemma2Config {
     }
 }
 
+/// A number without a fraction as an integer, which transformers asks for.
+fn whole(x: f64) -> Value {
+    if x.fract() == 0.0 && x.abs() < 1e9 {
+        json!(x as i64)
+    } else {
+        json!(x)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +111,8 @@ mod tests {
         config.dtype = Some(DType::F16);
         let folder = tempfile::tempdir().expect("a folder");
         config.save(&folder).expect("a folder that can be written");
+        let text = std::fs::read_to_string(folder.path().join("config.json")).expect("a file");
+        assert!(text.contains("\"query_pre_attn_scalar\": 40,"), "{text}");
         let again = Gemma2Config::open(&folder).expect("the same configuration");
         assert_eq!(again, config);
     }
