@@ -1,7 +1,7 @@
 //! The order of steps, and where each node's result lives.
 //!
 //! Nodes that no kept value needs are not scheduled. A result lives in the arena, except a state's new value that can be
-//! written into the state's own memory (see [`super::in_place`]): then nothing is copied.
+//! written into the state's own memory (see the module `in_place`): then nothing is copied.
 
 use rustc_hash::FxHashMap;
 

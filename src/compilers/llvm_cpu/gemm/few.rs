@@ -1,7 +1,7 @@
 //! Which products are made of dot products, and what these need.
 //!
 //! Before: the sizes of a product. After: the side with few rows, the other one, and whether the few rows are written
-//! out first because their steps lie apart ([`super::place`]).
+//! out first because their steps lie apart (the module `place`).
 
 use super::dot::Dots;
 use super::place::Rows;

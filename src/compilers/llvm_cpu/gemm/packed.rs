@@ -56,7 +56,7 @@ impl Gemm {
         sizes.batch * sizes.n.next_multiple_of(columns) * sizes.k
     }
 
-    /// Packs the whole right operand, once, for [`Rhs::Packed`] in any number of later calls with
+    /// Packs the whole right operand, once, for `Rhs::Packed` in any number of later calls with
     /// the same batch, n and k.
     ///
     /// # Safety

@@ -204,7 +204,7 @@ impl Gemm {
     ///
     /// # Safety
     /// That of [`Gemm::run_few`], for each product; `scratch` has [`Gemm::few_scratch_bytes`] of each, rounded up to
-    /// [`ALIGN`]. What `done` does to the outputs stays within the piece.
+    /// `ALIGN`. What `done` does to the outputs stays within the piece.
     pub unsafe fn run_few_telling(
         &self,
         products: &[([*const u8; 2], *mut f32)],

@@ -6,7 +6,7 @@
 //! the result may lie in another order of dims.
 //!
 //! How far the rows of a tile are apart is known when the code runs, so it is an argument: in the plan it is the symbol
-//! [`DISTANCE`]. As no view has it, rows and columns are never merged to one dim.
+//! `DISTANCE`. As no view has it, rows and columns are never merged to one dim.
 //!
 //! Where the result is in the order of the product, the tile may lie in the result's own memory: an element is read
 //! before it is written, by the same lane.
