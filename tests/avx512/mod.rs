@@ -26,6 +26,7 @@
 #![allow(dead_code)]
 
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -42,6 +43,10 @@ const BUFFER_ALIGN: usize = 4096;
 const MAX_ARGS: usize = 6;
 /// One run takes about 0.15 s plus a second per 50 million operations.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
+/// What the emulator's log says when its display found no port.
+const PORT_LOST: &str = "could not bind any port";
+/// How often a guest whose display found no port is booted.
+const BOOTS: usize = 10;
 
 /// Which AVX-512 features the guest has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +223,24 @@ impl Emulator {
     }
 
     /// Boots the image and returns what the guest printed.
+    ///
+    /// The display takes a port of its own. Two guests that start in the same instant can choose
+    /// the same one, on which both die, so that one is booted again after a pause that differs.
     fn boot(&self, run: &Path, image: &[u8], cpu: CpuModel) -> Result<Vec<u8>, String> {
+        for _ in 1..BOOTS {
+            match self.boot_once(run, image, cpu) {
+                Err(e) if e.contains(PORT_LOST) => {
+                    // The keys of a new `RandomState` differ.
+                    let random = RandomState::new().build_hasher().finish();
+                    sleep(Duration::from_millis(20 + random % 200));
+                }
+                other => return other,
+            }
+        }
+        self.boot_once(run, image, cpu)
+    }
+
+    fn boot_once(&self, run: &Path, image: &[u8], cpu: CpuModel) -> Result<Vec<u8>, String> {
         let text = |e: std::io::Error| e.to_string();
         fs::write(run.join("image.bin"), image).map_err(text)?;
         fs::write(run.join("rc"), "continue\nquit\n").map_err(text)?;
