@@ -6,11 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use brain_blitz::compilers::llvm_cpu::codegen::Codegen;
-use brain_blitz::compilers::llvm_cpu::{
-    Target, attention, contraction, fusion, layout, materialize,
-};
-use brain_blitz::compilers::{Compiler, PassList, generic};
+use brain_blitz::compilers::{Compiler, PassList, Report};
 use brain_blitz::op::Op;
 use brain_blitz::prelude::*;
 
@@ -18,18 +14,11 @@ use brain_blitz::prelude::*;
 struct Apart;
 
 impl Compiler for Apart {
-    type Output = brain_blitz::compilers::Report;
+    type Output = Report;
 
     fn passes(&self, list: &mut PassList) {
-        list.push(materialize::Materialize);
-        list.push(layout::Layout);
-        list.push(generic::Cse);
-        list.push(contraction::ContractionPass);
-        list.push(fusion::Fusion);
-        list.push(generic::DeadCode);
-        list.push(attention::Attention);
-        list.push(generic::DeadCode);
-        list.push(Codegen::new(Ok(Target::native()), false));
+        LlvmCpu::native().passes(list);
+        list.retain(|pass| pass != "epilogue");
     }
 }
 

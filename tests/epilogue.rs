@@ -3,48 +3,24 @@
 
 #![cfg(feature = "llvm-backend")]
 
-use brain_blitz::compilers::llvm_cpu::codegen::Codegen;
-use brain_blitz::compilers::llvm_cpu::{
-    Target, attention, contraction, fusion, layout, materialize,
-};
-use brain_blitz::compilers::{Compiler, PassList, generic};
+#[path = "support/inputs.rs"]
+mod inputs;
+
+use brain_blitz::compilers::{Compiler, PassList, Report};
 use brain_blitz::op::Op;
 use brain_blitz::prelude::*;
+use inputs::{input, numbers};
 
 /// The pipeline without the pass.
 struct Apart(&'static str);
 
 impl Compiler for Apart {
-    type Output = brain_blitz::compilers::Report;
+    type Output = Report;
 
     fn passes(&self, list: &mut PassList) {
-        list.push(materialize::Materialize);
-        list.push(layout::Layout);
-        list.push(generic::Cse);
-        list.push(contraction::ContractionPass);
-        list.push(fusion::Fusion);
-        list.push(generic::DeadCode);
-        list.push(attention::Attention);
-        list.push(generic::DeadCode);
-        let target = match self.0 {
-            "native" => Ok(Target::native()),
-            name => Target::for_cpu(name),
-        };
-        list.push(Codegen::new(target, false));
+        LlvmCpu::for_cpu(self.0).passes(list);
+        list.retain(|pass| pass != "epilogue");
     }
-}
-
-fn numbers(n: usize, phase: usize) -> Vec<f32> {
-    (0..n)
-        .map(|i| ((i * 37 + phase * 29 + 5) % 83) as f32 / 20.0 - 2.0)
-        .collect()
-}
-
-/// A tensor of numbers between -2 and 2.2.
-fn input(cx: &mut Graph, dims: &[usize], phase: usize) -> GraphTensor {
-    let exprs: Vec<Expr> = dims.iter().map(|&dim| Expr::from(dim)).collect();
-    cx.input(exprs, DType::F32)
-        .set(numbers(dims.iter().product(), phase))
 }
 
 /// `x wᵀ`, the weights stored by rows of outputs.

@@ -2,8 +2,12 @@
 
 #![cfg(feature = "llvm-backend")]
 
+#[path = "support/inputs.rs"]
+mod inputs;
+
 use brain_blitz::op::Op;
 use brain_blitz::prelude::*;
+use inputs::input;
 
 /// A graph that was compiled and run, and what it was before.
 struct Compiled {
@@ -13,19 +17,6 @@ struct Compiled {
     between: usize,
     /// Largest difference from the reference executor's result, relative to 1 or the number.
     error: f64,
-}
-
-fn numbers(n: usize, phase: usize) -> Vec<f32> {
-    (0..n)
-        .map(|i| ((i * 37 + phase * 29 + 5) % 83) as f32 / 20.0 - 2.0)
-        .collect()
-}
-
-/// A tensor of numbers between -2 and 2.2.
-fn input(cx: &mut Graph, dims: &[usize], phase: usize) -> GraphTensor {
-    let exprs: Vec<Expr> = dims.iter().map(|&dim| Expr::from(dim)).collect();
-    cx.input(exprs, DType::F32)
-        .set(numbers(dims.iter().product(), phase))
 }
 
 /// Compiles what `build` records, for each of several machines, and compares with the reference.

@@ -52,6 +52,14 @@ impl PassList {
         list
     }
 
+    /// Leaves out the passes of which `keep` says no, by name: to compare a pipeline with itself without a pass.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        for (_, passes) in &mut self.groups {
+            passes.retain(|pass| keep(pass.name()));
+        }
+        self.groups.retain(|(_, passes)| !passes.is_empty());
+    }
+
     /// Number of groups.
     pub(super) fn len(&self) -> usize {
         self.groups.len()

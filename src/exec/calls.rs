@@ -11,7 +11,8 @@
 //! Where code also takes an operand packed, the table has the packed one's address too ([`super::packed`]).
 //!
 //! Invariant: while a call runs, every address in its table is that of a buffer as large as its type says, and that of
-//! the result overlaps no other, unless it is that of an operand in which the kernel is pointwise. [`Calls::fill`]'s caller provides them, and fills again before they change.
+//! the result overlaps no other, unless it is that of an operand in which the kernel is pointwise. [`Calls::fill`]'s
+//! caller provides them, and fills again before they change.
 
 use std::ops::Range;
 use std::sync::Arc;

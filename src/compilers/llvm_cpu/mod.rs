@@ -1,6 +1,7 @@
 //! The LLVM back end for CPUs.
 //!
 //! The pipeline, in order:
+//! 1. [`forget_gradients`]: what only matters to gradients goes;
 //! 1. [`materialize`]: operands that must lie in memory are written out;
 //! 2. [`layout`]: factors of products whose steps lie apart are written out in rows; equal copies become one;
 //! 3. [`contraction`]: sums of products that are matrix products become one kernel node;
@@ -127,7 +128,7 @@ impl LlvmCpu {
     }
 
     /// Whether constant right operands of matrix products are packed once and kept: products with many rows do not pack
-    /// them at every execution then. See [`packed`] for which these are and what memory it takes. Off by default;
+    /// them at every execution then (those that share a kernel with what is made of them still do). See [`packed`] for which these are and what memory it takes. Off by default;
     /// `BB_PACK` changes the default.
     ///
     /// ```
@@ -192,10 +193,11 @@ impl Compiler for LlvmCpu {
         list.push(super::generic::DeadCode);
         list.push(epilogue::Epilogue);
         list.push(super::generic::DeadCode);
-        let codegen = codegen::Codegen::new(self.target(), self.emit_only);
         let records = self.records.as_deref();
         let records = records.map_or_else(Records::from_knobs, Records::in_dir);
         let tunes = self.tunes || crate::knobs::tune();
-        list.push(codegen.packing(self.packs()).recording(records, tunes));
+        let (target, packs) = (self.target(), self.packs());
+        let codegen = codegen::Codegen::new(target, self.emit_only, packs, records, tunes);
+        list.push(codegen);
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! Only right operands: inputs in F32 or BF16 that the graph does not assign to, of fixed sizes, for products whose
 //! number of rows is not always small. With few rows a product still reads the input as it is, row by row, which is
-//! faster than reading panels. The bits are those of operands that are packed at every execution.
+//! faster than reading panels. A product that shares a kernel with what is made of it ([`super::epilogue`]) packs its
+//! operands at every execution. The bits are those of operands that are packed at every execution.
 //!
 //! Off unless asked for: as few rows need the input itself, packed operands take memory in addition, as much as the
 //! weights of the products. Weights in a mapped file only take what the system has to spare; with a folder for packed

@@ -164,24 +164,25 @@ pub fn candidates(tile: Tile) -> Vec<Blocks> {
     all
 }
 
-/// Measures a product and keeps the choice, unless there is a record; whether it measured.
+/// Measures a product and keeps the choice, unless there is a record or no place for one; whether it measured. Symbols
+/// are taken as [`TYPICAL`].
 ///
 /// # Errors
-/// Failure of LLVM, or no memory.
+/// Failure of LLVM, no memory, or sizes that do not fit with these symbols.
 pub fn tune(
     product: &Contraction,
     target: &Target,
     records: &Records,
     cache: &ObjectCache,
 ) -> Result<bool> {
-    if records.get(product, target).is_some() {
+    if records.dir.is_none() || records.get(product, target).is_some() {
         return Ok(false);
     }
     let compiled = CompiledGemm::new(product, target, cache)?;
-    let gemm = compiled.link(&Arc::new(Jit::new()?))?;
     let Some(mut trial) = Trial::new(product, &compiled)? else {
         return Ok(false);
     };
+    let gemm = compiled.link(&Arc::new(Jit::new()?))?;
     let all = candidates(Tile::of(target));
     let mut times = vec![f64::INFINITY; all.len()];
     // Twice, so that a disturbance does not hit one candidate only.
@@ -281,6 +282,7 @@ mod tests {
     use crate::prelude::{Generic, Graph};
     use crate::shape::{Dims, Expr, IntoDims, View};
 
+    /// `[s, 40]` times `[n, 40]` transposed.
     fn product(n: i64) -> Contraction {
         let access = |input, dims: [Expr; 2]| Access {
             input,
@@ -387,17 +389,59 @@ mod tests {
         assert_eq!(now, made, "nothing was measured again");
     }
 
+    /// A product of many blocks with the records of a folder: its bits, and how much scratch memory it takes.
+    fn run_with(folder: &Path, compiler: LlvmCpu) -> (Vec<f32>, usize) {
+        let (s, n, k) = (401, 333, 700);
+        let numbers = |n: usize| (0..n).map(|i| (i * 37 % 83) as f32 / 40.0 - 1.0);
+        let mut cx = Graph::new();
+        let x = cx.input(('s', k), DType::F32);
+        x.set(numbers(s * k).collect::<Vec<_>>());
+        let w = cx.input((n, k), DType::F32);
+        w.set(numbers(n * k).collect::<Vec<_>>());
+        let y = x.matmul(w.transpose(0, 1)).retrieve();
+        cx.set_dim('s', s);
+        let report = cx.compile((Generic, compiler.records_in(folder)), ());
+        cx.execute();
+        let text = format!("{report:?}");
+        assert!(text.contains("1 products in blocks of a record"), "{text}");
+        (y.data(), cx.stats().scratch_bytes)
+    }
+
     #[test]
-    fn linked_products_have_the_blocks_of_their_record() {
+    fn blocks_of_a_record_are_used_and_change_no_bit() {
         let folder = tempfile::tempdir().unwrap();
-        let (records, target) = (Records::in_dir(folder.path()), Target::native());
-        let other = candidates(Tile::of(&target))[1];
-        records.put(&product(33), &target, other);
-        let cache = ObjectCache::disabled();
-        let compiled = CompiledGemm::new(&product(33), &target, &cache).unwrap();
-        let gemm = compiled.link(&Arc::new(Jit::new().unwrap())).unwrap();
-        let blocks = records.get(&product(33), &target).unwrap();
-        assert_ne!(gemm.blocks(), other);
-        assert_eq!(gemm.with_blocks(blocks).blocks(), other);
+        let chosen = run_with(folder.path(), LlvmCpu::tuned());
+        let record = std::fs::read_dir(&folder).unwrap().next().unwrap();
+        let path = record.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let title = text.lines().take(2).collect::<Vec<_>>().join("\n");
+        let all = candidates(Tile::of(&Target::native())).into_iter();
+        let all = all.map(|blocks| {
+            std::fs::write(&path, format!("{title}\n{}\n", text_of(blocks))).unwrap();
+            run_with(folder.path(), LlvmCpu::native())
+        });
+        let all: Vec<_> = all.collect();
+        assert!(all.iter().all(|(bits, _)| *bits == chosen.0));
+        assert!(all.iter().any(|(_, scratch)| *scratch != all[0].1));
+    }
+
+    #[test]
+    fn what_cannot_be_tried_out_keeps_its_blocks() {
+        let folder = tempfile::tempdir().unwrap();
+        for symbol in ['s', 'ß'] {
+            let mut cx = Graph::new();
+            let x = cx.input((symbol, 40), DType::F32);
+            x.set(vec![1.0; 50 * 40]);
+            // No slice of this kind fits the size that symbols are tried out with.
+            let end = Expr::from(100);
+            let x = x.pad(0, 0, 50).slice_axis(0, 0, end - Expr::from(symbol));
+            let w = cx.input((33, 40), DType::F32).set(vec![2.0; 33 * 40]);
+            let y = x.matmul(w.transpose(0, 1)).retrieve();
+            cx.set_dim(symbol, 50);
+            cx.compile((Generic, LlvmCpu::tuned().records_in(folder.path())), ());
+            cx.execute();
+            assert_eq!(y.data(), vec![80.0; 50 * 33]);
+        }
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
     }
 }

@@ -20,16 +20,13 @@ use crate::compilers::llvm_cpu::code::{
     GemmCode, NestCode, Prepared, evaluate, has, prepare, reported, take,
 };
 use crate::compilers::llvm_cpu::gemm::tiled::{Finished, MOST, TiledCall, Tiling};
-use crate::compilers::llvm_cpu::gemm::{Call, Rhs, Sizes};
+use crate::compilers::llvm_cpu::gemm::{ALIGN, Call, Rhs, Sizes};
 use crate::compilers::llvm_cpu::lower::tile::TileFn;
 use crate::compilers::llvm_cpu::sequence::Linker;
 use crate::error::Result;
 use crate::exec::pool;
 use crate::op::{KernelCall, NativeCode, Work};
 use crate::shape::{Expr, Symbols};
-
-/// Alignment of results in scratch memory.
-const LINE: usize = 64;
 
 /// Points below which a second thread costs more than it brings.
 const SERIAL: usize = 1 << 15;
@@ -86,10 +83,11 @@ impl EpilogueCode {
                 None => Way::Apart,
             };
         }
+        if self.in_place {
+            return Way::Streamed;
+        }
         let counts = [self.operands.len(), self.n_lhs()];
-        let gemm = &self.product.gemm;
-        match gemm.tiling(sizes, counts, n_threads) {
-            _ if self.in_place => Way::Streamed,
+        match self.product.gemm.tiling(sizes, counts, n_threads) {
             Some(tiling) => Way::Tiled(tiling),
             None => Way::Apart,
         }
@@ -109,14 +107,14 @@ impl EpilogueCode {
     fn result_bytes(&self, sizes: Sizes) -> usize {
         match self.in_place {
             true => 0,
-            false => (4 * sizes.batch * sizes.m * sizes.n).next_multiple_of(LINE),
+            false => (4 * sizes.batch * sizes.m * sizes.n).next_multiple_of(ALIGN),
         }
     }
 
     /// Bytes of the few rows of one product, if they are written out.
     fn few_bytes(&self, sizes: Sizes) -> usize {
         let bytes = self.product.gemm.few_scratch_bytes(sizes);
-        bytes.next_multiple_of(LINE)
+        bytes.next_multiple_of(ALIGN)
     }
 
     /// What [`NativeCode::prepare`] appended: the product, the loops, the map's parameters.

@@ -56,7 +56,6 @@ impl Dots {
         let few = &self.places[sides[0]];
         let shape = [sizes.batch, counts[0], sizes.k];
         // SAFETY: the caller's operand, and room for its rows.
-        let write = || unsafe { few.write_rows(operands[sides[0]], shape, params, to) };
-        (!few.has_rows()).then(write)
+        unsafe { few.write_rows(operands[sides[0]], shape, params, to) }
     }
 }

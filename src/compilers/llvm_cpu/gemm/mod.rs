@@ -437,4 +437,4 @@ impl Gemm {
 }
 
 /// Alignment of scratch memory: a cache line, and the largest vector.
-const ALIGN: usize = 64;
+pub(super) const ALIGN: usize = 64;

@@ -32,9 +32,6 @@ pub(super) struct Rows {
     bytes: usize,
 }
 
-// SAFETY: the rows are only read once they were written.
-unsafe impl Sync for Rows {}
-
 impl Rows {
     /// The address of a row.
     pub(super) fn row(self, batch: usize, row: usize) -> *const u8 {
@@ -86,7 +83,8 @@ impl Place {
         base.wrapping_offset(offset * self.element as isize)
     }
 
-    /// Writes out all rows, given how many batches, rows in each and steps there are.
+    /// Writes out all rows whose steps lie apart, given how many batches, rows in each and steps there are; nothing if they
+    /// are neighbours.
     ///
     /// # Safety
     /// `base` holds every element that the view reads with these parameters; `to` has room for all of them, aligned to
@@ -97,19 +95,13 @@ impl Place {
         [n_batches, n_rows, k]: [usize; 3],
         params: &[i64],
         to: *mut u8,
-    ) -> Rows {
-        let stride = self
-            .steps
-            .as_ref()
-            .map_or(Some(1), |steps| steps.stride(params));
+    ) -> Option<Rows> {
+        let steps = self.steps.as_ref()?;
         for (batch, row) in (0..n_batches).flat_map(|b| (0..n_rows).map(move |row| (b, row))) {
             let from = self.row(base, (batch, row), params);
             let to = to.wrapping_add((batch * n_rows + row) * k * self.element);
             for step in 0..k {
-                let offset = match (stride, &self.steps) {
-                    (None, Some(steps)) => steps.offset(step, params),
-                    (stride, _) => step as isize * stride.unwrap_or(1) as isize,
-                };
+                let offset = steps.offset(step, params);
                 let from = from.wrapping_offset(offset * self.element as isize);
                 let to = to.wrapping_add(step * self.element);
                 // SAFETY: an element of the view, and its place among as many.
@@ -121,10 +113,10 @@ impl Place {
                 }
             }
         }
-        Rows {
+        Some(Rows {
             start: to,
             per_batch: n_rows,
             bytes: k * self.element,
-        }
+        })
     }
 }
