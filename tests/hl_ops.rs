@@ -3,6 +3,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use brain_blitz::hl_ops::CrossEntropy;
+use brain_blitz::nn::{BatchNorm, Module};
 use brain_blitz::op::{BinaryOp, Op, ReduceOp};
 use brain_blitz::prelude::*;
 
@@ -342,4 +344,68 @@ fn random_numbers_have_the_same_bits_everywhere() {
     assert_eq!(random_bits(|cx| drop(cx.compile(Generic, ()))), known);
     let native = |cx: &mut Graph| drop(cx.compile(<(Generic, LlvmCpu)>::default(), ()));
     assert_eq!(random_bits(native), known);
+}
+
+#[test]
+fn singular_matrices_have_no_volume() {
+    let mut cx = Graph::new();
+    let x = cx.tensor::<R3<3, 2, 2>>().dynamic();
+    x.set([
+        [[0.0, 1.0], [0.0, 2.0]],
+        [[0.0, 0.0], [0.0, 0.0]],
+        [[1.0, 2.0], [2.0, 4.0]],
+    ]);
+    let det = x.det().retrieve();
+    let (sign, log) = x.slogdet();
+    let (sign, log) = (sign.retrieve(), log.retrieve());
+    cx.execute();
+    assert_eq!(det.data(), [0.0; 3]);
+    assert_eq!(sign.data(), [0.0; 3]);
+    assert_eq!(log.data(), [-INF; 3]);
+}
+
+#[test]
+fn running_minima_of_every_format() {
+    let mut cx = Graph::new();
+    let x = cx.input(4, DType::I32).set([5, i32::MIN, 3, i32::MIN]);
+    let (values, places) = x.cummin(0);
+    let flags = cx
+        .input(3, DType::Bool)
+        .set([true, false, true])
+        .cummin(0)
+        .0;
+    let (values, places, flags) = (values.retrieve(), places.retrieve(), flags.retrieve());
+    cx.execute();
+    let low = i32::MIN;
+    assert_eq!(values.array().to_i32(), [5, low, low, low]);
+    assert_eq!(places.array().to_i32(), [0, 1, 1, 3]);
+    assert_eq!(flags.array().to_i32(), [1, 0, 0]);
+}
+
+#[test]
+fn ignored_samples_count_nothing_whatever_they_are() {
+    let mut cx = Graph::new();
+    let x = cx
+        .tensor::<R2<2, 2>>()
+        .set([[-INF, 0.0], [-1.0, -2.0]])
+        .dynamic();
+    let classes = cx.input(2, DType::I32).set([-100, 1]);
+    let rule = CrossEntropy {
+        ignore_index: Some(-100),
+        ..CrossEntropy::default()
+    };
+    let loss = x.nll_loss(classes, &rule).retrieve();
+    cx.execute();
+    assert_eq!(loss.data(), [2.0]);
+}
+
+#[test]
+fn a_batch_of_one_leaves_the_running_variance() {
+    let mut cx = Graph::new();
+    let layer = BatchNorm::new(&mut cx, 2);
+    layer.init(1);
+    let x = cx.tensor::<R2<1, 2>>().set([[3.0, -4.0]]).dynamic();
+    layer.forward(x).retrieve();
+    cx.execute();
+    assert_eq!(layer.running_var.data(), [1.0, 1.0]);
 }

@@ -4,6 +4,7 @@
 //! empty or a word is an error that names row and column, never a silent zero. Whether the first row has the columns'
 //! names is said by the caller, since a guess would swallow a damaged first row. Quotes are as in RFC 4180.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ::csv::{ByteRecord, ReaderBuilder};
@@ -80,6 +81,11 @@ impl Table {
             let header = header.map_err(|error| parse_error(file, &error))?;
             let name = |cell: &[u8]| String::from_utf8_lossy(cell).trim().to_owned();
             names = header.iter().map(name).collect();
+            let mut seen = BTreeSet::new();
+            if let Some(twice) = names.iter().find(|name| !seen.insert(*name)) {
+                let field = format!("column {}", quote(twice));
+                return Err(format_error(file, field, None, "occurs twice"));
+            }
         }
         let (mut cells, mut n_rows, mut row) = (Vec::new(), 0, ByteRecord::new());
         while reader
@@ -94,10 +100,6 @@ impl Table {
                 cells.push(number(cell).map_err(what)?);
             }
             n_rows += 1;
-        }
-        if let Some(at) = (1..names.len()).find(|&at| names[..at].contains(&names[at])) {
-            let field = format!("column {}", quote(&names[at]));
-            return Err(format_error(file, field, None, "occurs twice"));
         }
         Ok(Table {
             file: file.to_path_buf(),

@@ -41,7 +41,7 @@ pub use tokenizer::Tokenizer;
 compile_error!("the formats module hands on little-endian data without swapping");
 
 /// The [`Error::Format`] for `field` of `file`.
-fn format_error(
+pub(crate) fn format_error(
     file: &Path,
     field: impl Into<String>,
     offset: Option<u64>,
@@ -56,7 +56,7 @@ fn format_error(
 }
 
 /// The [`Error::Io`] for `path`.
-fn io_error(path: &Path, source: std::io::Error) -> Error {
+pub(crate) fn io_error(path: &Path, source: std::io::Error) -> Error {
     Error::Io {
         path: path.to_path_buf(),
         source,

@@ -36,14 +36,6 @@ fn check(op: &str, x: GraphTensor, least: usize) {
     }
 }
 
-/// `(x - mean) / sqrt(variance + eps)` with the mean and variance over `axes`.
-#[track_caller]
-fn standardised(x: GraphTensor, axes: &[usize], eps: f64) -> GraphTensor {
-    let centred = x - x.mean_keepdim(axes);
-    let variance = centred.square().mean_keepdim(axes);
-    centred * (variance + eps).rsqrt()
-}
-
 impl GraphTensor {
     /// Mean and variance (of the population) of each channel of `[n, c, ..]`: two vectors `[c]`, over all other axes.
     ///
@@ -87,7 +79,7 @@ impl GraphTensor {
             }
             None => {
                 let axes: Vec<usize> = (0..x.rank()).filter(|&axis| axis != 1).collect();
-                standardised(x, &axes, eps)
+                x.layer_norm(&axes, None, None, eps)
             }
         };
         scaled(out, weight, bias).narrowed(self)
@@ -118,7 +110,7 @@ impl GraphTensor {
         let x = self.wide("group_norm");
         let inner = numel(&dims[1..]).floor_div(groups as i64);
         let grouped = x.reshape([dims[0], Expr::from(groups), inner]);
-        let out = standardised(grouped, &[2], eps).reshape(dims);
+        let out = grouped.layer_norm([2], None, None, eps).reshape(dims);
         scaled(out, weight, bias).narrowed(self)
     }
 
@@ -141,7 +133,7 @@ impl GraphTensor {
         check("instance_norm", self, 3);
         let x = self.wide("instance_norm");
         let axes: Vec<usize> = (2..x.rank()).collect();
-        scaled(standardised(x, &axes, eps), weight, bias).narrowed(self)
+        scaled(x.layer_norm(&axes, None, None, eps), weight, bias).narrowed(self)
     }
 
     /// `x / (k + alpha mean(x²))^beta` of `[n, c, ..]`, the mean over a window of `size` channels around each; missing

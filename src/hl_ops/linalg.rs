@@ -89,7 +89,12 @@ impl Elimination {
             true => at.ne(i as i32),
             false => at.gt(i as i32),
         };
-        let factor = others.where_(column(x, i) / pivot, constant_like(x, 0.0));
+        // Everything below a pivot of 0 is 0: nothing is to be taken away.
+        let divisor = match above_too {
+            true => pivot,
+            false => pivot.eq(0.0).where_(1.0, pivot),
+        };
+        let factor = others.where_(column(x, i) / divisor, constant_like(x, 0.0));
         self.rows = x - factor * own;
     }
 

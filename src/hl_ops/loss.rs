@@ -145,7 +145,12 @@ impl GraphTensor {
     ) -> GraphTensor {
         let [x, y] = operands("bce_loss", self, target);
         let floor = -100.0;
-        let (yes, no) = (x.log().maximum(floor), (-x).log1p().maximum(floor));
+        // Chosen before and after, so that no gradient of ln(0) is multiplied by 0.
+        let (never, always) = (x.eq(0.0), x.eq(1.0));
+        let yes = never.where_(1.0, x).log().maximum(floor);
+        let yes = never.where_(floor, yes);
+        let no = always.where_(0.0, -x).log1p().maximum(floor);
+        let no = always.where_(floor, no);
         let losses = (y - 1.0) * no - y * yes;
         reduction.of(weighted(losses, weight)).narrowed(self)
     }

@@ -77,6 +77,12 @@ impl Labelled {
         self.scores.gather(self.axis, self.class)
     }
 
+    /// `x [n, ..]` times the weights; what has none counts nothing, whatever it is.
+    #[track_caller]
+    fn weighted(&self, x: GraphTensor) -> GraphTensor {
+        self.weight.eq(0.0).where_(0.0, x * self.weight)
+    }
+
     /// The losses reduced; a mean is over weights.
     #[track_caller]
     fn reduce(&self, losses: GraphTensor, reduction: Reduction) -> GraphTensor {
@@ -118,7 +124,7 @@ impl GraphTensor {
             fail("nll_loss", "labels are smoothed by `cross_entropy`".into());
         }
         let samples = Labelled::new("nll_loss", self, target, rule);
-        let losses = -(samples.own().squeeze(samples.axis) * samples.weight);
+        let losses = -samples.weighted(samples.own().squeeze(samples.axis));
         samples.reduce(losses, rule.reduction).narrowed(self)
     }
 
@@ -148,7 +154,7 @@ impl GraphTensor {
             return soft_cross_entropy(log, target, axis, rule).narrowed(self);
         }
         let samples = Labelled::new("cross_entropy", log, target, rule);
-        let mut losses = -(samples.own().squeeze(axis) * samples.weight);
+        let mut losses = -samples.weighted(samples.own().squeeze(axis));
         if rule.label_smoothing != 0.0 {
             let share = rule.label_smoothing;
             let spread = match rule.weight {
@@ -190,7 +196,7 @@ impl GraphTensor {
         let is_own = samples.class.eq(classes);
         let terms = is_own.where_(0.0, hinge.pow(p));
         reduction
-            .of(terms.mean(axis) * samples.weight)
+            .of(samples.weighted(terms.mean(axis)))
             .narrowed(self)
     }
 }

@@ -336,7 +336,7 @@ impl<S: Shape> GraphTensor<S> {
 
 /// An order-reversing map that is its own inverse: `-x`, `-1 - x` of integers (which cannot overflow), `!x` of booleans.
 #[track_caller]
-fn reversed(x: GraphTensor) -> GraphTensor {
+pub(super) fn reversed(x: GraphTensor) -> GraphTensor {
     match x.dtype() {
         DType::Bool => !x,
         DType::I32 => x * -1 + -1,

@@ -6,7 +6,9 @@
 //! suffice for every `i32` size. A running maximum carries the place along with the value.
 
 use super::axes::{AxisIndex, one_axis};
-use super::coordinates::{coordinate, fill_outside, less, pick};
+use super::coordinates::{coordinate, fill_outside, pick};
+use super::reduction::reversed;
+use super::sort::below;
 use crate::dtype::DType;
 use crate::graph::{GraphTensor, Shape};
 use crate::op::{BinaryOp, Op, ReduceOp};
@@ -54,10 +56,7 @@ fn largest_so_far(op: &str, x: GraphTensor, axis: usize) -> (GraphTensor, GraphT
         let shift = Expr::from(1i64 << round);
         let before = moved_on(op, values, axis, shift, lowest);
         let place = moved_on(op, places, axis, shift, 0.0);
-        let mut is_larger = less(op, values, before);
-        if x.dtype().is_float() {
-            is_larger = is_larger | (before.isnan() & !values.isnan());
-        }
+        let is_larger = below(op, values, before);
         values = pick(op, is_larger, before, values);
         places = pick(op, is_larger, place, places);
     }
@@ -157,12 +156,12 @@ impl<S: Shape> GraphTensor<S> {
     /// The smallest of the elements up to each, along an axis, and where it is (`I32`): the last of equal ones.
     ///
     /// # Panics
-    /// If there is no such axis, or the format has no negative numbers.
+    /// If there is no such axis.
     #[track_caller]
     pub fn cummin(self, axis: impl AxisIndex) -> (GraphTensor<S>, GraphTensor<S>) {
         let axis = one_axis("cummin", &self.ty(), axis);
-        let (values, places) = largest_so_far("cummin", -self.dynamic(), axis);
-        ((-values).retag(), places.retag())
+        let (values, places) = largest_so_far("cummin", reversed(self.dynamic()), axis);
+        (reversed(values).retag(), places.retag())
     }
 
     /// `log(sum(exp(x)))` of the elements up to each, along an axis, without overflow.

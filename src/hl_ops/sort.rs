@@ -14,7 +14,7 @@ use crate::shape::Expr;
 
 /// Whether `a < b` when NaN is the largest number.
 #[track_caller]
-fn below(op: &str, a: GraphTensor, b: GraphTensor) -> GraphTensor {
+pub(super) fn below(op: &str, a: GraphTensor, b: GraphTensor) -> GraphTensor {
     let smaller = less(op, a, b);
     if !a.dtype().is_float() {
         return smaller;

@@ -68,7 +68,10 @@ fn euclidean(x: GraphTensor, axes: &AxisSet) -> GraphTensor {
     let usable = less("norm", zero, largest) & largest.isfinite();
     let scale = pick("norm", usable, largest, constant_like(x, 1.0));
     let squares = (magnitude / scale).square();
-    squares.sum_keepdim(axes.as_slice()).sqrt() * scale
+    let sum = squares.sum_keepdim(axes.as_slice());
+    // Chosen before and after: the root of 0 has no gradient.
+    let some = sum.ne(0.0);
+    some.where_(some.where_(sum, 1.0).sqrt(), 0.0) * scale
 }
 
 /// `x` to the power of `p`, for `x` that are not negative: in the tensor's own format, unlike [`GraphTensor::pow`].

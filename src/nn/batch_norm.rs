@@ -75,8 +75,10 @@ impl BatchNorm {
         let dims = x.dims();
         let n = numel(&dims).floor_div(dims[1]);
         let n = GraphTensor::size(x.graph, n).cast(DType::F32);
-        // The variance of the population that the batch is a sample of.
-        let of_sample = variance * (n / (n - 1.0));
+        // The variance of the population that the batch is a sample of; one value says nothing of it.
+        let of_sample = n
+            .gt(1.0)
+            .where_(variance * (n / (n - 1.0)), self.running_var);
         let moved = |state: GraphTensor, new: GraphTensor| {
             let next = state * (1.0 - self.momentum) + new * self.momentum;
             state.assign(next);

@@ -24,10 +24,36 @@ pub type Conv2d = ConvNd<2>;
 /// A convolution of `[n, in, d, h, w]`.
 pub type Conv3d = ConvNd<3>;
 
-/// Dims of a weight.
-fn weight_dims<const D: usize>(first: usize, second: usize, kernel: &PerAxis) -> Vec<usize> {
+/// Weight and bias without data. Weights are `[first, second, kernel..]`, where `second` are a group's channels.
+#[track_caller]
+fn parameters<const D: usize>(
+    cx: &mut Graph,
+    [n_in, n_out]: [usize; 2],
+    is_transposed: bool,
+    kernel: &PerAxis,
+    groups: usize,
+) -> (GraphTensor, Option<GraphTensor>) {
+    assert!(
+        groups > 0 && n_in.is_multiple_of(groups) && n_out.is_multiple_of(groups),
+        "{groups} groups do not share {n_in} and {n_out} channels evenly"
+    );
+    let (first, second) = match is_transposed {
+        false => (n_out, n_in / groups),
+        true => (n_in, n_out / groups),
+    };
     let kernel = kernel.each(D);
-    [first, second].into_iter().chain(kernel).collect()
+    let dims: Vec<usize> = [first, second].into_iter().chain(kernel).collect();
+    let weight = cx.input(dims, DType::F32).set_name("weight");
+    let bias = cx.input(n_out, DType::F32).set_name("bias");
+    (weight, Some(bias))
+}
+
+/// Names weight and bias.
+fn visit_parameters(weight: GraphTensor, bias: Option<GraphTensor>, visitor: &mut Visitor<'_>) {
+    visitor.parameter("weight", weight, Init::LeCunUniform);
+    if let Some(bias) = bias {
+        visitor.parameter("bias", bias, bias_init(weight));
+    }
 }
 
 /// Evenly within `1 / sqrt(fan_in)` of a weight, as PyTorch draws a bias.
@@ -63,14 +89,7 @@ impl<const D: usize> ConvNd<D> {
         kernel: impl Into<PerAxis>,
         rule: Conv,
     ) -> ConvNd<D> {
-        let groups = rule.groups;
-        assert!(
-            groups > 0 && n_in.is_multiple_of(groups) && n_out.is_multiple_of(groups),
-            "{groups} groups do not share {n_in} and {n_out} channels evenly"
-        );
-        let dims = weight_dims::<D>(n_out, n_in / groups, &kernel.into());
-        let weight = cx.input(dims, DType::F32).set_name("weight");
-        let bias = Some(cx.input(n_out, DType::F32).set_name("bias"));
+        let (weight, bias) = parameters::<D>(cx, [n_in, n_out], false, &kernel.into(), rule.groups);
         ConvNd { weight, bias, rule }
     }
 
@@ -86,10 +105,7 @@ impl<const D: usize> ConvNd<D> {
 
 impl<const D: usize> Module for ConvNd<D> {
     fn visit(&self, visitor: &mut Visitor<'_>) {
-        visitor.parameter("weight", self.weight, Init::LeCunUniform);
-        if let Some(bias) = self.bias {
-            visitor.parameter("bias", bias, bias_init(self.weight));
-        }
+        visit_parameters(self.weight, self.bias, visitor);
     }
 }
 
@@ -137,14 +153,7 @@ impl<const D: usize> ConvTransposeNd<D> {
         kernel: impl Into<PerAxis>,
         rule: Conv,
     ) -> ConvTransposeNd<D> {
-        let groups = rule.groups;
-        assert!(
-            groups > 0 && n_in.is_multiple_of(groups) && n_out.is_multiple_of(groups),
-            "{groups} groups do not share {n_in} and {n_out} channels evenly"
-        );
-        let dims = weight_dims::<D>(n_in, n_out / groups, &kernel.into());
-        let weight = cx.input(dims, DType::F32).set_name("weight");
-        let bias = Some(cx.input(n_out, DType::F32).set_name("bias"));
+        let (weight, bias) = parameters::<D>(cx, [n_in, n_out], true, &kernel.into(), rule.groups);
         ConvTransposeNd {
             weight,
             bias,
@@ -166,9 +175,6 @@ impl<const D: usize> ConvTransposeNd<D> {
 
 impl<const D: usize> Module for ConvTransposeNd<D> {
     fn visit(&self, visitor: &mut Visitor<'_>) {
-        visitor.parameter("weight", self.weight, Init::LeCunUniform);
-        if let Some(bias) = self.bias {
-            visitor.parameter("bias", bias, bias_init(self.weight));
-        }
+        visit_parameters(self.weight, self.bias, visitor);
     }
 }

@@ -100,10 +100,10 @@ fn normal(n: usize, mean: f32, deviation: f32, seed: u64, stream: u64) -> Vec<f3
     numbers.chunks_exact(2).map(pair).collect()
 }
 
-/// Normal numbers, those beyond two deviations drawn again: about one in twenty, so that three times as many are enough,
-/// and a last one that is not is put on the bound.
+/// Normal numbers, those beyond two deviations drawn again: about one in twenty, so that an eighth more is enough, and what
+/// finds none is put on the bound.
 fn truncated(n: usize, mean: f32, deviation: f32, seed: u64, stream: u64) -> Vec<f32> {
-    let drawn = normal(3 * n, 0.0, 1.0, seed, stream);
+    let drawn = normal(n + n / 8 + 64, 0.0, 1.0, seed, stream);
     let mut again = drawn[n..].iter().filter(|x| x.abs() <= 2.0);
     let kept = drawn[..n].iter().map(|&x| match x.abs() <= 2.0 {
         true => x,

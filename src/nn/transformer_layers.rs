@@ -325,9 +325,7 @@ impl TransformerEncoder {
 impl Module for TransformerEncoder {
     fn visit(&self, visitor: &mut Visitor<'_>) {
         visitor.modules("layers", &self.layers);
-        if let Some(norm) = &self.norm {
-            visitor.module("norm", norm);
-        }
+        visitor.module("norm", &self.norm);
     }
 }
 
@@ -374,8 +372,6 @@ impl TransformerDecoder {
 impl Module for TransformerDecoder {
     fn visit(&self, visitor: &mut Visitor<'_>) {
         visitor.modules("layers", &self.layers);
-        if let Some(norm) = &self.norm {
-            visitor.module("norm", norm);
-        }
+        visitor.module("norm", &self.norm);
     }
 }

@@ -105,7 +105,7 @@ impl OneCycle {
     /// First, last rate, and the steps at which the highest and the last one are reached.
     fn marks(&self) -> (f64, f64, f64, f64) {
         let first = self.max / self.initial_divisor;
-        let top = self.rise * f64::from(self.steps) - 1.0;
+        let top = (self.rise * f64::from(self.steps) - 1.0).max(0.0);
         let end = f64::from(self.steps) - 1.0;
         (first, first / self.final_divisor, top, end)
     }
@@ -119,7 +119,7 @@ impl OneCycle {
         if step < top {
             return between(first, self.max, step / top);
         }
-        between(self.max, last, part_of(step - top.max(0.0), end - top))
+        between(self.max, last, part_of(step - top, end - top))
     }
 
     fn record(&self, step: GraphTensor) -> GraphTensor {
@@ -128,12 +128,8 @@ impl OneCycle {
             true => part * (to - from) + from,
             false => recorded_falling(part) * (from - to) + to,
         };
-        let down = between(
-            self.max,
-            last,
-            recorded_part(step - top.max(0.0), end - top),
-        );
-        if top <= 0.0 {
+        let down = between(self.max, last, recorded_part(step - top, end - top));
+        if top == 0.0 {
             return down;
         }
         let up = between(first, self.max, step * top.recip());
@@ -143,11 +139,11 @@ impl OneCycle {
 
 /// How far `step` is on its way to `steps`, from 0 to 1.
 fn part_of(step: f64, steps: f64) -> f64 {
-    (step / steps.max(1.0)).clamp(0.0, 1.0)
+    (step / steps.max(f64::EPSILON)).clamp(0.0, 1.0)
 }
 
 fn recorded_part(step: GraphTensor, steps: f64) -> GraphTensor {
-    (step * steps.max(1.0).recip()).clamp(0.0, 1.0)
+    (step * steps.max(f64::EPSILON).recip()).clamp(0.0, 1.0)
 }
 
 /// Half a period of a cosine, from 1 to 0: `(1 + cos(π part)) / 2 = sin²(π / 2 (1 - part))`, exact at both ends.

@@ -1,7 +1,8 @@
 //! Every op and the methods built of them.
 
-use super::check::{array, check, spread};
+use super::check::{array, check, gradients, spread};
 use brain_blitz::array::Array;
+use brain_blitz::hl_ops::Reduction;
 use brain_blitz::op::{BinaryOp, Op, ReduceOp, ScatterMode, UnaryOp, table::ROWS};
 use brain_blitz::prelude::*;
 
@@ -206,4 +207,28 @@ fn methods_of_two_tensors() {
     check("concat", &[a.clone(), q.clone()], &|_, x| {
         GraphTensor::concat(&[x[0], x[1], x[0]], 1) * GraphTensor::concat(&[x[1], x[0], x[1]], 1)
     });
+}
+
+/// What is chosen at an edge must not leave the gradient of what was not chosen: 0 times an infinity.
+#[test]
+fn gradients_at_edges_are_finite() {
+    let at = |values: Vec<f64>, f: &dyn Fn(&mut Graph, GraphTensor) -> GraphTensor| {
+        let n = values.len();
+        let found = gradients(&[array(&[n], values)], &|cx, x| f(cx, x[0]));
+        found[0].to_f64()
+    };
+    let sure = at(vec![1.0, 0.0, 0.5], &|cx, x| {
+        let target = cx
+            .input(3, DType::F64)
+            .set(array(&[3], vec![1.0, 0.0, 1.0]));
+        x.bce_loss(target, None, Reduction::Sum)
+    });
+    // Half of the derivatives: `check::gradients` weighs the loss by 0.5.
+    let mut both = sure.iter().zip([-0.5, 0.5, -1.0]);
+    assert!(both.all(|(x, y)| (x - y).abs() < 1e-9), "{sure:?}");
+    assert_eq!(at(vec![0.0; 3], &|_, x| x.norm(0, 2.0)), [0.0; 3]);
+    let unit = at(vec![0.0; 2], &|_, x| x.normalize(2.0, 0, 0.5));
+    assert!(unit.iter().all(|x| x.is_finite()), "{unit:?}");
+    let matrix = at(vec![0.0, 1.0, 0.0, 2.0], &|_, x| x.reshape((2, 2)).det());
+    assert!(matrix.iter().all(|x| x.is_finite()), "{matrix:?}");
 }

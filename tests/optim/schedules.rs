@@ -80,7 +80,12 @@ fn ends_and_degenerate_lengths() {
     assert_eq!(Schedule::cosine(1.0, 0.25, 8).at(1000), 0.25);
     assert_eq!(Schedule::Constant(2.0).after_warm_up(0, 0.1).at(0), 2.0);
     let short = Schedule::one_cycle(1.0, 2);
-    assert!(short.at(0) == 1.0 && short.at(5) < 1e-5);
+    assert!(short.at(0) == 1.0 && short.at(1) < 1e-5 && short.at(5) < 1e-5);
+    let mostly_up = Schedule::OneCycle(OneCycle {
+        rise: 0.95,
+        ..OneCycle::new(1.0, 10)
+    });
+    assert!(mostly_up.at(8) > 0.9 && mostly_up.at(9) < 1e-5);
 }
 
 #[test]
