@@ -1,7 +1,5 @@
 //! The trained model as a folder in the Hugging Face layout.
 
-use std::path::PathBuf;
-
 use brain_blitz::Result;
 use brain_blitz::dtype::DType;
 use brain_blitz::formats::{Bytes, StoredType, TensorView, safetensors};
@@ -10,7 +8,7 @@ use crate::Args;
 use crate::run::Trained;
 
 /// Writes `config.json`, `generation_config.json` and `model.safetensors` (bf16) beside the tokenizer.
-pub fn write(args: &Args, trained: &Trained) -> Result<PathBuf> {
+pub fn write(args: &Args, trained: &Trained) -> Result<()> {
     let tensors: Vec<TensorView> = trained
         .weights
         .iter()
@@ -29,6 +27,5 @@ pub fn write(args: &Args, trained: &Trained) -> Result<PathBuf> {
     safetensors::write_with_metadata(file, &tensors, &metadata)?;
     let mut config = trained.config.clone();
     config.dtype = Some(DType::BF16);
-    config.save(&args.out)?;
-    Ok(args.out.clone())
+    config.save(&args.out)
 }

@@ -30,7 +30,7 @@ struct Args {
     #[arg(long, value_name = "FOLDER")]
     tokenizer: Option<PathBuf>,
     /// Training steps
-    #[arg(long, value_name = "N", default_value_t = 880)]
+    #[arg(long, value_name = "N", default_value_t = 880, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
     /// Sequences a step
     #[arg(long, value_name = "N", default_value_t = 20)]
@@ -69,7 +69,8 @@ fn train(args: &Args) -> Result<()> {
     let texts = text::Texts::read(args.data.as_deref())?;
     let tokenizer = tokenizer::open_or_train(args, &texts.train)?;
     let trained = run::run(args, &texts, &tokenizer)?;
-    let folder = export::write(args, &trained)?;
+    export::write(args, &trained)?;
+    let folder = &args.out;
     println!("wrote {}; try it:", folder.display());
     println!(
         "  brain-blitz generate --model {} --prompt 'ROMEO:'",

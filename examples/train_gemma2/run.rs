@@ -1,7 +1,5 @@
 //! The training step as one graph, the loop around it, and validation.
 
-use std::path::PathBuf;
-
 use brain_blitz::array::Array;
 use brain_blitz::formats::{Gemma2Config, Tokenizer};
 use brain_blitz::nn::models::gemma2::{Gemma2, LayerType};
@@ -245,7 +243,10 @@ impl Trainer<'_> {
             let speed = rate.tick(batch_tokens as u64);
             self.bar.update(self.done, loss, speed);
             if let Err(error) = guard.check(self.done, loss) {
-                return Err(explained(error, &self.step.cx));
+                return Err(match loss.is_finite() {
+                    true => error,
+                    false => explained(error, &self.step.cx),
+                });
             }
             let epoch = self.done as f64 * batch_tokens as f64 / loader.data().n_tokens() as f64;
             let values = [("loss", loss), ("tokens_per_second", speed)];
@@ -278,7 +279,7 @@ impl Trainer<'_> {
     }
 }
 
-/// A bad loss, with the op that it comes from: the bad step has left parameters and states as they were.
+/// A loss that is not finite, with the op that it comes from: such a step leaves parameters and states as they were.
 fn explained(error: Error, cx: &Graph) -> Error {
     match cx.first_not_finite() {
         Ok(Some(found)) => Error::msg(format!("{error}\n{found}")),
@@ -309,11 +310,14 @@ fn resume(
     let Some(loaded) = store.load_latest::<Meta>()? else {
         return Ok((0, Position::default()));
     };
+    for error in &loaded.skipped {
+        eprintln!("passed over: {error}");
+    }
     let checkpoint = loaded.checkpoint;
     if checkpoint.meta.run != *run {
         let what = format!(
             "{} was started with other arguments ({:?}); use them, or another --out",
-            PathBuf::from(&loaded.folder).display(),
+            loaded.folder.display(),
             checkpoint.meta.run
         );
         return Err(Error::msg(what));
@@ -328,7 +332,7 @@ fn resume(
     Ok((checkpoint.step, checkpoint.meta.position))
 }
 
-/// The mean loss over all whole windows of a text.
+/// The mean loss over all whole batches of windows of a text.
 struct Validation {
     recorded: Recorded,
     loader: DataLoader<TextDataset>,

@@ -4,14 +4,11 @@
 //! the states must not have been overwritten by the bad step: record the update with
 //! [`step_when`](crate::train::optim::Optimizer::step_when) the loss is finite.
 
-use super::reference::{eval_node, input_array};
-use super::schedule::Schedule;
+use super::reference::evaluate_while;
 use crate::array::Array;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::{Dag, Graph, NodeIndex};
 use crate::op::Op;
-
-use rustc_hash::FxHashMap;
 
 /// An op that gave what is no finite number, of operands that were.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,47 +60,31 @@ impl Graph {
             true => stages.find(|dag| !has_kernels(dag)).unwrap_or(&inner.dag),
             false => &inner.dag,
         };
-        let schedule = Schedule::new(dag)?;
-        let mut walk = Walk::default();
-        for node in schedule.places.nodes() {
-            if matches!(dag.node(node).op, Op::Input { .. }) {
-                let array = input_array(dag, &inner.state, node)?;
-                walk.see(dag, node, array, &[]);
-            }
-        }
-        for step in &schedule.steps {
-            if walk.nan.is_some() {
-                break;
-            }
-            let mut operands = Vec::new();
-            for (operand, view) in dag.operands(step.node) {
-                let view = view.resolve(&inner.state.symbols);
-                let view = view.map_err(|e| Error::msg(e.to_string()))?;
-                operands.push(walk.values[&operand].look(&view));
-            }
-            let result = eval_node(dag, step.node, &operands, &inner.state.symbols)?;
-            walk.see(dag, step.node, result, &operands);
-        }
-        Ok(walk.nan.or(walk.infinity))
+        let mut found = Found::default();
+        evaluate_while(dag, &inner.state, |node, operands, result| {
+            found.see(dag, node, operands, result);
+            found.nan.is_none()
+        })?;
+        Ok(found.nan.or(found.infinity))
     }
 }
 
+/// What was found so far.
 #[derive(Default)]
-struct Walk {
-    values: FxHashMap<NodeIndex, Array>,
+struct Found {
     nan: Option<NotFinite>,
     infinity: Option<NotFinite>,
 }
 
-impl Walk {
-    fn see(&mut self, dag: &Dag, node: NodeIndex, result: Array, operands: &[Array]) {
+impl Found {
+    fn see(&mut self, dag: &Dag, node: NodeIndex, operands: &[Array], result: &Array) {
         let first = |array: &Array, f: fn(f64) -> bool| {
             let values = array.dtype().is_float().then(|| array.to_f64())?;
             let at = values.iter().position(|&x| f(x))?;
             Some((at, values[at]))
         };
         let found = |f: fn(f64) -> bool| {
-            let (element, value) = first(&result, f)?;
+            let (element, value) = first(result, f)?;
             let new = operands.iter().all(|operand| first(operand, f).is_none());
             new.then(|| NotFinite {
                 node: dag.describe(node),
@@ -115,7 +96,6 @@ impl Walk {
         if !matches!(dag.node(node).op, Op::Constant(_)) {
             self.infinity = self.infinity.take().or_else(|| found(f64::is_infinite));
         }
-        self.values.insert(node, result);
     }
 }
 

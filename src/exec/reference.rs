@@ -54,11 +54,26 @@ pub fn eval_node(
 /// # Errors
 /// The first node that cannot be evaluated.
 pub fn evaluate(dag: &Dag, state: &State) -> Result<FxHashMap<NodeIndex, Array>> {
+    evaluate_while(dag, state, |_, _, _| true)
+}
+
+/// [`evaluate`], telling `watch` of every node, what it reads and its value, the inputs first. Once `watch` says no,
+/// nothing more is computed.
+///
+/// # Errors
+/// The first node that cannot be evaluated.
+pub fn evaluate_while(
+    dag: &Dag,
+    state: &State,
+    mut watch: impl FnMut(NodeIndex, &[Array], &Array) -> bool,
+) -> Result<FxHashMap<NodeIndex, Array>> {
     let schedule = super::schedule::Schedule::new(dag)?;
     let mut values: FxHashMap<NodeIndex, Array> = FxHashMap::default();
     let is_input = |node: &NodeIndex| matches!(dag.node(*node).op, Op::Input { .. });
     for node in schedule.places.nodes().filter(is_input) {
-        values.insert(node, input_array(dag, state, node)?);
+        let array = input_array(dag, state, node)?;
+        watch(node, &[], &array);
+        values.insert(node, array);
     }
     for step in &schedule.steps {
         let mut operands = Vec::with_capacity(step.operands.len());
@@ -71,7 +86,11 @@ pub fn evaluate(dag: &Dag, state: &State) -> Result<FxHashMap<NodeIndex, Array>>
             operands.push(values[&operand].look(&view));
         }
         let out = eval_node(dag, step.node, &operands, &state.symbols)?;
+        let goes_on = watch(step.node, &operands, &out);
         values.insert(step.node, out);
+        if !goes_on {
+            break;
+        }
     }
     Ok(values)
 }

@@ -12,7 +12,7 @@
 //!   process leaves all of a checkpoint or none of it; what was left half done is removed by the next save.
 //! - Nothing is overwritten. Every save takes a new number, and the highest number is the latest, also when a run went
 //!   back to an earlier step. The oldest go once the new one is safe.
-//! - Loading checks every byte against its hash. [`Store::load_latest`] passes over a damaged checkpoint to the one
+//! - Loading checks every byte of the arrays against its hash. [`Store::load_latest`] passes over a damaged checkpoint to the one
 //!   before it, and says so.
 //!
 //! One process at a time may save to a store. What is in a checkpoint is the caller's business: arrays by name, and one
@@ -29,7 +29,9 @@ use serde::{Deserialize, Serialize};
 use crate::array::Array;
 use crate::atomic;
 use crate::error::{Error, Result};
-use crate::formats::{self, Bytes, StoredType, TensorView, digest, safetensors};
+use crate::formats::{
+    self, Bytes, StoredType, TensorView, digest, format_error, io_error, safetensors,
+};
 use crate::nn::Parameters;
 
 /// The file with the weights; the name is that of a model's file, so that a checkpoint can be opened as a model.
@@ -261,7 +263,12 @@ pub fn load<M: DeserializeOwned>(folder: &Path) -> Result<Checkpoint<M>> {
         let file = folder.join(name);
         let Some(facts) = manifest.files.get(name) else {
             let field = format!("files.{name}");
-            return Err(wrong(&folder.join(MANIFEST_FILE), &field, "is missing"));
+            return Err(format_error(
+                &folder.join(MANIFEST_FILE),
+                &field,
+                None,
+                "is missing",
+            ));
         };
         read_arrays(&file, facts)
     };
@@ -275,13 +282,13 @@ pub fn load<M: DeserializeOwned>(folder: &Path) -> Result<Checkpoint<M>> {
 
 fn read_manifest<M: DeserializeOwned>(file: &Path) -> Result<Manifest<M>> {
     let text = Bytes::read(file, LONGEST_MANIFEST)?;
-    let manifest: Manifest<M> =
-        serde_json::from_slice(&text).map_err(|error| wrong(file, "json", &error.to_string()))?;
+    let manifest: Manifest<M> = serde_json::from_slice(&text)
+        .map_err(|error| format_error(file, "json", None, error.to_string()))?;
     match manifest.version {
         VERSION => Ok(manifest),
         other => {
             let what = format!("is {other}; this program reads {VERSION}");
-            Err(wrong(file, "version", &what))
+            Err(format_error(file, "version", None, what))
         }
     }
 }
@@ -290,7 +297,7 @@ fn read_arrays(file: &Path, facts: &FileFacts) -> Result<Arrays> {
     let bytes = Bytes::map(file)?;
     if bytes.len() as u64 != facts.bytes {
         let what = format!("has {} bytes, {} were saved", bytes.len(), facts.bytes);
-        return Err(wrong(file, "file size", &what));
+        return Err(format_error(file, "file size", None, what));
     }
     digest::check(file, &bytes, &facts.sha256)?;
     let tensors = formats::Checkpoint::from_bytes(file, bytes)?;
@@ -299,7 +306,7 @@ fn read_arrays(file: &Path, facts: &FileFacts) -> Result<Arrays> {
         let tensor = tensors.get(name)?;
         let Some(dtype) = tensor.dtype.to_dtype() else {
             let what = format!("is {}, which is no array's type", tensor.dtype.name());
-            return Err(wrong(file, &format!("tensor {name:?}"), &what));
+            return Err(format_error(file, format!("tensor {name:?}"), None, what));
         };
         let data = tensor.convert_to(dtype)?;
         arrays.insert(
@@ -326,14 +333,14 @@ fn fill<M: Serialize + DeserializeOwned>(folder: &Path, checkpoint: &Checkpoint<
         files,
         meta: &checkpoint.meta,
     };
-    let json = |error: serde_json::Error| wrong(&file, "meta", &error.to_string());
+    let json = |error: serde_json::Error| format_error(&file, "meta", None, error.to_string());
     let text = serde_json::to_string_pretty(&manifest).map_err(json)?;
     // What cannot be read again, a NaN for one, is found now and not when the run is to go on.
     let read: Manifest<M> = serde_json::from_str(&text).map_err(json)?;
     let again = serde_json::to_value(&read.meta).map_err(json)?;
     if again != serde_json::to_value(&checkpoint.meta).map_err(json)? {
         let what = "is not the same when it is read again";
-        return Err(wrong(&file, "meta", what));
+        return Err(format_error(&file, "meta", None, what));
     }
     atomic::write_bytes(&file, text.as_bytes())
 }
@@ -385,18 +392,4 @@ pub fn set_parameters(parameters: &Parameters, arrays: &Arrays) -> Result<()> {
 
 fn remove(folder: &Path) -> Result<()> {
     fs::remove_dir_all(folder).map_err(|error| io_error(folder, error))
-}
-
-fn io_error(path: &Path, source: io::Error) -> Error {
-    let path = path.to_path_buf();
-    Error::Io { path, source }
-}
-
-fn wrong(file: &Path, field: &str, what: &str) -> Error {
-    Error::Format {
-        file: file.to_path_buf(),
-        field: field.to_owned(),
-        offset: None,
-        what: what.to_owned(),
-    }
 }

@@ -184,3 +184,14 @@ fn curves_are_made_of_the_records_that_have_the_metric() {
         .to_string();
     assert!(error.ends_with("there is no metric at all"), "{error}");
 }
+
+#[test]
+fn values_that_leave_no_room_are_not_drawn() {
+    for log_y in [false, true] {
+        let mut plot = plot(vec![curve("a", &[1.0, 1e308, -1e308, 5e-324, 2.0])]);
+        plot.log_y = log_y;
+        plot.to_svg().unwrap();
+        plot.curves = vec![curve("a", &[1e308, f64::NAN])];
+        assert!(plot.to_svg().is_err());
+    }
+}

@@ -71,21 +71,16 @@ fn collected(handles: impl Keep) -> Vec<(u32, ValueId)> {
     all
 }
 
-/// The gradients of an [`Autograd`] that was compiled: a slice of handles.
+/// The gradients of an [`Autograd`] that was compiled: a slice of handles, one for each parameter.
 #[derive(Clone, Debug)]
 pub struct Grads {
-    /// One for each parameter.
-    pub values: Vec<GraphTensor>,
-    /// What the compilation did.
+    /// What the compilation did; its values are the gradients.
     pub report: Report,
 }
 
 impl From<Report> for Grads {
     fn from(report: Report) -> Grads {
-        Grads {
-            values: report.values.clone(),
-            report,
-        }
+        Grads { report }
     }
 }
 
@@ -93,13 +88,13 @@ impl std::ops::Deref for Grads {
     type Target = [GraphTensor];
 
     fn deref(&self) -> &[GraphTensor] {
-        &self.values
+        &self.report.values
     }
 }
 
 impl Keep for Grads {
     fn collect(&self, out: &mut Vec<(u32, ValueId)>) {
-        self.values.collect(out);
+        self.report.values.collect(out);
     }
 }
 

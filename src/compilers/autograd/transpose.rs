@@ -165,8 +165,8 @@ enum Fill {
     Cut(Expr),
 }
 
-/// The digits of each axis; `Err` names an axis that reaches the same elements as another one.
-fn digits(rest: &Rest, n: Expr) -> Result<(Vec<Fill>, Expr), usize> {
+/// The digits of each axis, and of what is within a step; `None` if an axis may reach the same elements as another one.
+fn digits(rest: &Rest, n: Expr) -> Option<(Vec<Fill>, Expr)> {
     let mut left = rest.offset;
     let mut starts = Vec::new();
     for &stride in &rest.strides {
@@ -175,7 +175,7 @@ fn digits(rest: &Rest, n: Expr) -> Result<(Vec<Fill>, Expr), usize> {
         left = remainder;
     }
     if !left.is_nonnegative() || !starts.iter().all(|start| start.is_nonnegative()) {
-        return Err(0);
+        return None;
     }
     let mut fills = Vec::new();
     // Elements from the start of a step to the end of what is in it.
@@ -183,7 +183,7 @@ fn digits(rest: &Rest, n: Expr) -> Result<(Vec<Fill>, Expr), usize> {
     for axis in (0..rest.dims.len()).rev() {
         let (dim, stride, start) = (rest.dims[axis], rest.strides[axis], starts[axis]);
         if !(stride - content).is_nonnegative() {
-            return Err(axis);
+            return None;
         }
         let outer = if axis == 0 { n } else { rest.strides[axis - 1] };
         content += (start + dim - 1) * stride;
@@ -194,11 +194,11 @@ fn digits(rest: &Rest, n: Expr) -> Result<(Vec<Fill>, Expr), usize> {
         } else if (outer - content).is_nonnegative() {
             fills.push(Fill::Cut(start * stride));
         } else {
-            return Err(axis);
+            return None;
         }
     }
     fills.reverse();
-    Ok((fills, left))
+    Some((fills, left))
 }
 
 /// The gradient as a line of `n` elements, each at its place; `None` if that would have too many terms.
@@ -208,9 +208,8 @@ fn place(
     n: Expr,
     max_terms: i64,
 ) -> Result<Option<Var>, String> {
-    let (fills, within) = match digits(rest, n) {
-        Ok(digits) => digits,
-        Err(_) => return take_apart(build, rest, n, max_terms),
+    let Some((fills, within)) = digits(rest, n) else {
+        return take_apart(build, rest, n, max_terms);
     };
     let rank = rest.dims.len();
     let mut x = rest.gradient;

@@ -7,8 +7,8 @@ use super::build::Builder;
 use super::transpose::transpose;
 use crate::error::{Error, Result};
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch, Source, ValueId};
+use crate::op::OpRow;
 use crate::op::gradient::{GradientBuilder, Gradients, Rule, Var};
-use crate::op::{Op, OpRow};
 
 /// Gradients that reached a node so far, on different ways.
 type Arrived = FxHashMap<NodeIndex, SmallVec<[Var; 2]>>;
@@ -33,15 +33,12 @@ pub(super) fn gradients(
     let mut build = Builder::new(dag, losses[0].node);
     let mut arrived = Arrived::default();
     let weights = weights.map(|values| sources(dag, values)).transpose()?;
+    if let Some(weights) = weights.as_ref().filter(|w| w.len() != losses.len()) {
+        let (n, m) = (weights.len(), losses.len());
+        return Err(Error::msg(format!("Autograd: {n} weights for {m} losses")));
+    }
     for (i, loss) in losses.iter().enumerate() {
-        let weight = match &weights {
-            None => None,
-            Some(weights) if weights.len() == losses.len() => Some(weights[i]),
-            Some(weights) => {
-                let (n, m) = (weights.len(), losses.len());
-                return Err(Error::msg(format!("Autograd: {n} weights for {m} losses")));
-            }
-        };
+        let weight = weights.as_ref().map(|weights| weights[i]);
         seed(&mut build, loss, weight, &mut arrived)
             .map_err(|what| failed(dag, loss.node, what))?;
     }
@@ -104,12 +101,8 @@ fn leads_to_params(dag: &Dag, order: &[NodeIndex], params: &[&Source]) -> FxHash
         if row(dag, node).is_none() {
             continue;
         }
-        let skipped = usize::from(dag.node(node).op == Op::StraightThrough);
-        let operands = dag.operands(node);
-        if operands[skipped..]
-            .iter()
-            .any(|(operand, _)| leads.contains(operand))
-        {
+        let mut operands = dag.operands(node).into_iter();
+        if operands.any(|(operand, _)| leads.contains(&operand)) {
             leads.insert(node);
         }
     }

@@ -3,7 +3,8 @@
 //!
 //! Where the files come from: the folder that the caller names, else `BB_DATA`, else the user's cache folder, into
 //! which they are fetched on first use. Wherever they come from, they are the original ones by their SHA-256: that of
-//! the packed file, or that of what it unpacks to, since some sources pack again. [`Mnist::from_files`] reads any other
+//! the packed file, or that of what it unpacks to, since some sources pack again; images of Fashion-MNIST only by that of
+//! the packed file. [`Mnist::from_files`] reads any other
 //! files of this form.
 //!
 //! Images stay bytes in memory; a batch has `(x / 255 - mean) / std`.
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use super::Dataset;
 use crate::array::{Array, Data};
 use crate::error::{Error, Result};
-use crate::formats::{Bytes, StoredType, TensorView, idx};
+use crate::formats::{Bytes, StoredType, TensorView, format_error, idx};
 
 mod published;
 
@@ -60,13 +61,13 @@ impl Mnist {
             if array.dtype != StoredType::U8 || array.shape.len() != rank {
                 let (dtype, shape) = (array.dtype.name(), &array.shape);
                 let what = format!("{dtype}{shape:?} is not U8 with {rank} dimensions");
-                return Err(wrong(file, "dimensions", what));
+                return Err(format_error(file, "dimensions", None, what));
             }
         }
         let (n_images, n_labels) = (images.1.shape[0], labels.1.shape[0]);
         if n_images != n_labels {
             let what = format!("{n_labels} labels for {n_images} images");
-            return Err(wrong(&labels.0, "dimensions", what));
+            return Err(format_error(&labels.0, "dimensions", None, what));
         }
         let dataset = Mnist {
             images: images.1.bytes,
@@ -153,13 +154,4 @@ impl Dataset for Mnist {
 pub fn pixel_values(mean: f32, std: f32) -> Vec<f32> {
     let value = |x: u8| (f32::from(x) / 255.0 - mean) / std;
     (0..=u8::MAX).map(value).collect()
-}
-
-fn wrong(file: &Path, field: &str, what: String) -> Error {
-    Error::Format {
-        file: file.to_path_buf(),
-        field: field.to_owned(),
-        offset: None,
-        what,
-    }
 }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::atomic;
 use crate::error::{Error, Result};
-use crate::formats::Bytes;
+use crate::formats::{Bytes, format_error, io_error};
 
 /// The longest file that is read.
 const LONGEST_LOG: u64 = 1 << 32;
@@ -108,7 +108,7 @@ impl MetricsLog {
         atomic::write_bytes(&path, contents)?;
         let file = OpenOptions::new().append(true).open(&path);
         match file {
-            Err(source) => Err(Error::Io { path, source }),
+            Err(source) => Err(io_error(&path, source)),
             Ok(file) => Ok(MetricsLog {
                 path,
                 file,
@@ -140,10 +140,7 @@ impl MetricsLog {
         text.push('\n');
         self.file
             .write_all(text.as_bytes())
-            .map_err(|source| Error::Io {
-                path: self.path.clone(),
-                source,
-            })
+            .map_err(|source| io_error(&self.path, source))
     }
 }
 
@@ -173,11 +170,9 @@ fn records<'a>(
     whole.enumerate().map(move |(number, line)| {
         let start = at;
         at += line.len() as u64;
-        let wrong = |error: serde_json::Error| Error::Format {
-            file: path.to_path_buf(),
-            field: format!("line {}", number + 1),
-            offset: Some(start),
-            what: error.to_string(),
+        let wrong = |error: serde_json::Error| {
+            let field = format!("line {}", number + 1);
+            format_error(path, field, Some(start), error.to_string())
         };
         let parsed = serde_json::from_slice::<Line>(line).map_err(wrong);
         (line, parsed.map(Record::from))

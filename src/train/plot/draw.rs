@@ -2,12 +2,11 @@
 
 use std::fmt::Display;
 
-use plotters::coord::Shift;
 use plotters::coord::ranged1d::ValueFormatter;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::{
-    BLACK, Cartesian2d, ChartBuilder, ChartContext, Circle, Color, DrawingArea, IntoDrawingArea,
-    LineSeries, PathElement, RGBColor, Ranged, SVGBackend, SeriesLabelPosition, WHITE,
+    BLACK, Cartesian2d, ChartBuilder, ChartContext, Circle, Color, IntoDrawingArea, LineSeries,
+    PathElement, RGBColor, Ranged, SVGBackend, SeriesLabelPosition, WHITE,
 };
 
 use super::log_axis::LogAxis;
@@ -31,7 +30,6 @@ const COLOURS: [RGBColor; 7] = [
 /// How much of a curve's colour is left behind its smoothed form.
 const PALE: f64 = 0.25;
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, 'b, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, Y>>;
 
 /// What writing into a string cannot give; told all the same.
@@ -70,13 +68,9 @@ pub(super) fn svg(plot: &Plot) -> Result<String> {
             let chart = builder.build_cartesian_2d(x, y);
             fill(chart.map_err(failed)?, plot)?;
         }
-        present(&area)?;
+        area.present().map_err(failed)?;
     }
     Ok(text)
-}
-
-fn present(area: &Area<'_>) -> Result<()> {
-    area.present().map_err(failed)
 }
 
 fn fill<'b: 'a, 'a, Y>(mut chart: Chart<'a, 'b, Y>, plot: &Plot) -> Result<()>

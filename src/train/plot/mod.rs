@@ -147,7 +147,9 @@ impl Plot {
 
     /// Whether a point has a place.
     fn is_drawable(&self, &(x, y): &(f64, f64)) -> bool {
-        x.is_finite() && y.is_finite() && (!self.log_y || y > 0.0)
+        // Axes want room around the largest number, and a logarithmic one around the smallest. NaN is not less.
+        let has_room = |v: f64| v.abs() < 1e200;
+        has_room(x) && has_room(y) && (!self.log_y || y > 1e-200)
     }
 
     /// The ranges of the axes, with room around what is drawn; `None` when nothing is.
