@@ -20,6 +20,8 @@ pub enum Data {
     BF16(Vec<bf16>),
     /// `i32` elements.
     I32(Vec<i32>),
+    /// Unsigned bytes.
+    U8(Vec<u8>),
     /// Booleans, one byte each.
     Bool(Vec<u8>),
 }
@@ -35,6 +37,7 @@ macro_rules! each_dtype {
             $crate::array::Data::F16($v) => $body,
             $crate::array::Data::BF16($v) => $body,
             $crate::array::Data::I32($v) => $body,
+            $crate::array::Data::U8($v) => $body,
             $crate::array::Data::Bool($v) => $body,
         }
     };
@@ -51,6 +54,7 @@ macro_rules! map_dtype {
             $crate::array::Data::F16($v) => $crate::array::Data::F16($body),
             $crate::array::Data::BF16($v) => $crate::array::Data::BF16($body),
             $crate::array::Data::I32($v) => $crate::array::Data::I32($body),
+            $crate::array::Data::U8($v) => $crate::array::Data::U8($body),
             $crate::array::Data::Bool($v) => $crate::array::Data::Bool($body),
         }
     };
@@ -87,6 +91,7 @@ impl Array {
             DType::F16 => Data::F16(vec![f16::ZERO; n]),
             DType::BF16 => Data::BF16(vec![bf16::ZERO; n]),
             DType::I32 => Data::I32(vec![0; n]),
+            DType::U8 => Data::U8(vec![0; n]),
             DType::Bool => Data::Bool(vec![0; n]),
         };
         Array { dims, data }
@@ -109,6 +114,7 @@ impl Array {
             DType::F16 => Data::F16(bytemuck::pod_collect_to_vec(bytes)),
             DType::BF16 => Data::BF16(bytemuck::pod_collect_to_vec(bytes)),
             DType::I32 => Data::I32(bytemuck::pod_collect_to_vec(bytes)),
+            DType::U8 => Data::U8(bytes.to_vec()),
             DType::Bool => Data::Bool(bytes.to_vec()),
         };
         Array { dims, data }
@@ -152,6 +158,7 @@ impl Array {
             Data::F16(_) => DType::F16,
             Data::BF16(_) => DType::BF16,
             Data::I32(_) => DType::I32,
+            Data::U8(_) => DType::U8,
             Data::Bool(_) => DType::Bool,
         }
     }
@@ -179,7 +186,7 @@ impl Array {
             Data::F16(v) => v.iter().map(|x| x.to_f64()).collect(),
             Data::BF16(v) => v.iter().map(|x| x.to_f64()).collect(),
             Data::I32(v) => v.iter().map(|&x| f64::from(x)).collect(),
-            Data::Bool(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Data::U8(v) | Data::Bool(v) => v.iter().map(|&x| f64::from(x)).collect(),
         }
     }
 
@@ -207,8 +214,8 @@ impl Array {
         }
     }
 
-    /// The same numbers in another format: to floats rounds to nearest even, to `I32` cuts towards zero and
-    /// saturates (NaN is 0), to `Bool` is `x != 0`.
+    /// The same numbers in another format: to floats rounds to nearest even, to `I32` and `U8` cuts towards zero
+    /// and saturates (NaN is 0), to `Bool` is `x != 0`.
     pub fn cast(&self, dtype: DType) -> Array {
         let data = match (dtype, &self.data) {
             (DType::F32, Data::F64(v)) => Data::F32(v.iter().map(|&x| x as f32).collect()),
@@ -221,6 +228,7 @@ impl Array {
             }
             (DType::BF16, _) => Data::BF16(self.to_f32().into_iter().map(bf16::from_f32).collect()),
             (DType::I32, _) => Data::I32(self.to_i32()),
+            (DType::U8, _) => Data::U8(self.to_f64().into_iter().map(|x| x as u8).collect()),
             (DType::Bool, _) => Data::Bool(
                 self.to_f64()
                     .into_iter()

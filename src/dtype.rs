@@ -2,7 +2,7 @@
 //!
 //! A [`DType`] says how one element is stored. Arithmetic on `F16` and `BF16` is done in `f32` and rounded to the
 //! format after every operation; `Bool` is one byte holding 0 or 1, with `or` as its addition and `and` as its
-//! multiplication.
+//! multiplication. `U8` is for storage: it is copied, indexed and cast.
 
 use crate::error::{Error, Result};
 
@@ -19,18 +19,21 @@ pub enum DType {
     BF16,
     /// Two's complement 32-bit integers; arithmetic wraps.
     I32,
+    /// Bytes without arithmetic, 0 to 255: what blocks of low-bit weights are stored as.
+    U8,
     /// One byte, 0 or 1.
     Bool,
 }
 
 impl DType {
     /// All formats, in declaration order.
-    pub const ALL: [DType; 6] = [
+    pub const ALL: [DType; 7] = [
         DType::F32,
         DType::F64,
         DType::F16,
         DType::BF16,
         DType::I32,
+        DType::U8,
         DType::Bool,
     ];
 
@@ -40,7 +43,7 @@ impl DType {
             DType::F64 => 8,
             DType::F32 | DType::I32 => 4,
             DType::F16 | DType::BF16 => 2,
-            DType::Bool => 1,
+            DType::U8 | DType::Bool => 1,
         }
     }
 
@@ -52,6 +55,7 @@ impl DType {
             DType::F16 => "f16",
             DType::BF16 => "bf16",
             DType::I32 => "i32",
+            DType::U8 => "u8",
             DType::Bool => "bool",
         }
     }
@@ -77,7 +81,7 @@ impl std::str::FromStr for DType {
             .find(|dtype| dtype.name() == text)
             .ok_or_else(|| {
                 Error::Message(format!(
-                    "unknown number format `{text}`; known: f32, f64, f16, bf16, i32, bool"
+                    "unknown number format `{text}`; known: f32, f64, f16, bf16, i32, u8, bool"
                 ))
             })
     }

@@ -98,6 +98,7 @@ fn combine(dtype: DType, mode: ScatterMode, old: &mut [u8], new: &[u8]) {
                 &(if add { a.wrapping_add(b) } else { larger(a, b) }).to_le_bytes(),
             );
         }
+        DType::U8 => unreachable!("bytes are only set"),
         DType::Bool => old[0] |= new[0],
     }
 }

@@ -108,6 +108,7 @@ impl StoredType {
             StoredType::F16 => Some(DType::F16),
             StoredType::BF16 => Some(DType::BF16),
             StoredType::I32 => Some(DType::I32),
+            StoredType::U8 => Some(DType::U8),
             StoredType::BOOL => Some(DType::Bool),
             _ => None,
         }
@@ -138,6 +139,7 @@ impl From<DType> for StoredType {
             DType::F16 => StoredType::F16,
             DType::BF16 => StoredType::BF16,
             DType::I32 => StoredType::I32,
+            DType::U8 => StoredType::U8,
             DType::Bool => StoredType::BOOL,
         }
     }

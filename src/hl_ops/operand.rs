@@ -83,6 +83,7 @@ impl Term {
 pub(crate) fn number(graph: u32, dtype: DType, value: f64, op: &str) -> GraphTensor {
     let fits = match dtype {
         DType::I32 => f64::from(value as i32) == value,
+        DType::U8 => f64::from(value as u8) == value,
         DType::Bool => value == 0.0 || value == 1.0,
         _ => true,
     };

@@ -139,7 +139,7 @@ pub(super) fn last(d: usize) -> Vec<i64> {
 pub(super) fn lowest(dtype: DType) -> f64 {
     match dtype {
         DType::I32 => f64::from(i32::MIN),
-        DType::Bool => 0.0,
+        DType::U8 | DType::Bool => 0.0,
         _ => f64::NEG_INFINITY,
     }
 }

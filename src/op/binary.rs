@@ -44,6 +44,9 @@ pub(super) static SELECT: OpRow = OpRow::new(
 )
 .gradient(gradient_of_select);
 
+/// What ops on numbers say of bytes.
+pub(super) const NO_ARITHMETIC: &str = "bytes have no arithmetic; use `.cast(DType::I32)`";
+
 fn same_dims(a: &TensorType, b: &TensorType) -> Result<(), String> {
     if a.dims == b.dims {
         Ok(())
@@ -60,6 +63,9 @@ fn infer(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
         return Err(format!(
             "operands of different formats, {a} and {b}; use `.cast(..)` on one of them"
         ));
+    }
+    if a.dtype == DType::U8 {
+        return Err(NO_ARITHMETIC.into());
     }
     let Op::Binary(function) = op else {
         unreachable!("the rows of the four functions")
@@ -199,6 +205,7 @@ fn eval_select(_: &Op, inputs: &[Array], _: &EvalContext<'_>) -> Result<Array, S
         (Data::F16(a), Data::F16(b)) => Data::F16(pick(condition, a, b)),
         (Data::BF16(a), Data::BF16(b)) => Data::BF16(pick(condition, a, b)),
         (Data::I32(a), Data::I32(b)) => Data::I32(pick(condition, a, b)),
+        (Data::U8(a), Data::U8(b)) => Data::U8(pick(condition, a, b)),
         (Data::Bool(a), Data::Bool(b)) => Data::Bool(pick(condition, a, b)),
         _ => {
             return Err(format!(

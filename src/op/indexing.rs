@@ -3,6 +3,7 @@
 //! Both walk one axis. The index operand is `I32`; a number outside `0..n` is an error when executed, in every
 //! pipeline. `Scatter` takes `(base, index, updates)`, and updates are applied in row-major order.
 
+use super::binary::NO_ARITHMETIC;
 use super::reduce::larger;
 use smallvec::smallvec;
 
@@ -60,9 +61,12 @@ fn infer_gather(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
 
 fn infer_scatter(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
     check_arity(op, inputs)?;
-    let Op::Scatter { axis, .. } = op else {
+    let Op::Scatter { axis, mode } = op else {
         unreachable!("the row of scatter")
     };
+    if *mode != ScatterMode::Set && inputs[0].dtype == DType::U8 {
+        return Err(NO_ARITHMETIC.into());
+    }
     let (base, index, updates) = (&inputs[0], &inputs[1], &inputs[2]);
     check_index(base, index, *axis)?;
     if updates.dims != index.dims || updates.dtype != base.dtype {
@@ -153,6 +157,7 @@ fn eval_scatter(op: &Op, inputs: &[Array], _: &EvalContext<'_>) -> Result<Array,
         (Data::I32(b), Data::I32(u)) => {
             Data::I32(scatter_as!(mode, b, places, u, |a: i32, x| a.wrapping_add(x)))
         }
+        (Data::U8(b), Data::U8(u)) => Data::U8(write(b, places, u, |_, new| new)),
         (Data::Bool(b), Data::Bool(u)) => Data::Bool(scatter_as!(mode, b, places, u, |a, x| a | x)),
         _ => {
             return Err(format!(

@@ -20,6 +20,7 @@ impl Literal {
             DType::F16 => u64::from(f16::from_f64(value).to_bits()),
             DType::BF16 => u64::from(bf16::from_f64(value).to_bits()),
             DType::I32 => u64::from((value as i32) as u32),
+            DType::U8 => u64::from(value as u8),
             DType::Bool => u64::from(value != 0.0),
         };
         Literal { dtype, bits }
@@ -56,7 +57,7 @@ impl Literal {
             DType::F16 => f16::from_bits(self.bits as u16).to_f64(),
             DType::BF16 => bf16::from_bits(self.bits as u16).to_f64(),
             DType::I32 => f64::from(self.bits as u32 as i32),
-            DType::Bool => self.bits as f64,
+            DType::U8 | DType::Bool => self.bits as f64,
         }
     }
 
@@ -68,6 +69,7 @@ impl Literal {
             DType::F16 => Data::F16(vec![f16::from_bits(self.bits as u16)]),
             DType::BF16 => Data::BF16(vec![bf16::from_bits(self.bits as u16)]),
             DType::I32 => Data::I32(vec![self.bits as u32 as i32]),
+            DType::U8 => Data::U8(vec![self.bits as u8]),
             DType::Bool => Data::Bool(vec![self.bits as u8]),
         };
         Array::new(Vec::new(), data)

@@ -8,10 +8,12 @@ use half::{bf16, f16};
 
 use smallvec::smallvec;
 
+use super::binary::NO_ARITHMETIC;
 use super::gradient::{GradientBuilder, Gradients, Rule};
 use super::table::{Arity, EvalContext, OpRow, check_arity};
 use super::{Op, ReduceOp, TensorType, samples};
 use crate::array::{Array, Data};
+use crate::dtype::DType;
 
 pub(super) static SUM_REDUCE: OpRow =
     OpRow::new("sum_reduce", Arity::Exact(1), infer, eval, || {
@@ -32,6 +34,9 @@ fn infer(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
     let Op::Reduce(_, axes) = op else {
         unreachable!("the rows of the two reductions")
     };
+    if inputs[0].dtype == DType::U8 {
+        return Err(NO_ARITHMETIC.into());
+    }
     let rank = inputs[0].dims.len();
     if axes.windows(2).any(|pair| pair[0] >= pair[1]) {
         return Err(format!("axes {axes:?} are not sorted and distinct"));
@@ -126,6 +131,7 @@ fn eval(op: &Op, inputs: &[Array], context: &EvalContext<'_>) -> Result<Array, S
         (ReduceOp::Sum, Data::I32(v)) => {
             Data::I32(fold(v, dims, axes, 0, |a: i32, x| a.wrapping_add(x)))
         }
+        (_, Data::U8(_)) => return Err(NO_ARITHMETIC.into()),
         (_, Data::Bool(v)) => Data::Bool(fold(v, dims, axes, 0, |a, x| a | x)),
         (ReduceOp::Max, Data::F32(v)) => Data::F32(fold(v, dims, axes, f32::NEG_INFINITY, larger)),
         (ReduceOp::Max, Data::F64(v)) => Data::F64(fold(v, dims, axes, f64::NEG_INFINITY, larger)),

@@ -158,7 +158,7 @@ fn eval_float(op: &Op, inputs: &[Array], _: &EvalContext<'_>) -> Result<Array, S
                 .map(|x| bf16::from_f32(function.f32(x.to_f32())))
                 .collect(),
         ),
-        Data::I32(_) | Data::Bool(_) => {
+        Data::I32(_) | Data::U8(_) | Data::Bool(_) => {
             return Err(format!(
                 "needs a floating-point operand, not {}",
                 inputs[0].dtype()

@@ -64,6 +64,7 @@ pub struct Built {
 /// The largest whole number up to which a format holds all.
 pub fn exact_limit(dtype: DType) -> f64 {
     match dtype {
+        DType::U8 => 255.0,
         DType::Bool => 1.0,
         DType::BF16 => 256.0,
         DType::F16 => 2048.0,

@@ -12,6 +12,7 @@ use crate::op::Op;
 fn fits(from: DType, to: DType) -> bool {
     match from {
         DType::Bool => true,
+        DType::U8 => to != DType::Bool,
         DType::F16 | DType::BF16 => matches!(to, DType::F32 | DType::F64),
         DType::F32 | DType::I32 => to == DType::F64,
         DType::F64 => false,
@@ -90,6 +91,7 @@ mod tests {
             DType::F16 => Data::F16((0..=u16::MAX).map(f16::from_bits).collect()),
             DType::BF16 => Data::BF16((0..=u16::MAX).map(bf16::from_bits).collect()),
             DType::Bool => Data::Bool(vec![0, 1]),
+            DType::U8 => Data::U8((0..=u8::MAX).collect()),
             DType::I32 => Data::I32((0..1 << 20).map(|i: i32| i.wrapping_mul(4093)).collect()),
             DType::F32 => {
                 let bits = (0..1u32 << 20).map(|i| i.wrapping_mul(4093));
@@ -125,6 +127,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(n_skipped, 5 * 6 + 2 * 2 * 6 + 2 * 4);
+        assert_eq!(n_skipped, 6 * 7 + 5 * 7 + 2 * 2 * 7 + 2 * 5);
     }
 }

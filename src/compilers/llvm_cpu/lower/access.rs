@@ -3,7 +3,7 @@
 //! Invariants:
 //! - No address outside of the buffer is ever read: padding and bad lanes are masked,
 //!   or read from a zeroed stack slot instead.
-//! - Memory of `F16`, `BF16` and `Bool` is converted at the border: inside kernels
+//! - Memory of `F16`, `BF16`, `U8` and `Bool` is converted at the border: inside kernels
 //!   they are `f32` lanes (always representable) and `i1` lanes.
 
 use inkwell::IntPredicate as I;
@@ -335,7 +335,7 @@ impl<'a, 'c> Emitter<'a, 'c> {
             DType::F64 => self.ops.f64s(lanes),
             DType::F16 | DType::BF16 => self.ops.i16s(lanes),
             DType::I32 => self.ops.i32s(lanes),
-            DType::Bool => self.ops.i8s(lanes),
+            DType::U8 | DType::Bool => self.ops.i8s(lanes),
         }
     }
 
@@ -344,6 +344,7 @@ impl<'a, 'c> Emitter<'a, 'c> {
         let l = lanes(raw);
         match dtype {
             DType::F32 | DType::F64 | DType::I32 => raw,
+            DType::U8 => self.ops.zext(raw, self.ops.i32s(l)),
             DType::Bool => self.ops.icmp(I::NE, raw, self.ops.i8s(l).const_zero()),
             DType::BF16 => {
                 let wide = self.ops.zext(raw, self.ops.i32s(l));
@@ -363,6 +364,7 @@ impl<'a, 'c> Emitter<'a, 'c> {
         let l = lanes(value);
         match dtype {
             DType::F32 | DType::F64 | DType::I32 => value,
+            DType::U8 => self.ops.trunc(value, self.ops.i8s(l)),
             DType::Bool => self.ops.zext(value, self.ops.i8s(l)),
             DType::BF16 => {
                 let bits = self.ops.bits(value, self.ops.i32s(l));

@@ -1,7 +1,7 @@
 //! One node of the body, for any number of lanes.
 //!
 //! Representation of values: `F32`, `F16` and `BF16` are `f32` lanes (the latter two
-//! always representable), `F64` `f64`, `I32` `i32`, `Bool` `i1`.
+//! always representable), `F64` `f64`, `I32` and `U8` `i32`, `Bool` `i1`.
 
 use inkwell::{FloatPredicate as F, IntPredicate as I};
 
@@ -82,7 +82,7 @@ impl<'c> Emitter<'_, 'c> {
     fn literal(&self, literal: Literal, l: u32) -> V<'c> {
         match literal.dtype() {
             DType::F64 => self.ops.f64(l, f64::from_bits(literal.bits())),
-            DType::I32 => self.ops.i32(l, literal.bits() as u32 as i32),
+            DType::I32 | DType::U8 => self.ops.i32(l, literal.bits() as u32 as i32),
             DType::Bool => self.ops.i1(l, literal.bits() != 0),
             DType::F32 => self.ops.f32(l, f32::from_bits(literal.bits() as u32)),
             DType::F16 | DType::BF16 => self.ops.f32(l, literal.as_f64() as f32),
@@ -158,9 +158,16 @@ impl<'c> Emitter<'_, 'c> {
     /// Conversion with the meaning of Rust's `as`.
     fn cast(&self, from: DType, to: DType, a: V<'c>) -> V<'c> {
         let (ops, l) = (&self.ops, lanes(a));
-        use DType::{Bool, F64, I32};
+        use DType::{Bool, F64, I32, U8};
         match (from, to) {
             _ if from == to => a,
+            (U8, _) => self.cast(I32, to, a),
+            (Bool, U8) => ops.zext(a, ops.i32s(l)),
+            (_, U8) => {
+                let (a, low, high) = (self.cast(from, I32, a), ops.i32(l, 0), ops.i32(l, 255));
+                let a = ops.select(ops.icmp(I::SGT, a, low), a, low);
+                ops.select(ops.icmp(I::SLT, a, high), a, high)
+            }
             (I32, Bool) => ops.icmp(I::NE, a, ops.i32(l, 0)),
             (F64, Bool) => ops.fcmp(F::UNE, a, ops.f64(l, 0.0)),
             (_, Bool) => ops.fcmp(F::UNE, a, ops.f32(l, 0.0)),

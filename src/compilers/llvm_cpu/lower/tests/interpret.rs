@@ -38,7 +38,7 @@ pub fn decode(dtype: DType, bytes: &[u8]) -> Val {
         DType::F64 => D(f64::from_bits(bits)),
         DType::F16 => F(half::f16::from_bits(bits as u16).to_f32()),
         DType::BF16 => F(half::bf16::from_bits(bits as u16).to_f32()),
-        DType::I32 => I(bits as u32 as i32),
+        DType::I32 | DType::U8 => I(bits as u32 as i32),
         DType::Bool => B(bits != 0),
     }
 }
@@ -50,6 +50,9 @@ fn cast(from: Val, to: DType) -> Val {
         (I(x), DType::Bool) => B(x != 0),
         (F(x), DType::I32) => I(x as i32),
         (D(x), DType::I32) => I(x as i32),
+        (F(x), DType::U8) => I(i32::from(x as u8)),
+        (D(x), DType::U8) => I(i32::from(x as u8)),
+        (I(x), DType::U8) => I(x.clamp(0, 255)),
         (F(x), DType::F64) => D(f64::from(x)),
         (I(x), DType::F64) => D(f64::from(x)),
         (B(x), DType::Bool) => B(x),
