@@ -23,6 +23,7 @@
 //!
 //! | module | what lives there |
 //! |---|---|
+//! | [`blocks`] | block formats of a few bits a weight |
 //! | [`shape`] | symbolic sizes and views |
 //! | [`op`] | what an operation is: the op table, with the reference `eval` of each |
 //! | [`graph`] | the DAG, handles, text form, verifier, patches, display |
@@ -54,6 +55,7 @@
 
 pub mod array;
 pub mod atomic;
+pub mod blocks;
 pub mod compilers;
 pub mod dtype;
 pub mod error;

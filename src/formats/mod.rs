@@ -21,6 +21,7 @@ pub mod csv;
 pub mod digest;
 pub mod gemma2_config;
 mod gemma2_config_write;
+pub mod gguf;
 pub mod huggingface;
 pub mod idx;
 mod json;
@@ -32,6 +33,7 @@ pub mod tokenizer;
 
 pub use bytes::Bytes;
 pub use gemma2_config::Gemma2Config;
+pub use gguf::Gguf;
 pub use huggingface::ConfigReader;
 pub use safetensors::Checkpoint;
 pub use tensor::{StoredType, TensorView};

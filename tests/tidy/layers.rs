@@ -9,7 +9,7 @@ use crate::scan::{Source, identifier, line_of, words};
 /// The modules below the crate's root, lowest first; modules of one row may use each other.
 pub const LAYERS: &[&[&str]] = &[
     &["error", "dtype", "knobs"],
-    &["atomic", "shape", "storage"],
+    &["atomic", "blocks", "shape", "storage"],
     &["array"],
     &["op"],
     &["graph"],

@@ -1,0 +1,220 @@
+//! GGUF, the files of llama.cpp: typed metadata and tensors of block formats.
+//!
+//! ```text
+//! "GGUF" version | counts | metadata: key, type, value .. | tensors: name, dims, type, offset .. | padding | data
+//! ```
+//!
+//! Files are memory-mapped, and a tensor is a region of its map. Versions 2 and 3 are read, in little-endian order;
+//! version 3 is written. See <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
+//!
+//! Invariants of an open [`Gguf`]: keys and names are unique; a tensor has the bytes that its type and shape ask for,
+//! starts at a multiple of the file's alignment and overlaps no other. Shapes here have the dimension of
+//! neighbouring elements last, as everywhere in this crate; the file names it first.
+//!
+//! [`Writer`] writes files.
+//!
+//! Deliberately absent: big-endian files, files in several parts.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::bytes::Bytes;
+use super::suggest::did_you_mean;
+use super::{format_error, quote};
+use crate::blocks::BlockType;
+use crate::error::{Error, Result};
+
+mod parse;
+mod value;
+mod write;
+
+pub use value::{Array, Value};
+pub use write::{Sink, Writer};
+
+/// What every file starts with.
+const MAGIC: &[u8] = b"GGUF";
+/// The key of the alignment of tensors.
+const ALIGNMENT_KEY: &str = "general.alignment";
+/// The alignment when a file names none.
+const DEFAULT_ALIGNMENT: usize = 32;
+
+/// An open GGUF file.
+#[derive(Clone, Debug)]
+pub struct Gguf {
+    file: PathBuf,
+    bytes: Bytes,
+    version: u32,
+    alignment: usize,
+    metadata: BTreeMap<String, Value>,
+    tensors: Vec<TensorInfo>,
+    by_name: BTreeMap<String, usize>,
+}
+
+/// What a file says about a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its name in the file.
+    pub name: String,
+    /// How its numbers are stored.
+    pub ty: BlockType,
+    /// Its shape; the last dimension is that of neighbouring elements.
+    pub shape: Vec<usize>,
+    /// The bytes of the file that it takes.
+    start: usize,
+    end: usize,
+}
+
+impl TensorInfo {
+    /// The number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The bytes that it takes.
+    pub fn size(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Where it lies in the file.
+    pub fn offset(&self) -> usize {
+        self.start
+    }
+}
+
+/// A tensor of a block format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockTensor {
+    /// Its name in the file.
+    pub name: String,
+    /// How its numbers are stored.
+    pub ty: BlockType,
+    /// Its shape; the last dimension is that of neighbouring elements, and a whole number of blocks.
+    pub shape: Vec<usize>,
+    /// Its blocks.
+    pub bytes: Bytes,
+}
+
+impl BlockTensor {
+    /// The number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Its numbers as `f32`.
+    ///
+    /// # Errors
+    /// If there is no decoder for its type.
+    pub fn dequantize(&self) -> Result<Vec<f32>> {
+        let mut numbers = vec![0.0; self.elements()];
+        let failed = |error| Error::msg(format!("{}: {error}", tensor_field(&self.name)));
+        self.ty
+            .dequantize(&self.bytes, &mut numbers)
+            .map_err(failed)?;
+        Ok(numbers)
+    }
+}
+
+impl Gguf {
+    /// Opens a file. It must not be changed in place while it or a tensor of it is alive; see [`super::bytes`].
+    ///
+    /// # Errors
+    /// If the file cannot be opened, or any of the invariants in the module's header does not hold.
+    pub fn open(path: impl AsRef<Path>) -> Result<Gguf> {
+        let path = path.as_ref();
+        Gguf::from_bytes(path, Bytes::map(path)?)
+    }
+
+    /// The file with these contents; messages call it `file`.
+    ///
+    /// # Errors
+    /// If the bytes are not a valid GGUF file.
+    pub fn from_bytes(file: &Path, bytes: Bytes) -> Result<Gguf> {
+        let header = parse::parse(file, &bytes)?;
+        parse::check_unique(file, &header.tensors)?;
+        let names = header.tensors.iter().map(|tensor| tensor.name.clone());
+        Ok(Gguf {
+            file: file.to_path_buf(),
+            bytes,
+            version: header.version,
+            alignment: header.alignment,
+            metadata: header.metadata,
+            by_name: names.zip(0..).collect(),
+            tensors: header.tensors,
+        })
+    }
+
+    /// The file that was opened.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The version of the format, 2 or 3.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// What every tensor's place is a multiple of.
+    pub fn alignment(&self) -> usize {
+        self.alignment
+    }
+
+    /// The metadata.
+    pub fn metadata(&self) -> &BTreeMap<String, Value> {
+        &self.metadata
+    }
+
+    /// The metadata's value of a key.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.metadata.get(key)
+    }
+
+    /// All tensors, in the file's order.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// What the file says about the tensor called `name`.
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.by_name.get(name).map(|&at| &self.tensors[at])
+    }
+
+    /// The tensor called `name`, without copying it.
+    ///
+    /// # Errors
+    /// If there is none; the message names the file and the nearest names that there are.
+    pub fn get(&self, name: &str) -> Result<BlockTensor> {
+        let Some(info) = self.info(name) else {
+            let near = did_you_mean(name, self.by_name.keys().map(String::as_str));
+            let what = format!("is not among the {} tensors{near}", self.tensors.len());
+            return Err(format_error(&self.file, tensor_field(name), None, what));
+        };
+        Ok(BlockTensor {
+            name: name.to_owned(),
+            ty: info.ty,
+            shape: info.shape.clone(),
+            bytes: self.bytes.slice(info.start..info.end),
+        })
+    }
+}
+
+/// Whether a file is one of GGUF, by its name or its first bytes.
+pub fn is_gguf(path: &Path) -> bool {
+    let named = path
+        .extension()
+        .is_some_and(|ext| ext.eq_ignore_ascii_case("gguf"));
+    let mut magic = [0; MAGIC.len()];
+    let mut read = || File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    path.is_file() && (named || (read().is_ok() && magic == MAGIC))
+}
+
+/// How messages call a tensor.
+fn tensor_field(name: &str) -> String {
+    format!("tensor {}", quote(name))
+}
+
+/// How messages call an entry of the metadata.
+fn metadata_field(key: &str) -> String {
+    format!("metadata {}", quote(key))
+}

@@ -1,0 +1,14 @@
+//! GGUF files and the block formats in them, against ggml's own functions and Python package.
+
+use std::path::{Path, PathBuf};
+
+mod blocks;
+mod reader;
+mod writer;
+
+/// A file of `tests/data/gguf`.
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/gguf")
+        .join(name)
+}
