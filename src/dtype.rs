@@ -37,6 +37,16 @@ impl DType {
         DType::Bool,
     ];
 
+    /// The formats that have an arithmetic, in declaration order.
+    pub const NUMERIC: [DType; 6] = [
+        DType::F32,
+        DType::F64,
+        DType::F16,
+        DType::BF16,
+        DType::I32,
+        DType::Bool,
+    ];
+
     /// Bytes of one element.
     pub const fn size(self) -> usize {
         match self {

@@ -34,7 +34,7 @@ macro_rules! element {
     };
 }
 
-element!(f32 => F32, f64 => F64, f16 => F16, bf16 => BF16, i32 => I32);
+element!(f32 => F32, f64 => F64, f16 => F16, bf16 => BF16, i32 => I32, u8 => U8);
 
 impl Element for bool {
     fn pack(values: Vec<Self>) -> Data {

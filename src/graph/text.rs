@@ -108,6 +108,8 @@ pub fn attributes(op: &Op) -> String {
         Op::Gather { axis } => axis.to_string(),
         Op::Scatter { axis, mode } => format!("{axis}, {}", mode.name()),
         Op::Cast(dtype) => dtype.to_string(),
+        Op::Dequantize(ty) => ty.to_string(),
+        Op::FakeQuantize(scheme) => scheme.name().into(),
         Op::Custom(custom) => format!("{:?}", format!("{} {}", custom.0.name(), custom.0.key())),
         Op::Kernel(kernel) => format!("{:?}", kernel.name),
         Op::Unary(_)

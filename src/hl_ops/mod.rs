@@ -25,6 +25,7 @@ mod joining;
 mod linalg;
 mod loss;
 mod loss_class;
+mod low_bit;
 pub(crate) mod matmul;
 pub(crate) mod movement;
 mod movement_parts;

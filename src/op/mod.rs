@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use crate::blocks::BlockType;
 use crate::dtype::DType;
 use crate::shape::{Dims, Expr, IntoDims};
 
@@ -22,6 +23,7 @@ mod indexing;
 mod kernel;
 mod leaf;
 mod literal;
+mod low_bit;
 pub mod math;
 pub mod random;
 mod reduce;
@@ -35,6 +37,7 @@ pub use kernel::{
     SequencePart, Work,
 };
 pub use literal::Literal;
+pub use low_bit::{ActivationScheme, activation_scale};
 pub(crate) use reduce::larger;
 pub use samples::Sample;
 pub use table::{EvalContext, OpRow};
@@ -186,6 +189,10 @@ pub enum Op {
     /// The first operand, but gradients flow to the second (Bengio et al. 2013, straight-through estimators). As
     /// `x + detach(q - x)` the forward value would be rounded twice.
     StraightThrough,
+    /// Numbers from blocks of a low-bit format, stored as `U8`.
+    Dequantize(BlockType),
+    /// The operand rounded to 8 bits, as numbers ([`ActivationScheme`]).
+    FakeQuantize(ActivationScheme),
     /// A user's own operation.
     Custom(CustomHandle),
     /// A compiled piece of graph. It keeps what it replaced.

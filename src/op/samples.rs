@@ -104,16 +104,6 @@ fn unary_inputs(dtypes: &[DType]) -> Vec<Array> {
     out
 }
 
-/// The formats that have an arithmetic.
-const NUMBERS: [DType; 6] = [
-    DType::F32,
-    DType::F64,
-    DType::F16,
-    DType::BF16,
-    DType::I32,
-    DType::Bool,
-];
-
 const FLOATS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
 
 pub(super) fn unary(function: UnaryOp) -> Vec<Sample> {
@@ -159,7 +149,7 @@ pub(super) fn cast() -> Vec<Sample> {
 
 pub(super) fn binary(function: BinaryOp) -> Vec<Sample> {
     let mut out = Vec::new();
-    for dtype in NUMBERS {
+    for dtype in DType::NUMERIC {
         if function == BinaryOp::Mod && dtype == DType::Bool {
             continue;
         }
@@ -219,7 +209,7 @@ pub(super) fn reduce(kind: ReduceOp) -> Vec<Sample> {
         (&[3, 4], &[]),
     ];
     let mut out = Vec::new();
-    for dtype in NUMBERS {
+    for dtype in DType::NUMERIC {
         for (dims, axes) in shapes {
             let op = Op::Reduce(kind, axes.iter().copied().collect());
             out.push(Sample {
@@ -272,7 +262,7 @@ pub(super) fn scatter() -> Vec<Sample> {
     let mut out = Vec::new();
     for dtype in DType::ALL {
         for mode in [ScatterMode::Set, ScatterMode::Add, ScatterMode::Max] {
-            if mode != ScatterMode::Set && !NUMBERS.contains(&dtype) {
+            if mode != ScatterMode::Set && !DType::NUMERIC.contains(&dtype) {
                 continue;
             }
             let base = array(&[4, 3], spread(12, 2), dtype);
@@ -284,6 +274,19 @@ pub(super) fn scatter() -> Vec<Sample> {
             });
         }
     }
+    out
+}
+
+/// Rows of 8, 32, 37 and no numbers, a row of zeros, one of large and small ones.
+pub(super) fn activations() -> Vec<Array> {
+    let rows = [(2, 8), (3, 32), (2, 37), (3, 0), (1, 64)];
+    let array = |(m, k): (usize, usize)| {
+        let x = spread(m * k, k).into_iter().enumerate();
+        let x = x.map(|(i, x)| if i % 7 == 3 { x * 1e4 } else { x });
+        array(&[m, k], x.collect(), DType::F32)
+    };
+    let mut out: Vec<Array> = rows.into_iter().map(array).collect();
+    out.push(Array::zeros(vec![2, 40], DType::F32));
     out
 }
 

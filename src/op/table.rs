@@ -6,7 +6,7 @@
 
 use super::gradient::Gradient;
 use super::{BinaryOp, ReduceOp, UnaryOp};
-use super::{Op, Sample, TensorType, binary, indexing, leaf, reduce, unary};
+use super::{Op, Sample, TensorType, binary, indexing, leaf, low_bit, reduce, unary};
 use crate::array::Array;
 use crate::shape::Symbols;
 
@@ -106,7 +106,7 @@ impl OpRow {
 }
 
 /// All rows, in the order of the enum.
-pub static ROWS: [&OpRow; 24] = [
+pub static ROWS: [&OpRow; 26] = [
     &leaf::INPUT,
     &leaf::CONSTANT,
     &leaf::IOTA,
@@ -129,6 +129,8 @@ pub static ROWS: [&OpRow; 24] = [
     &unary::CAST,
     &unary::DETACH,
     &unary::STRAIGHT_THROUGH,
+    &low_bit::DEQUANTIZE,
+    &low_bit::FAKE_QUANTIZE,
     &leaf::CUSTOM,
     &leaf::KERNEL,
 ];
@@ -158,6 +160,8 @@ pub fn row_of(op: &Op) -> &'static OpRow {
         Op::Cast(_) => &unary::CAST,
         Op::Detach => &unary::DETACH,
         Op::StraightThrough => &unary::STRAIGHT_THROUGH,
+        Op::Dequantize(_) => &low_bit::DEQUANTIZE,
+        Op::FakeQuantize(_) => &low_bit::FAKE_QUANTIZE,
         Op::Custom(_) => &leaf::CUSTOM,
         Op::Kernel(_) => &leaf::KERNEL,
     }

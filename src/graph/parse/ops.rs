@@ -5,7 +5,9 @@ use super::{Call, check, limits, read_size};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::op::table::ROWS;
-use crate::op::{AxisSet, BinaryOp, ConstantValue, Literal, Op, ReduceOp, ScatterMode, UnaryOp};
+use crate::op::{
+    ActivationScheme, AxisSet, BinaryOp, ConstantValue, Literal, Op, ReduceOp, ScatterMode, UnaryOp,
+};
 use crate::shape::Expr;
 
 /// What stands between `<` and `>`.
@@ -79,6 +81,13 @@ fn with_attributes(call: &Call<'_>, raw: &str) -> Result<Op, String> {
         "gather" => Op::Gather { axis: axis(raw)? },
         "scatter" => scatter(raw)?,
         "cast" => Op::Cast(raw.parse().map_err(|e: crate::Error| e.to_string())?),
+        "dequantize" => Op::Dequantize(raw.parse().map_err(|e: crate::Error| e.to_string())?),
+        "fake_quantize" => {
+            let found = ActivationScheme::ALL.into_iter().find(|s| s.name() == raw);
+            Op::FakeQuantize(
+                found.ok_or_else(|| format!("expected a scheme of 8 bits, found `{raw}`"))?,
+            )
+        }
         name => {
             let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
             return Err(format!(

@@ -73,7 +73,7 @@ fn movement(x: GraphTensor, how: u8) -> Option<GraphTensor> {
 
 fn leaf(x: GraphTensor, how: u8) -> Option<GraphTensor> {
     let value = [0.1, -0.0, f64::NAN, f64::NEG_INFINITY, 1e-40][usize::from(how) % 5];
-    let literal = Literal::new(DType::ALL[usize::from(how) % 6], value);
+    let literal = Literal::new(DType::ALL[usize::from(how) % 7], value);
     let op = match how % 4 {
         0 => Op::Iota {
             len: Expr::from('s') + usize::from(how),
@@ -119,6 +119,7 @@ fn operation(tensors: &[GraphTensor], x: GraphTensor, how: u8) -> Option<GraphTe
     let both = |op: BinaryOp| GraphTensor::record(Op::Binary(op), &[x, y]);
     Some(match how % 10 {
         0 if dtype.is_float() => GraphTensor::record(Op::Unary(UnaryOp::Exp2), &[x]),
+        1..=5 | 8 if dtype == DType::U8 => GraphTensor::record(Op::Contiguous, &[x]),
         1 => both(BinaryOp::Add),
         2 => both(BinaryOp::LessThan),
         3 => GraphTensor::record(Op::Select, &[both(BinaryOp::LessThan), x, y]),
@@ -127,7 +128,7 @@ fn operation(tensors: &[GraphTensor], x: GraphTensor, how: u8) -> Option<GraphTe
             GraphTensor::record(Op::Reduce(ReduceOp::Sum, axes), &[x])
         }
         5 => GraphTensor::record(Op::Reduce(ReduceOp::Max, Default::default()), &[x]),
-        6 => GraphTensor::record(Op::Cast(DType::ALL[usize::from(how) % 6]), &[x]),
+        6 => GraphTensor::record(Op::Cast(DType::ALL[usize::from(how) % 7]), &[x]),
         7 if rank > 0 => GraphTensor::record(Op::Gather { axis }, &[x, index?]),
         8 if rank > 0 => {
             let mode = ScatterMode::Max;

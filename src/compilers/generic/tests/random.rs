@@ -170,7 +170,7 @@ impl Builder {
             6 => Some(self.record(Op::Detach, &[x])),
             11 | 12 => Some(self.record(Op::Contiguous, &[x])),
             7 => {
-                let to = self.choose.of(&DType::ALL);
+                let to = self.choose.of(&DType::NUMERIC);
                 Some(self.record(Op::Cast(to), &[x]))
             }
             8 => self.indexed(x),
@@ -285,7 +285,7 @@ impl Builder {
                 },
             ),
             _ => {
-                let (dtype, value) = (self.choose.of(&DType::ALL), self.choose.of(&SPECIAL));
+                let (dtype, value) = (self.choose.of(&DType::NUMERIC), self.choose.of(&SPECIAL));
                 let like = self.any();
                 self.literal(dtype, value, like)
             }

@@ -1,0 +1,226 @@
+//! `Dequantize` and `FakeQuantize`: what low-bit weights and activations stand for.
+//!
+//! ```text
+//! w: u8[N, blocks * bytes]  ->  dequantize<Q8_0>     ->  f32[N, K]
+//! x: f32[M, K]              ->  fake_quantize<a8_g32> ->  f32[M, K], each a whole number times its group's scale
+//! ```
+//!
+//! Both make a loss explicit in the graph: what they give is exactly what integer kernels compute with. Made of the
+//! twelve primitives, each would be a dozen ops per format that no pass could recognise again.
+
+use smallvec::smallvec;
+
+use super::table::{Arity, EvalContext, OpRow, check_arity};
+use super::{Op, Sample, TensorType, samples};
+use crate::array::{Array, Data};
+use crate::blocks::BlockType;
+use crate::dtype::DType;
+use crate::shape::Expr;
+
+pub(super) static DEQUANTIZE: OpRow = OpRow::new(
+    "dequantize",
+    Arity::Exact(1),
+    infer_dequantize,
+    eval_dequantize,
+    dequantize_samples,
+);
+/// Gradients flow through the rounding as if it were not there (Bengio et al. 2013).
+pub(super) static FAKE_QUANTIZE: OpRow = OpRow::new(
+    "fake_quantize",
+    Arity::Exact(1),
+    infer_fake_quantize,
+    eval_fake_quantize,
+    fake_quantize_samples,
+)
+.gradient(|rule, _| Ok(smallvec![Some(rule.upstream)]));
+
+/// How activations are rounded to 8 bits: `round(x / d) * d` with `d = max |x| / 127` over a group, ties to even.
+///
+/// A group whose scale is below the smallest normal number is 0; one with an infinity or a NaN is NaN.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum ActivationScheme {
+    /// Groups of 32 along the last axis, and a shorter one at its end.
+    A8G32,
+    /// The whole last axis (a token) is one group.
+    A8Tok,
+}
+
+impl ActivationScheme {
+    /// All schemes.
+    pub const ALL: [ActivationScheme; 2] = [ActivationScheme::A8G32, ActivationScheme::A8Tok];
+
+    /// `a8_g32` or `a8_tok`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ActivationScheme::A8G32 => "a8_g32",
+            ActivationScheme::A8Tok => "a8_tok",
+        }
+    }
+
+    /// How many numbers of a row of `k` share a scale.
+    pub fn group(self, k: usize) -> usize {
+        match self {
+            ActivationScheme::A8G32 => 32,
+            ActivationScheme::A8Tok => k.max(1),
+        }
+    }
+}
+
+/// What a group of activations is divided by, and the factor that does it: the definition for every pipeline.
+pub fn activation_scale(group: &[f32]) -> (f32, f32) {
+    let largest = group.iter().fold(0f32, |max, x| max.max(x.abs()));
+    if !group.iter().all(|x| x.is_finite()) {
+        return (f32::NAN, 0.0);
+    }
+    let scale = largest * (1.0 / 127.0);
+    if scale < f32::MIN_POSITIVE {
+        return (0.0, 0.0);
+    }
+    (scale, 1.0 / scale)
+}
+
+fn infer_dequantize(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
+    check_arity(op, inputs)?;
+    let Op::Dequantize(ty) = op else {
+        unreachable!("the row of dequantize")
+    };
+    if !ty.can_dequantize() {
+        return Err(format!("there is no decoder for {ty}"));
+    }
+    let bytes = ty.block_bytes();
+    let row = inputs[0].dims.last().and_then(|dim| dim.as_usize());
+    let row = row.filter(|row| row.is_multiple_of(bytes) && inputs[0].dtype == DType::U8);
+    let Some(row) = row else {
+        let what = &inputs[0];
+        return Err(format!(
+            "{ty} needs rows of whole blocks of {bytes} bytes (u8), not {what}"
+        ));
+    };
+    let mut dims = inputs[0].dims.clone();
+    *dims.last_mut().expect("it has a last one") = Expr::from(row / bytes * ty.block_len());
+    Ok(TensorType {
+        dims,
+        dtype: DType::F32,
+    })
+}
+
+fn eval_dequantize(op: &Op, inputs: &[Array], context: &EvalContext<'_>) -> Result<Array, String> {
+    let Op::Dequantize(ty) = op else {
+        unreachable!("the row of dequantize")
+    };
+    let mut out = vec![0.0; context.dims.iter().product()];
+    ty.dequantize(inputs[0].bytes(), &mut out)
+        .map_err(|e| e.to_string())?;
+    Ok(Array::new(context.dims.clone(), Data::F32(out)))
+}
+
+fn infer_fake_quantize(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
+    check_arity(op, inputs)?;
+    match inputs[0].dtype {
+        DType::F32 if !inputs[0].dims.is_empty() => Ok(inputs[0].clone()),
+        _ => Err(format!(
+            "needs f32 with an axis to group, not {}",
+            inputs[0]
+        )),
+    }
+}
+
+fn eval_fake_quantize(op: &Op, inputs: &[Array], _: &EvalContext<'_>) -> Result<Array, String> {
+    let Op::FakeQuantize(scheme) = op else {
+        unreachable!("the row of fake_quantize")
+    };
+    let dims = inputs[0].dims();
+    let k = dims.last().copied().unwrap_or(0);
+    let mut out = inputs[0].to_f32();
+    for row in out.chunks_mut(k.max(1)) {
+        for group in row.chunks_mut(scheme.group(k)) {
+            let (scale, inverse) = activation_scale(group);
+            for x in group {
+                let whole = if inverse == 0.0 {
+                    0.0
+                } else {
+                    (*x * inverse).round_ties_even()
+                };
+                *x = whole * scale;
+            }
+        }
+    }
+    Ok(Array::new(dims.to_vec(), Data::F32(out)))
+}
+
+fn dequantize_samples() -> Vec<Sample> {
+    let types = BlockType::all().filter(|ty| ty.can_dequantize());
+    let sample = |ty: BlockType| {
+        // Scales of 1.5 where the type has `f16` scales; the other bytes are any.
+        let mut bytes: Vec<u8> = (0..6 * ty.block_bytes())
+            .map(|i| (i * 37 % 251) as u8)
+            .collect();
+        for block in bytes.chunks_mut(ty.block_bytes()) {
+            for &at in ty.scale_offsets() {
+                block[at..at + 2].copy_from_slice(&half::f16::from_f32(1.5).to_le_bytes());
+            }
+        }
+        let dims = vec![3, 2 * ty.block_bytes()];
+        Sample {
+            op: Op::Dequantize(ty),
+            inputs: vec![Array::new(dims, Data::U8(bytes))],
+        }
+    };
+    types.map(sample).collect()
+}
+
+fn fake_quantize_samples() -> Vec<Sample> {
+    let mut out = Vec::new();
+    for scheme in ActivationScheme::ALL {
+        for input in samples::activations() {
+            out.push(Sample {
+                op: Op::FakeQuantize(scheme),
+                inputs: vec![input],
+            });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounded(x: &[f32]) -> Vec<f32> {
+        let op = Op::FakeQuantize(ActivationScheme::A8G32);
+        let inputs = vec![Array::new(vec![x.len()], Data::F32(x.to_vec()))];
+        Sample { op, inputs }.eval().expect("it fits").to_f32()
+    }
+
+    #[test]
+    fn the_largest_is_kept_and_ties_go_to_even() {
+        // A scale of 2: 3 and 5 lie between two multiples.
+        let y = rounded(&[254.0, 3.0, 5.0, -3.0, 0.9, -1.1]);
+        assert_eq!(y, [254.0, 4.0, 4.0, -4.0, 0.0, -2.0]);
+    }
+
+    #[test]
+    fn groups_have_scales_of_their_own() {
+        let mut x = vec![127.0; 32];
+        x.extend([0.5; 8]);
+        assert_eq!(rounded(&x), x);
+    }
+
+    #[test]
+    fn no_group_is_divided_by_nothing() {
+        assert_eq!(rounded(&[0.0, -0.0]), [0.0, 0.0]);
+        assert_eq!(rounded(&[1e-40, 0.0]), [0.0, 0.0]);
+        assert!(rounded(&[1.0, f32::INFINITY]).iter().all(|x| x.is_nan()));
+        assert!(rounded(&[1.0, f32::NAN]).iter().all(|x| x.is_nan()));
+    }
+
+    #[test]
+    fn rows_that_are_no_whole_blocks_are_refused() {
+        let op = Op::Dequantize(BlockType::Q8_0);
+        let refused =
+            |dims: (usize, usize), dtype| op.infer(&[TensorType::new(dims, dtype)]).is_err();
+        assert!(refused((2, 33), DType::U8) && refused((2, 34), DType::Bool));
+        let ty = op.infer(&[TensorType::new((2, 68), DType::U8)]);
+        assert_eq!(ty, Ok(TensorType::new((2, 64), DType::F32)));
+    }
+}
