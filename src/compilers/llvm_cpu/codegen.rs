@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustc_hash::FxHashMap;
 
 use super::attention::{From, Parts, parts_of};
+use super::blocks::{self, decode::BlockRows, ir::BlockProduct};
 use super::cache::ObjectCache;
 use super::contraction::contraction_of;
 use super::epilogue;
@@ -57,6 +58,10 @@ pub(super) struct Job {
 #[derive(Clone)]
 pub(super) enum Work {
     Loops(Nest),
+    /// A product with block weights.
+    Blocks(Box<BlockProduct>),
+    /// Blocks that are decoded.
+    Decode(Box<BlockRows>),
     /// A matrix product, and loops for the shapes where packing does not pay.
     Product(Nest, Box<Contraction>),
     /// Scores, rows and values; loops for the two products.
@@ -66,23 +71,36 @@ pub(super) enum Work {
 }
 
 /// Kernels with equal identities have the same code.
-pub(super) type Identity = (Vec<Nest>, Vec<From>);
+pub(super) type Identity = (Vec<Nest>, Vec<From>, Option<Low>);
+
+/// What works on blocks.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) enum Low {
+    Product(BlockProduct),
+    Rows(BlockRows),
+}
 
 impl Work {
     pub(super) fn identity(&self) -> Identity {
         match self {
-            Work::Loops(nest) | Work::Product(nest, _) => (vec![nest.clone()], vec![]),
+            Work::Loops(nest) | Work::Product(nest, _) => (vec![nest.clone()], vec![], None),
+            Work::Blocks(product) => (vec![], vec![], Some(Low::Product((**product).clone()))),
+            Work::Decode(rows) => (vec![], vec![], Some(Low::Rows((**rows).clone()))),
             Work::Attention(parts, nests) => {
                 let [scores, values] = &**nests;
                 let operands = [&parts.scores, &parts.rows, &parts.values];
                 let from = operands.into_iter().flat_map(|part| part.operands.clone());
                 let nests = vec![scores.clone(), parts.nest.clone(), values.clone()];
-                (nests, from.collect())
+                (nests, from.collect(), None)
             }
             Work::Epilogue(parts, nests) => {
                 let operands = parts.products.iter().chain([&parts.rest]);
                 let from = operands.flat_map(|part| part.operands.clone());
-                (vec![nests.0.clone(), parts.nest.clone()], from.collect())
+                (
+                    vec![nests.0.clone(), parts.nest.clone()],
+                    from.collect(),
+                    None,
+                )
             }
         }
     }
@@ -91,6 +109,7 @@ impl Work {
     fn listed(&self) -> (Vec<&Nest>, Vec<&Contraction>) {
         match self {
             Work::Loops(nest) => (vec![nest], vec![]),
+            Work::Blocks(_) | Work::Decode(_) => (vec![], vec![]),
             Work::Product(nest, product) => (vec![nest], vec![product]),
             Work::Attention(parts, _) => (
                 vec![&parts.nest],
@@ -130,7 +149,9 @@ impl Codegen {
             let product = match &job.work {
                 Work::Product(_, product) => &**product,
                 Work::Epilogue(parts, _) => &parts.product,
-                Work::Loops(_) | Work::Attention(..) => continue,
+                Work::Loops(_) | Work::Blocks(_) | Work::Decode(_) | Work::Attention(..) => {
+                    continue;
+                }
             };
             if self.tunes && !self.emit_only {
                 // What cannot be tried out (sizes that no usual number fits, no memory) keeps the blocks that it has.
@@ -248,6 +269,10 @@ pub fn text(kernel: &Kernel, target: &Target, asm: bool) -> String {
 }
 
 fn text_of(job: &Job, target: &Target, asm: bool) -> String {
+    if let (Work::Blocks(product), true) = (&job.work, asm) {
+        let text = blocks::code::assembly(product, target);
+        return text.unwrap_or_else(|why| format!("; {why}"));
+    }
     let (nests, products) = job.work.listed();
     // A product's assembly is that of its packed form; its loops are for a few rows only.
     let nests = nests.into_iter();
@@ -271,7 +296,13 @@ fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> 
         let dims = [&product.batch, &product.m, &product.n, &product.k];
         dims.map(|dims| numel(dims)).to_vec()
     };
-    let (work, dims) = if let Some(parts) = parts_of(kernel) {
+    let (work, dims) = if let Some(product) = BlockProduct::of(kernel) {
+        let dims = vec![product.m, product.n.into(), product.k.into()];
+        (Work::Blocks(Box::new(product)), dims)
+    } else if let Some(rows) = BlockRows::of(kernel) {
+        let dims = rows.dims();
+        (Work::Decode(Box::new(rows)), dims)
+    } else if let Some(parts) = parts_of(kernel) {
         let nests = [
             nest_of(&parts.scores.kernel)?,
             nest_of(&parts.values.kernel)?,

@@ -149,15 +149,16 @@ fn factor(kernel: &Kernel, input: KernelInput, view: View) -> Option<Access> {
     }
 }
 
-struct Roles {
-    batch: AxisSet,
-    m: AxisSet,
-    n: AxisSet,
-    k: AxisSet,
+/// Which dimensions of a product are what.
+pub(super) struct Roles {
+    pub(super) batch: AxisSet,
+    pub(super) m: AxisSet,
+    pub(super) n: AxisSet,
+    pub(super) k: AxisSet,
 }
 
 /// Which dimensions of the product are what. Those that neither factor walks go with `m`.
-fn roles(lhs: &View, rhs: &View, reduced: &AxisSet) -> Roles {
+pub(super) fn roles(lhs: &View, rhs: &View, reduced: &AxisSet) -> Roles {
     let mut roles = Roles {
         batch: AxisSet::new(),
         m: AxisSet::new(),
@@ -218,7 +219,7 @@ pub fn contraction_of(kernel: &Kernel) -> Option<Contraction> {
 }
 
 /// The access with its axes in the order of `groups`; the axes in `dropped`, along which nothing changes, are gone.
-fn reordered(access: Access, groups: &[&AxisSet], dropped: &AxisSet) -> Option<Access> {
+pub(super) fn reordered(access: Access, groups: &[&AxisSet], dropped: &AxisSet) -> Option<Access> {
     let order: SmallVec<[usize; 8]> = groups
         .iter()
         .flat_map(|group| group.iter().copied())

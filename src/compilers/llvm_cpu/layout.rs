@@ -81,30 +81,13 @@ fn rows_of(dag: &Dag, factor: NodeIndex, view: &View, axes: &AxisSet) -> Option<
         .clone()
         .filter(|a| !axes.contains(a) && walked(a))
         .collect();
-    let summed: Vec<usize> = all
-        .clone()
-        .filter(|a| axes.contains(a) && walked(a))
-        .collect();
-    let same: Vec<usize> = all.filter(|axis| !walked(axis)).collect();
+    let summed: Vec<usize> = all.filter(|a| axes.contains(a) && walked(a)).collect();
     if !lies_apart(view, &kept, &summed) {
         return None;
     }
-    let order: Vec<usize> = kept.iter().chain(&summed).chain(&same).copied().collect();
-    let mut rows = view.permute(&order).ok()?;
-    for axis in (kept.len() + summed.len()..order.len()).rev() {
-        rows = rows.slice(axis, 0, 1, 1).ok()?.squeeze(axis).ok()?;
-    }
-    if rows.numel() != node.ty.numel() || rows.is_masked() {
-        return None;
-    }
-    let mut back = View::contiguous(rows.dims());
-    for &axis in &same {
-        back = back.insert(back.rank(), view.dims()[axis]).ok()?;
-    }
-    // Axis `order[i]` is now at `i`.
-    let place = |axis: usize| order.iter().position(|&at| at == axis);
-    let places: Vec<usize> = (0..order.len()).map_while(place).collect();
-    Some((rows, back.permute(&places).ok()?))
+    let (rows, back) = view.written_out(&[kept, summed].concat()).ok()?;
+    let whole = rows.numel() == node.ty.numel() && !rows.is_masked();
+    whole.then_some((rows, back))
 }
 
 /// Whether no axis of `kept` leads to neighbouring elements, and `summed`, taken as one axis, does not either.

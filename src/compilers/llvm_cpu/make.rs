@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustc_hash::FxHasher;
 
 use super::attention::{AttentionCode, From, Part, Reach};
+use super::blocks::{code::CompiledBlocks, decode::DecodeCode};
 use super::cache::ObjectCache;
 use super::code::{GemmCode, NestCode, is_narrow};
 use super::codegen::{Job, Work};
@@ -88,6 +89,19 @@ impl Maker<'_> {
         let key = key_of(&job.work);
         Ok(match &job.work {
             Work::Loops(nest) => Arc::new(self.loops(&job.name, key, nest)?),
+            Work::Decode(rows) => Arc::new(DecodeCode {
+                name: job
+                    .name
+                    .replacen("decode", &format!("decode_{}", rows.ty()), 1),
+                key,
+                rows: (**rows).clone(),
+            }),
+            Work::Blocks(product) => {
+                let Linker { jit, target } = &**self.linker;
+                let name = job.name.replacen("blocks", product.ty.name(), 1);
+                let compiled = CompiledBlocks::of(product, target, self.cache)?;
+                Arc::new(compiled.link(product, (name, key), jit)?)
+            }
             Work::Product(nest, product) if job.packed => {
                 let narrow = self.loops(&job.name, key, nest).ok();
                 let code = self.product(&job.name, key, narrow, product)?;

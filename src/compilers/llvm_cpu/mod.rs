@@ -19,6 +19,7 @@
 //! What has no machine code runs on the reference executor, and the compilation's report says which and why.
 
 pub mod attention;
+pub mod blocks;
 pub mod cache;
 pub mod code;
 pub mod codegen;
@@ -186,6 +187,11 @@ impl Compiler for LlvmCpu {
         list.push(materialize::Materialize);
         list.push(layout::Layout);
         list.push(super::generic::Cse);
+        list.push(blocks::RoundedRows);
+        list.push(blocks::BlockProducts);
+        list.push(super::generic::DeadCode);
+        list.push(blocks::DecodedRows);
+        list.push(super::generic::DeadCode);
         list.push(contraction::ContractionPass);
         list.push(fusion::Fusion);
         list.push(super::generic::DeadCode);

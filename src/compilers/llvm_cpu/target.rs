@@ -214,6 +214,12 @@ impl Target {
         self.lanes
     }
 
+    /// Whether it has a feature, by LLVM's name.
+    pub fn has(&self, feature: &str) -> bool {
+        let mut extra = self.features.split(',').filter_map(|f| f.strip_prefix('+'));
+        self.required.contains(&feature) || extra.any(|f| f == feature)
+    }
+
     /// Whether code for this target runs on this machine.
     pub fn can_run_here(&self) -> bool {
         self.x86 == cfg!(target_arch = "x86_64") && self.required.iter().all(|f| host().has(f))

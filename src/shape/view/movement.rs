@@ -279,6 +279,38 @@ impl View {
         self.squeeze_as("squeeze", axis)
     }
 
+    /// For writing out what the view walks: the view of the axes `kept`, in this order, and the view of what is written
+    /// that stands for this one. Nothing may change along the other axes.
+    ///
+    /// ```
+    /// # use brain_blitz::shape::{IntoDims, View};
+    /// // A transposed matrix, repeated along an axis in the middle.
+    /// let seen = View::contiguous((2, 3)).permute(&[1, 0])?.insert(1, 5)?;
+    /// let (write, back) = seen.written_out(&[0, 2])?;
+    /// assert_eq!(write, View::contiguous((2, 3)).permute(&[1, 0])?);
+    /// assert_eq!(back, View::contiguous((3, 2)).insert(1, 5)?);
+    /// # Ok::<(), brain_blitz::shape::ShapeError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If `kept` names an axis twice or one that is not there.
+    pub fn written_out(&self, kept: &[usize]) -> Result<(View, View)> {
+        let others = (0..self.rank()).filter(|axis| !kept.contains(axis));
+        let order: Vec<usize> = kept.iter().copied().chain(others).collect();
+        let mut write = self.permute(&order)?;
+        for axis in (kept.len()..order.len()).rev() {
+            write = write.slice(axis, 0, 1, 1)?.squeeze(axis)?;
+        }
+        let mut back = View::contiguous(write.dims());
+        for &axis in &order[kept.len()..] {
+            back = back.insert(back.rank(), self.dims()[axis])?;
+        }
+        // Axis `order[i]` is now at `i`.
+        let place = |axis: usize| order.iter().position(|&at| at == axis);
+        let places: Vec<usize> = (0..order.len()).map_while(place).collect();
+        Ok((write, back.permute(&places)?))
+    }
+
     fn squeeze_as(&self, what: &'static str, axis: usize) -> Result<View> {
         let dim = self.dim(axis)?;
         if !dim.is_one() {

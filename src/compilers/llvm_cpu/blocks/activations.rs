@@ -1,0 +1,265 @@
+//! Rows of activations in 8 bits, as the kernels read them.
+//!
+//! A row of `b` blocks of 32 becomes a *record*:
+//!
+//! | from byte | what |
+//! |---|---|
+//! | 0 | 32 `i8` a block |
+//! | 32 b | 8 `i32` a block: the sums of four neighbours, times [`super::dot::Dots::factor`] |
+//! | 64 b | a block's scale, `f32` |
+//! | 68 b | the sum of the block's eight `i32` |
+//! | 72 b | 32 `i16` a block: the same numbers, where the tile kernel reads words |
+//!
+//! The sums pay for weights that are stored unsigned, `Σ (u - c) a = Σ u a - c Σ a`.
+//!
+//! The numbers are those of [`activation_scale`](crate::op::activation_scale), bit for bit: largest magnitude by
+//! comparing bit patterns (so infinities and NaNs show), rounding by adding and subtracting 1.5 * 2^23.
+
+use inkwell::FloatPredicate;
+use inkwell::IntPredicate;
+use inkwell::context::Context;
+use inkwell::module::Module;
+use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
+
+use super::ir::GROUP;
+use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
+use crate::op::ActivationScheme;
+
+/// `fn(blocks, x, record, words)`: writes the record of a row; `i16` too if `words` is not 0.
+pub type RoundFn = unsafe extern "C" fn(blocks: i64, x: *const f32, record: *mut u8, words: i64);
+
+/// Where the parts of a record of `blocks` blocks begin.
+pub struct Record {
+    /// Sums of four.
+    pub sums: usize,
+    /// Scales.
+    pub scales: usize,
+    /// Sums of blocks.
+    pub totals: usize,
+    /// Words.
+    pub words: usize,
+}
+
+impl Record {
+    /// For rows of `blocks` blocks.
+    pub const fn of(blocks: usize) -> Record {
+        Record {
+            sums: 32 * blocks,
+            scales: 64 * blocks,
+            totals: 68 * blocks,
+            words: 72 * blocks,
+        }
+    }
+
+    /// Bytes of a record, a multiple of 64.
+    pub const fn bytes(blocks: usize, words: bool) -> usize {
+        let bytes = if words { 136 } else { 72 };
+        (bytes * blocks).next_multiple_of(64)
+    }
+}
+
+/// 1.5 * 2^23: a number below 2^22 added to it is rounded to a whole number, to even at a tie.
+const MAGIC: f32 = 12_582_912.0;
+
+/// Writes the function that makes records into `module`.
+pub fn emit_round<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    name: &str,
+    scheme: ActivationScheme,
+    factor: i32,
+) {
+    let (int, ptr) = (
+        context.i64_type().into(),
+        context.ptr_type(Default::default()).into(),
+    );
+    let e = Emit::function(context, module, name, &[int, ptr, ptr, int]);
+    (1..3).for_each(|pointer| e.noalias(pointer));
+    let round = Round { e: &e, factor };
+    match scheme {
+        ActivationScheme::A8G32 => round.blocks(None),
+        ActivationScheme::A8Tok => {
+            let zero = e.context.i32_type().const_zero().into();
+            let range = (e.int(0), e.int_argument(0), 1);
+            let largest = e.carry(range, vec![zero], |block, largest| {
+                let here = round.largest(round.bits(round.load(block)));
+                vec![round.larger(largest[0].into_int_value(), here).into()]
+            });
+            round.blocks(Some(round.scale(largest[0].into_int_value())));
+        }
+    }
+    e.finish();
+}
+
+struct Round<'e, 'm, 'c> {
+    e: &'e Emit<'m, 'c>,
+    factor: i32,
+}
+
+impl<'c> Round<'_, '_, 'c> {
+    fn lanes(&self) -> u32 {
+        GROUP as u32
+    }
+
+    /// The block's numbers.
+    fn load(&self, block: IntValue<'c>) -> BasicValueEnum<'c> {
+        let e = self.e;
+        let from = e.at(
+            e.f32(),
+            e.pointer_argument(1),
+            e.mul(block, e.int(GROUP as i64)),
+        );
+        e.load(e.vector(self.lanes()), from, 4)
+    }
+
+    /// Magnitudes as whole numbers, which order like them.
+    fn bits(&self, x: BasicValueEnum<'c>) -> BasicValueEnum<'c> {
+        let e = self.e;
+        let kind = e.context.i32_type().vec_type(self.lanes());
+        let bits = e.builder.build_bit_cast(x, kind, "").expect(BUILT);
+        let mask = e.context.i32_type().const_int(0x7fff_ffff, false);
+        let mask = e.splat(mask.into(), self.lanes()).into_vector_value();
+        let and = e.builder.build_and(bits.into_vector_value(), mask, "");
+        and.expect(BUILT).into()
+    }
+
+    fn largest(&self, bits: BasicValueEnum<'c>) -> IntValue<'c> {
+        let reduce = self.e.intrinsic(
+            "llvm.vector.reduce.umax",
+            &[bits.get_type()],
+            &[bits.into()],
+        );
+        reduce.expect("it has a result").into_int_value()
+    }
+
+    fn larger(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+        let more = self.e.compare(IntPredicate::UGT, a, b);
+        self.e
+            .select(more.into(), a.into(), b.into())
+            .into_int_value()
+    }
+
+    /// Scale and factor of a group whose largest magnitude has these bits.
+    fn scale(&self, largest: IntValue<'c>) -> [BasicValueEnum<'c>; 2] {
+        let e = self.e;
+        let float = |x: f32| e.context.f32_type().const_float(f64::from(x));
+        let value = e.builder.build_bit_cast(largest, e.f32(), "").expect(BUILT);
+        let scale = e
+            .builder
+            .build_float_mul(value.into_float_value(), float(1.0 / 127.0), "");
+        let scale = scale.expect(BUILT);
+        let tiny = float(f32::MIN_POSITIVE);
+        let is_tiny = e
+            .builder
+            .build_float_compare(FloatPredicate::ULT, scale, tiny, "");
+        let is_tiny = is_tiny.expect(BUILT);
+        let infinity = e.context.i32_type().const_int(0x7f80_0000, false);
+        let is_wild = e.compare(IntPredicate::UGE, largest, infinity);
+        let inverse = e
+            .builder
+            .build_float_div(float(1.0), scale, "")
+            .expect(BUILT);
+        let zero = float(0.0).into();
+        let scale = e.select(is_tiny.into(), zero, scale.into());
+        let scale = e.select(is_wild.into(), float(f32::NAN).into(), scale);
+        let none = e.builder.build_or(is_tiny, is_wild, "").expect(BUILT);
+        [scale, e.select(none.into(), zero, inverse.into())]
+    }
+
+    /// All blocks, with a scale for the whole row if there is one.
+    fn blocks(&self, row: Option<[BasicValueEnum<'c>; 2]>) {
+        let e = self.e;
+        let n = e.int_argument(0);
+        e.each(e.int(0), n, 1, |block| {
+            let x = self.load(block);
+            let [scale, inverse] = row.unwrap_or_else(|| self.scale(self.largest(self.bits(x))));
+            let whole = self.rounded(x, inverse);
+            self.store(block, whole, scale);
+        });
+    }
+
+    /// `round(x * inverse)`, 0 if that is 0.
+    fn rounded(&self, x: BasicValueEnum<'c>, inverse: BasicValueEnum<'c>) -> BasicValueEnum<'c> {
+        let (e, l) = (self.e, self.lanes());
+        let kind = e.context.i32_type().vec_type(l);
+        let zero = e.context.f32_type().const_zero();
+        let none = e.builder.build_float_compare(
+            FloatPredicate::OEQ,
+            inverse.into_float_value(),
+            zero,
+            "",
+        );
+        let none = none.expect(BUILT);
+        let magic = e.context.f32_type().const_float(f64::from(MAGIC));
+        let magic = e.splat(magic.into(), l);
+        let scaled = e.builder.build_float_mul(
+            x.into_vector_value(),
+            e.splat(inverse, l).into_vector_value(),
+            "",
+        );
+        let sum = e.fadd(scaled.expect(BUILT).into(), magic);
+        let bits = e.builder.build_bit_cast(sum, kind, "").expect(BUILT);
+        let offset = e
+            .context
+            .i32_type()
+            .const_int(u64::from(MAGIC.to_bits()), false);
+        let offset = e.splat(offset.into(), l).into_vector_value();
+        let whole = e
+            .builder
+            .build_int_sub(bits.into_vector_value(), offset, "");
+        let nothing = kind.const_zero().into();
+        e.select(none.into(), nothing, whole.expect(BUILT).into())
+    }
+
+    /// Where part `from * blocks + at * step` of the record is.
+    fn place(&self, from: usize, block: IntValue<'c>, step: usize) -> PointerValue<'c> {
+        let e = self.e;
+        let part = e.mul(e.int_argument(0), e.int(from as i64));
+        let at = e.add(part, e.mul(block, e.int(step as i64)));
+        e.at(e.context.i8_type(), e.pointer_argument(2), at)
+    }
+
+    fn store(&self, block: IntValue<'c>, whole: BasicValueEnum<'c>, scale: BasicValueEnum<'c>) {
+        let (e, l) = (self.e, self.lanes());
+        let narrow = |bits: u32| {
+            let kind = e
+                .context
+                .custom_width_int_type(bits.try_into().expect("not 0"));
+            let kind = kind.expect("a width of integers").vec_type(l);
+            let value = e
+                .builder
+                .build_int_truncate(whole.into_vector_value(), kind, "");
+            value.expect(BUILT)
+        };
+        e.store(narrow(8), self.place(0, block, 32), 1);
+        let mut sums = whole;
+        for half in [16, 8] {
+            let lanes = |first: u32| -> Vec<u32> { (0..half).map(|i| 2 * i + first).collect() };
+            let (a, b) = (
+                e.shuffle(sums, sums, &lanes(0)),
+                e.shuffle(sums, sums, &lanes(1)),
+            );
+            let sum = e
+                .builder
+                .build_int_add(a.into_vector_value(), b.into_vector_value(), "");
+            sums = sum.expect(BUILT).into();
+        }
+        let factor = e.context.i32_type().const_int(self.factor as u64, true);
+        let factor = e.splat(factor.into(), 8).into_vector_value();
+        let sums = e
+            .builder
+            .build_int_mul(sums.into_vector_value(), factor, "")
+            .expect(BUILT);
+        e.store(sums, self.place(32, block, 32), 4);
+        e.store(scale, self.place(64, block, 4), 4);
+        let kind = sums.get_type().into();
+        let total = e.intrinsic("llvm.vector.reduce.add", &[kind], &[sums.into()]);
+        e.store(total.expect("it has a result"), self.place(68, block, 4), 4);
+        let wants_words = e.compare(IntPredicate::NE, e.int_argument(3), e.int(0));
+        e.branch(
+            wants_words,
+            || e.store(narrow(16), self.place(72, block, 64), 2),
+            || {},
+        );
+    }
+}
