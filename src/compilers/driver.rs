@@ -11,10 +11,12 @@ use super::check::{Samples, compare, kept_arrays};
 use super::report::Report;
 use super::{Compiler, Pass};
 use crate::array::Array;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::state::State;
-use crate::graph::{Dag, GraphTensor, Inner, text, verify};
+use crate::graph::{Dag, GraphTensor, Inner, NodeIndex, StoredAs, text, verify};
 use crate::knobs;
+use crate::op::Op;
 
 /// Rounds after which a fixpoint group that still changes something is an error: two passes undo each other.
 const MAX_ROUNDS: usize = 64;
@@ -209,9 +211,7 @@ fn run_pass(
     let hits = patch.len();
     let stored = patch.stored(dag);
     let values = patch.apply(dag).map_err(named)?;
-    for (input, from, to) in stored {
-        state.convert(input, from, to);
-    }
+    convert(stored, dag, state, report).map_err(named)?;
     let time = start.elapsed();
     session.n_runs += 1;
     let handles = values.into_iter();
@@ -247,6 +247,35 @@ fn run_pass(
     }
     show(pass, dag, session, hits)?;
     Ok(hits > 0)
+}
+
+/// Converts the data of inputs that are stored otherwise now.
+fn convert(
+    stored: Vec<(u32, DType, StoredAs)>,
+    dag: &Dag,
+    state: &mut State,
+    report: &mut Report,
+) -> Result<()> {
+    for (input, from, to) in stored {
+        match to {
+            StoredAs::Format(to) => state.convert(input, from, to),
+            StoredAs::Blocks(ty) => {
+                let name = (input, name_of(dag, input));
+                report.stored.extend(state.quantize(name, from, ty)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What an input is called.
+fn name_of(dag: &Dag, input: u32) -> String {
+    let is_it = |id: &NodeIndex| matches!(dag.node(*id).op, Op::Input { id, .. } if id == input);
+    let name = dag
+        .ids()
+        .find(is_it)
+        .and_then(|id| dag.node(id).name.clone());
+    name.map_or_else(|| format!("input {input}"), |name| name.to_string())
 }
 
 /// Prints and dumps what the debug level asks for.

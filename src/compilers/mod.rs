@@ -57,6 +57,7 @@ mod llvm_absent;
 #[cfg(feature = "llvm-backend")]
 pub mod llvm_cpu;
 pub mod precision;
+pub mod quantize;
 pub mod report;
 
 pub use autograd::Autograd;
@@ -68,6 +69,7 @@ pub use llvm_absent::LlvmCpu;
 #[cfg(feature = "llvm-backend")]
 pub use llvm_cpu::LlvmCpu;
 pub use precision::Precision;
+pub use quantize::Quantize;
 pub use report::{PassReport, Report};
 
 use crate::error::Result;

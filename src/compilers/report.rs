@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::graph::GraphTensor;
+use crate::graph::{GraphTensor, StoredTensor};
 
 /// One pass's share, summed over its runs.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +30,8 @@ pub struct Report {
     pub nodes_after: usize,
     /// Values that passes made, in order: the gradients of [`Autograd`](super::Autograd).
     pub values: Vec<GraphTensor>,
+    /// Inputs that were stored in blocks, in order.
+    pub stored: Vec<StoredTensor>,
 }
 
 impl Report {
@@ -76,6 +78,9 @@ impl std::fmt::Display for Report {
             for note in &pass.notes {
                 writeln!(f, "{:>24}  {note}", "")?;
             }
+        }
+        for stored in &self.stored {
+            writeln!(f, "{:>24}  {stored}", "")?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use super::set::{Given, IntoData};
 use super::state::InputData;
 use super::typed::Shape;
 use crate::array::Array;
+use crate::blocks::BlockType;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Op, TensorType};
@@ -216,8 +217,8 @@ impl<S: Shape> GraphTensor<S> {
         if let Some(given) = data.bytes() {
             let n = given.bytes.len() / given.dtype.size();
             let is_done = with_graph(self.graph, |inner| {
-                let (id, ty) = input_of(inner, self.value)?;
-                if given.dtype != ty.dtype {
+                let Slot { id, ty, blocks } = input_of(inner, self.value)?;
+                if given.dtype != ty.dtype || blocks.is_some() {
                     return Ok(false);
                 }
                 check_given(&ty, given.dims.as_deref(), n)?;
@@ -231,7 +232,7 @@ impl<S: Shape> GraphTensor<S> {
         let Given { dims, data } = data.into_data();
         let n = crate::each_dtype!(&data, v => v.len());
         with_graph(self.graph, |inner| {
-            let (id, ty) = input_of(inner, self.value)?;
+            let Slot { id, ty, blocks } = input_of(inner, self.value)?;
             check_given(&ty, dims.as_deref(), n)?;
             let array = Array::new(vec![n], data);
             let array = if array.dtype() == ty.dtype {
@@ -239,6 +240,10 @@ impl<S: Shape> GraphTensor<S> {
             } else {
                 array.cast(ty.dtype)
             };
+            if let Some(blocks) = blocks {
+                let data = (array.bytes(), ty.dtype);
+                return inner.state.set_blocks(id, data, blocks);
+            }
             let (since, inputs) = (inner.state.runs, &mut inner.state.inputs);
             if !inputs.overwrite(id, dims.as_deref(), array.bytes(), since) {
                 let storage = Storage::Owned(AlignedBytes::try_copy_of(array.bytes())?);
@@ -253,13 +258,15 @@ impl<S: Shape> GraphTensor<S> {
         })
     }
 
-    /// Gives an input memory that somebody else holds (a mapped file), without copying it.
+    /// Gives an input memory that somebody else holds (a mapped file), without copying it: elements of its format, or
+    /// the blocks that it is stored in.
     ///
     /// # Errors
     /// If this is no input, or the bytes are not exactly as many as its static shape and format need.
     pub fn try_set_shared(self, bytes: SharedBytes) -> Result<()> {
         with_graph(self.graph, |inner| {
-            let (id, ty) = input_of(inner, self.value)?;
+            let Slot { id, ty, blocks } = input_of(inner, self.value)?;
+            let ty = blocks.map_or(ty, |_| inner.dag.input_type(id));
             let len = (*bytes).as_ref().len();
             if !len.is_multiple_of(ty.dtype.size()) {
                 return Err(Error::Shape {
@@ -287,7 +294,8 @@ impl<S: Shape> GraphTensor<S> {
     #[track_caller]
     pub fn set_zeros(self) -> Self {
         self.with(|inner| {
-            let (id, ty) = input_of(inner, self.value)?;
+            let Slot { id, ty, blocks } = input_of(inner, self.value)?;
+            let ty = blocks.map_or(ty, |_| inner.dag.input_type(id));
             let n = ty.numel().as_usize();
             let n = n.ok_or_else(|| Error::Shape {
                 op: "set_zeros".into(),
@@ -395,18 +403,44 @@ fn is_whole(inner: &Inner, source: &Source) -> bool {
         .is_identity(inner.dag.node(source.node).ty.numel())
 }
 
-/// Number and type of the input that a value is.
-fn input_of(inner: &Inner, value: ValueId) -> Result<(u32, TensorType)> {
+/// An input as its handle sees it.
+struct Slot {
+    /// Its number.
+    id: u32,
+    /// What the handle stands for.
+    ty: TensorType,
+    /// The type of the blocks that its data is stored in, if it is.
+    blocks: Option<BlockType>,
+}
+
+/// The input that a value is, or of whose blocks it is the numbers.
+fn input_of(inner: &Inner, value: ValueId) -> Result<Slot> {
     let source = inner.dag.source(value)?;
     let node = inner.dag.node(source.node);
+    let no_input = || Error::Node {
+        node: inner.dag.describe(source.node),
+        what: "is no input: only inputs can be set".into(),
+    };
     match &node.op {
         Op::Input { id, ty } if is_whole(inner, source) && *source.view.dims() == ty.dims[..] => {
-            Ok((*id, ty.clone()))
+            let (id, ty) = (*id, ty.clone());
+            Ok(Slot {
+                id,
+                ty,
+                blocks: None,
+            })
         }
-        _ => Err(Error::Node {
-            node: inner.dag.describe(source.node),
-            what: "is no input: only inputs can be set".into(),
-        }),
+        Op::Dequantize(_) | Op::Cast(_) if is_whole(inner, source) => {
+            let stored = inner.dag.stored_as(source.node);
+            stored
+                .map(|(id, blocks)| Slot {
+                    id,
+                    ty: node.ty.clone(),
+                    blocks: Some(blocks),
+                })
+                .ok_or_else(no_input)
+        }
+        _ => Err(no_input()),
     }
 }
 

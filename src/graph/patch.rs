@@ -11,6 +11,8 @@ use petgraph::visit::EdgeRef;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::dag::{Dag, Edge, Node, NodeIndex, Source, ValueId};
+use super::stored::StoredAs;
+use crate::blocks::BlockType;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Op, TensorType};
@@ -38,7 +40,7 @@ pub struct Patch {
     new: Vec<NewNode>,
     replace: Vec<(NodeIndex, NodeRef, View)>,
     remove: Vec<NodeIndex>,
-    store: Vec<(NodeIndex, DType)>,
+    store: Vec<(NodeIndex, StoredAs)>,
     expose: Vec<(NodeRef, View)>,
 }
 
@@ -129,7 +131,13 @@ impl Patch {
     /// Stores a floating-point input in another floating-point format. Its readers get a cast back to the old one;
     /// its handles go on standing for it.
     pub fn store(&mut self, input: NodeIndex, dtype: DType) {
-        self.store.push((input, dtype));
+        self.store.push((input, StoredAs::Format(dtype)));
+    }
+
+    /// Stores a floating-point input, whose last axis is a known number of whole blocks, as blocks of a low-bit type.
+    /// Its readers and its handles get what these stand for, in the format that the input had.
+    pub fn store_blocks(&mut self, input: NodeIndex, ty: BlockType) {
+        self.store.push((input, StoredAs::Blocks(ty)));
     }
 
     /// Makes a node, seen through a view, a value that handles can stand for.
@@ -138,7 +146,7 @@ impl Patch {
     }
 
     /// The inputs whose format changes: number, old format, new one.
-    pub(crate) fn stored(&self, dag: &Dag) -> Vec<(u32, DType, DType)> {
+    pub(crate) fn stored(&self, dag: &Dag) -> Vec<(u32, DType, StoredAs)> {
         let inputs = self.store.iter().filter(|(node, _)| dag.contains(*node));
         inputs
             .filter_map(|&(node, to)| match &dag.node(node).op {
@@ -149,7 +157,11 @@ impl Patch {
     }
 
     fn check(&self, dag: &Dag) -> Result<()> {
-        for &(input, dtype) in &self.store {
+        for &(input, stored) in &self.store {
+            let dtype = match stored {
+                StoredAs::Format(dtype) => dtype,
+                StoredAs::Blocks(_) => DType::F32,
+            };
             let is_float = |id| dag.contains(id) && dag.node(id).ty.dtype.is_float();
             if !is_float(input)
                 || !dtype.is_float()
@@ -213,8 +225,8 @@ impl Patch {
             redirect(dag, *old, target);
         }
         move_values(dag, &targets);
-        for (input, dtype) in self.store {
-            store_input(dag, input, dtype);
+        for (input, stored) in self.store {
+            stored.store(dag, input)?;
         }
         let exposed = self.expose.into_iter().map(|(node, view)| {
             let node = resolve(node);
@@ -290,7 +302,7 @@ fn follow_all(dag: &Dag, moved: &FxHashMap<NodeIndex, Source>) -> Result<Vec<(No
 }
 
 /// Moves every reader of `old` to `target`.
-fn redirect(dag: &mut Dag, old: NodeIndex, target: &Source) {
+pub(super) fn redirect(dag: &mut Dag, old: NodeIndex, target: &Source) {
     let edges: Vec<_> = dag
         .nodes
         .edges_directed(old, Direction::Outgoing)
@@ -310,31 +322,7 @@ fn redirect(dag: &mut Dag, old: NodeIndex, target: &Source) {
     }
 }
 
-/// Gives an input its new format; whatever reads it, reads a cast.
-fn store_input(dag: &mut Dag, input: NodeIndex, dtype: DType) {
-    let node = &mut dag.nodes[input];
-    let old = std::mem::replace(&mut node.ty.dtype, dtype);
-    if let Op::Input { ty, .. } = &mut node.op {
-        ty.dtype = dtype;
-    }
-    let dims = node.ty.dims.clone();
-    let view = View::contiguous(dims.clone());
-    let (name, location) = (None, node.location);
-    let cast = dag.nodes.add_node(Node {
-        op: Op::Cast(old),
-        ty: TensorType { dims, dtype: old },
-        name,
-        location,
-    });
-    let target = Source {
-        node: cast,
-        view: view.clone(),
-    };
-    redirect(dag, input, &target);
-    dag.nodes.add_edge(input, cast, Edge { slot: 0, view });
-}
-
-fn move_values(dag: &mut Dag, targets: &[(NodeIndex, Source)]) {
+pub(super) fn move_values(dag: &mut Dag, targets: &[(NodeIndex, Source)]) {
     let targets: FxHashMap<NodeIndex, &Source> =
         targets.iter().map(|(old, target)| (*old, target)).collect();
     for entry in &mut dag.values {
@@ -472,7 +460,10 @@ mod tests {
         }
         let mut patch = Patch::new();
         patch.store(order[0], DType::BF16);
-        assert_eq!(patch.stored(&dag), [(0, DType::F32, DType::BF16)]);
+        assert_eq!(
+            patch.stored(&dag),
+            [(0, DType::F32, StoredAs::Format(DType::BF16))]
+        );
         patch.apply(&mut dag).expect("a right patch");
         crate::graph::verify(&dag).expect("a right graph");
         let (cast, _) = dag.operands(order[1])[0];

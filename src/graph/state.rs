@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use super::dag::{Dag, NodeIndex};
+use super::quantized::{self, StoredTensor};
 use crate::array::Array;
+use crate::blocks::BlockType;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::Op;
@@ -175,6 +177,70 @@ impl State {
         }
         let storage = Storage::Owned(out);
         self.inputs.insert(input, InputData { storage, ..data });
+    }
+}
+
+impl State {
+    /// Gives an input that is stored in blocks numbers of a format.
+    ///
+    /// # Errors
+    /// A number that blocks cannot hold; no memory.
+    pub(crate) fn set_blocks(
+        &mut self,
+        input: u32,
+        (bytes, from): (&[u8], DType),
+        ty: BlockType,
+    ) -> Result<()> {
+        let (out, ..) = quantized::encode(bytes, from, ty, 1)?;
+        let (dims, storage, since) = (None, Storage::Owned(out), self.runs);
+        self.inputs.insert(
+            input,
+            InputData {
+                dims,
+                storage,
+                since,
+            },
+        );
+        Ok(())
+    }
+
+    /// Stores an input's data, if it has any, in blocks.
+    ///
+    /// # Errors
+    /// A number that blocks cannot hold; no memory.
+    pub(crate) fn quantize(
+        &mut self,
+        (input, name): (u32, String),
+        from: DType,
+        ty: BlockType,
+    ) -> Result<Option<StoredTensor>> {
+        let Some(data) = self.inputs.remove(input) else {
+            return Ok(None);
+        };
+        let n = data.storage.bytes().len() / from.size();
+        let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        let n_threads = self.n_threads.unwrap_or_else(cores);
+        let encoded = quantized::encode(data.storage.bytes(), from, ty, n_threads);
+        let (out, rmse, snr_db) = encoded.map_err(|e| Error::msg(format!("{name}: {e}")))?;
+        let bytes = out.len();
+        let storage = Storage::Owned(out);
+        let (dims, since) = (None, data.since);
+        self.inputs.insert(
+            input,
+            InputData {
+                dims,
+                storage,
+                since,
+            },
+        );
+        Ok(Some(StoredTensor {
+            name,
+            ty,
+            n,
+            bytes,
+            rmse,
+            snr_db,
+        }))
     }
 }
 
