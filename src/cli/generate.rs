@@ -79,6 +79,7 @@ Examples:
   brain-blitz generate --model models/gemma2-shakespeare --prompt 'HAMLET:' --temperature 0
   brain-blitz generate --model models/gemma2-shakespeare --prompt 'HAMLET:' --top-p 0.9 --seed 7
   brain-blitz generate --model models/gemma2-shakespeare --tokens 2,17,99 --json
+  brain-blitz generate --model gemma-2-2b-it-Q8_0.gguf --prompt 'Hello'
 
 The prompt is printed first, then the continuation as it comes; without a tokenizer.json, token ids
 are printed instead. Ctrl-C ends the text where it is; a second Ctrl-C ends the program.
@@ -148,22 +149,24 @@ pub fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-/// The folder's tokenizer; a prompt of ids works without one.
+/// The model's tokenizer; a prompt of ids works without one.
 fn open_tokenizer(args: &Args, bos: Option<u32>) -> Outcome<Option<Tokenizer>> {
-    let folder = args.model.folder();
-    if args.prompt.is_none() && !folder.join("tokenizer.json").exists() {
-        return Ok(None);
-    }
-    let mut tokenizer = Tokenizer::open(folder)?;
-    if bos.is_some() {
-        tokenizer.set_bos(bos);
-    }
-    Ok(Some(tokenizer))
+    let path = args.model.path();
+    let found = match args.prompt {
+        Some(_) => Some(Tokenizer::open(path)?),
+        None => Tokenizer::find(path)?,
+    };
+    Ok(found.map(|mut tokenizer| {
+        if bos.is_some() {
+            tokenizer.set_bos(bos);
+        }
+        tokenizer
+    }))
 }
 
 fn prompt_ids(args: &Args, tokenizer: Option<&Tokenizer>) -> Outcome<Vec<u32>> {
     match (&args.prompt, &args.tokens, tokenizer) {
-        (Some(text), _, Some(tokenizer)) => Ok(tokenizer.encode(text, true)?),
+        (Some(text), _, Some(tokenizer)) => Ok(tokenizer.encode(text, tokenizer.adds_bos())?),
         (None, Some(TokenList(ids)), _) => Ok(ids.clone()),
         _ => Err(Failure::new("give either --prompt or --tokens")),
     }

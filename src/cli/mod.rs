@@ -10,9 +10,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod convert;
 mod display;
 mod failure;
 mod generate;
+mod inspect;
 mod interrupt;
 mod logits;
 mod model;
@@ -43,6 +45,10 @@ enum Command {
     Display(display::Args),
     /// Draw the metrics of training runs as curves.
     Plot(plot::Args),
+    /// List what is in a file of weights.
+    Inspect(inspect::Args),
+    /// Store weights in another type, as a GGUF file.
+    Convert(convert::Args),
 }
 
 const EXAMPLES: &str = "\
@@ -52,6 +58,8 @@ Examples:
   brain-blitz bench --model models/gemma2-shakespeare --json
   brain-blitz display --model models/gemma2-shakespeare --output graph.svg
   brain-blitz plot run/metrics.jsonl --output loss.svg
+  brain-blitz convert models/gemma2-shakespeare shakespeare.gguf --quant q8_0
+  brain-blitz inspect shakespeare.gguf
 
 `brain-blitz COMMAND --help` tells more about each.";
 
@@ -63,6 +71,8 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Display(args) => display::run(&args),
         Command::Plot(args) => plot::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Convert(args) => convert::run(&args),
     };
     match outcome {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,

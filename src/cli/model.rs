@@ -1,11 +1,10 @@
 //! The options that every command has: which model, on how many threads, for which CPU.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use brain_blitz::Error;
 use brain_blitz::formats::Gemma2Config;
+use brain_blitz::formats::gguf::is_gguf;
 use brain_blitz::generation::session::{Options, Rows, Session};
 use brain_blitz::knobs;
 
@@ -18,7 +17,8 @@ const SMALLEST_CONTEXT: usize = 512;
 /// Which model, and what it runs on.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// Folder of a Hugging Face checkpoint (config.json, model.safetensors or its shards, tokenizer.json)
+    /// Folder of a Hugging Face checkpoint (config.json, model.safetensors or its shards, tokenizer.json),
+    /// or a GGUF file
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
     #[command(flatten)]
@@ -54,8 +54,8 @@ impl ModelArgs {
         ModelArgs { model, run }
     }
 
-    /// The checkpoint's folder.
-    pub fn folder(&self) -> &Path {
+    /// The checkpoint's folder, or the GGUF file.
+    pub fn path(&self) -> &Path {
         &self.model
     }
 
@@ -76,7 +76,7 @@ impl ModelArgs {
     /// If the path is not a checkpoint's folder, its configuration is not one of a supported model, or this machine
     /// cannot run code for the CPU that was asked for.
     pub fn open_config(&self) -> Outcome<Gemma2Config> {
-        check_folder(&self.model)?;
+        check_path(&self.model)?;
         self.run.check()?;
         Ok(Gemma2Config::open(&self.model)?)
     }
@@ -139,36 +139,20 @@ pub fn context_for(needed: usize, config: &Gemma2Config) -> usize {
     rounded.min(config.max_position_embeddings)
 }
 
-fn check_folder(path: &Path) -> Outcome {
+fn check_path(path: &Path) -> Outcome {
     let kind = path.metadata().map_err(|source| Error::Io {
         path: path.to_path_buf(),
         source,
     })?;
-    const HINT: &str = "give the folder of a Hugging Face checkpoint: config.json, model.safetensors, tokenizer.json";
-    if kind.is_dir() {
-        return match path.join("config.json").exists() {
-            true => Ok(()),
-            false => {
-                let failure = format!("{}: holds no config.json", path.display());
-                Err(Failure::new(failure).hint(HINT))
-            }
-        };
-    }
-    let what = match is_gguf(path) {
-        true => "GGUF files are not supported yet",
-        false => "is not a folder",
+    const HINT: &str = "give a GGUF file, or the folder of a Hugging Face checkpoint: config.json, model.safetensors, tokenizer.json";
+    let what = match kind.is_dir() {
+        true if path.join("config.json").exists() => return Ok(()),
+        true => "holds no config.json",
+        false if is_gguf(path) => return Ok(()),
+        false => "is neither a folder nor a GGUF file",
     };
     let failure = Failure::new(format!("{}: {what}", path.display()));
     Err(failure.hint(HINT))
-}
-
-fn is_gguf(path: &Path) -> bool {
-    let named = path
-        .extension()
-        .is_some_and(|ext| ext.eq_ignore_ascii_case("gguf"));
-    let mut magic = [0; 4];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-    named || (read.is_ok() && &magic == b"GGUF")
 }
 
 #[cfg(feature = "llvm-backend")]

@@ -51,6 +51,16 @@ impl Bar {
         self.count("Measuring", "{pos}/{len}", done as u64, total as u64);
     }
 
+    /// Shows how many bytes of a file are converted.
+    pub fn converting(&mut self, done_bytes: u64, total_bytes: u64) {
+        self.count(
+            "Converting",
+            "{bytes}/{total_bytes}",
+            done_bytes,
+            total_bytes,
+        );
+    }
+
     /// Takes the line away.
     pub fn clear(&mut self) {
         self.bar.disable_steady_tick();

@@ -9,6 +9,7 @@
 
 use std::path::Path;
 
+use super::gguf::{Gguf, is_gguf};
 use super::huggingface::{ConfigReader, LARGEST_DIM};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -37,13 +38,17 @@ const IGNORED: &[&str] = &[
 ];
 
 impl Gemma2Config {
-    /// Reads `config.json` and, when it is there, `generation_config.json` of a checkpoint's folder.
+    /// Reads `config.json` and, when it is there, `generation_config.json` of a checkpoint's folder; or the metadata of a
+    /// GGUF file.
     ///
     /// # Errors
     /// If a file cannot be read, a field is missing, unknown or out of range, or fields contradict each other. The
     /// message names the file and the field.
     pub fn open(folder: impl AsRef<Path>) -> Result<Gemma2Config> {
         let folder = folder.as_ref();
+        if is_gguf(folder) {
+            return Gemma2Config::from_gguf(&Gguf::open(folder)?);
+        }
         let mut config = Gemma2Config::read(ConfigReader::open_folder(folder)?)?;
         let generation = folder.join("generation_config.json");
         if generation.exists() {
@@ -89,33 +94,35 @@ impl Gemma2Config {
             pad_token_id: r.token_id("pad_token_id", vocab_size)?,
             dtype: read_dtype(r)?,
         };
-        config.check(r)?;
+        if let Some((field, what)) = config.contradiction() {
+            return Err(r.error(field, what));
+        }
         reader.ignore(IGNORED);
         reader.finish()?;
         Ok(config)
     }
 
-    fn check(&self, reader: &ConfigReader) -> Result<()> {
+    /// The field at fault and what is wrong with it, if fields contradict each other.
+    pub(super) fn contradiction(&self) -> Option<(&'static str, String)> {
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
         if !heads.is_multiple_of(kv_heads) {
             let what = format!("{kv_heads} does not divide num_attention_heads, {heads}");
-            return Err(reader.error("num_key_value_heads", what));
+            return Some(("num_key_value_heads", what));
         }
         if !self.head_dim.is_multiple_of(2) {
             let what = format!("{} is odd; rotary positions need pairs", self.head_dim);
-            return Err(reader.error("head_dim", what));
+            return Some(("head_dim", what));
         }
         if self.head_dim.saturating_mul(heads) > LARGEST_DIM {
             let what = format!(
                 "{} for {heads} heads is wider than {LARGEST_DIM}",
                 self.head_dim
             );
-            return Err(reader.error("head_dim", what));
+            return Some(("head_dim", what));
         }
-        if self.parameter_count().is_none() {
-            return Err(reader.error("hidden_size", "the number of parameters overflows"));
-        }
-        Ok(())
+        let overflows = self.parameter_count().is_none();
+        let what = "the number of parameters overflows";
+        overflows.then(|| ("hidden_size", what.to_owned()))
     }
 }
 

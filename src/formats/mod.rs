@@ -30,6 +30,7 @@ pub mod safetensors;
 mod suggest;
 pub mod tensor;
 pub mod tokenizer;
+mod weights;
 
 pub use bytes::Bytes;
 pub use gemma2_config::Gemma2Config;
@@ -38,6 +39,7 @@ pub use huggingface::ConfigReader;
 pub use safetensors::Checkpoint;
 pub use tensor::{StoredType, TensorView};
 pub use tokenizer::Tokenizer;
+pub use weights::{Weights, open_gemma2};
 
 #[cfg(target_endian = "big")]
 compile_error!("the formats module hands on little-endian data without swapping");

@@ -8,6 +8,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use super::bytes::Bytes;
+use super::gguf::{self, Gguf, is_gguf};
 use super::{format_error, json};
 use crate::error::{Error, Result};
 
@@ -24,16 +25,22 @@ pub struct Tokenizer {
     file: PathBuf,
     inner: tokenizers::Tokenizer,
     bos: Option<u32>,
+    adds_bos: bool,
     vocab_size: usize,
 }
 
 impl Tokenizer {
-    /// Opens `tokenizer.json` in a checkpoint's folder.
+    /// Opens `tokenizer.json` in a checkpoint's folder, or the tokenizer in a GGUF file.
     ///
     /// # Errors
     /// If it is not there, cannot be read, or is not a tokenizer.
-    pub fn open(folder: impl AsRef<Path>) -> Result<Tokenizer> {
-        let file = folder.as_ref().join(FILE);
+    pub fn open(path: impl AsRef<Path>) -> Result<Tokenizer> {
+        let path = path.as_ref();
+        if is_gguf(path) {
+            let missing = || format_error(path, "tokenizer", None, "the file has none");
+            return Tokenizer::from_gguf(&Gguf::open(path)?)?.ok_or_else(missing);
+        }
+        let file = path.join(FILE);
         if !file.exists() {
             let what = format!(
                 "does not exist; copy the {FILE} that the checkpoint was published with into this folder"
@@ -42,6 +49,35 @@ impl Tokenizer {
         }
         let text = Bytes::read(&file, LONGEST_TOKENIZER)?;
         Tokenizer::from_bytes(&file, &text)
+    }
+
+    /// As [`Tokenizer::open`], but nothing where there is no tokenizer.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not a tokenizer.
+    pub fn find(path: impl AsRef<Path>) -> Result<Option<Tokenizer>> {
+        let path = path.as_ref();
+        match is_gguf(path) {
+            true => Tokenizer::from_gguf(&Gguf::open(path)?),
+            false if path.join(FILE).exists() => Tokenizer::open(path).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// The tokenizer in a GGUF file's metadata, if it has one.
+    ///
+    /// # Errors
+    /// If it is of an unknown kind, or contradicts itself.
+    pub fn from_gguf(file: &Gguf) -> Result<Option<Tokenizer>> {
+        let Some(text) = gguf::tokenizer::text(file)? else {
+            return Ok(None);
+        };
+        let mut tokenizer = Tokenizer::from_bytes(file.file(), text.as_bytes())?;
+        if let Some(bos) = gguf::tokenizer::bos(file, tokenizer.vocab_size)? {
+            tokenizer.set_bos(Some(bos));
+        }
+        tokenizer.adds_bos = gguf::tokenizer::adds_bos(file);
+        Ok(Some(tokenizer))
     }
 
     /// The tokenizer in `text`, the contents of a `tokenizer.json`; messages call it `file`.
@@ -65,6 +101,7 @@ impl Tokenizer {
             vocab_size: ids.max().map_or(0, |largest| largest as usize + 1),
             inner,
             bos,
+            adds_bos: true,
         })
     }
 
@@ -76,6 +113,12 @@ impl Tokenizer {
     /// The begin-of-text token.
     pub fn bos(&self) -> Option<u32> {
         self.bos
+    }
+
+    /// Whether a text that the model is to continue starts with the begin-of-text token: what a GGUF file says, and yes
+    /// elsewhere.
+    pub fn adds_bos(&self) -> bool {
+        self.adds_bos
     }
 
     /// One more than the largest id that has a token. A model's embedding may have more rows than that.
@@ -143,6 +186,18 @@ impl Tokenizer {
     fn error(&self, what: impl Into<String>) -> Error {
         format_error(&self.file, "tokenizer", None, what)
     }
+}
+
+/// The text of the `tokenizer.json` in a checkpoint's folder, if there is one.
+pub(super) fn text_of_folder(folder: &Path) -> Result<Option<String>> {
+    let file = folder.join(FILE);
+    if !file.exists() {
+        return Ok(None);
+    }
+    let text = Bytes::read(&file, LONGEST_TOKENIZER)?;
+    let text = std::str::from_utf8(&text);
+    let text = text.map_err(|_| format_error(&file, "tokenizer", None, "is not UTF-8"))?;
+    Ok(Some(text.to_owned()))
 }
 
 /// Runs a call into the `tokenizers` crate. A `tokenizer.json` that its parser accepts can still break assumptions of

@@ -12,7 +12,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::pool;
 use crate::exec::profile::Profile;
-use crate::formats::{Bytes, Checkpoint, Gemma2Config};
+use crate::formats::{Bytes, Gemma2Config, StoredType, Weights as StoredWeights, open_gemma2};
 use crate::graph::state::Stats;
 use crate::graph::{Graph, GraphTensor};
 use crate::nn::Module;
@@ -106,7 +106,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads a checkpoint folder in the Hugging Face layout (`config.json` and safetensors files) and compiles it.
+    /// Loads a checkpoint folder in the Hugging Face layout (`config.json` and safetensors files), or a GGUF file, and
+    /// compiles it. Weights that a GGUF file stores in blocks are computed with as `F32`.
     ///
     /// ```no_run
     /// use brain_blitz::generation::{Options, Session};
@@ -124,9 +125,8 @@ impl Session {
         options: &Options,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Session> {
-        let config = Gemma2Config::open(dir)?;
-        let checkpoint = Checkpoint::open(dir)?;
-        Session::new(config, &checkpoint, options, progress)
+        let (config, weights) = open_gemma2(dir, DType::F32)?;
+        Session::new(config, &*weights, options, progress)
     }
 
     /// A session of a model with this configuration and these weights.
@@ -135,11 +135,11 @@ impl Session {
     /// If the weights do not fit the configuration, or cannot be compiled for the machine asked for.
     pub fn new(
         config: Gemma2Config,
-        checkpoint: &Checkpoint,
+        weights: &dyn StoredWeights,
         options: &Options,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Session> {
-        Session::build(config, Weights::Stored(checkpoint), options, progress)
+        Session::build(config, Weights::Stored(weights), options, progress)
     }
 
     /// A session of a model with this configuration whose weights are random numbers in the format `dtype`; see
@@ -324,7 +324,7 @@ fn capacity_of(config: &Gemma2Config, options: &Options) -> Result<usize> {
 
 /// Where the parameters' data comes from.
 enum Weights<'a> {
-    Stored(&'a Checkpoint),
+    Stored(&'a dyn StoredWeights),
     Random { dtype: DType, seed: u64 },
     Absent { dtype: DType },
 }
@@ -390,9 +390,9 @@ fn random_weights(
 }
 
 /// The format that a parameter is computed from: the stored one when graphs have it, else `F32`.
-fn stored_dtype(checkpoint: &Checkpoint, name: &str) -> DType {
-    let stored = checkpoint.get(name).ok();
-    let dtype = stored.and_then(|tensor| tensor.dtype.to_dtype());
+fn stored_dtype(checkpoint: &dyn StoredWeights, name: &str) -> DType {
+    let stored = checkpoint.stored_type(name);
+    let dtype = stored.and_then(StoredType::to_dtype);
     dtype
         .filter(|dtype| matches!(dtype, DType::F32 | DType::F16 | DType::BF16))
         .unwrap_or(DType::F32)
@@ -410,14 +410,14 @@ impl AsRef<[u8]> for Region {
 /// Gives every parameter its data; returns the bytes of all.
 fn load_weights(
     model: &Gemma2,
-    checkpoint: &Checkpoint,
+    checkpoint: &dyn StoredWeights,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<u64> {
     let parameters = model.parameters();
     let file = |what: String| Error::msg(format!("{}: {what}", checkpoint.source().display()));
     // The output layer is the embedding; some files have it twice.
     let unknown = |name: &&str| parameters.get(name).is_none() && *name != "lm_head.weight";
-    if let Some(name) = checkpoint.names().find(unknown) {
+    if let Some(name) = checkpoint.names().into_iter().find(unknown) {
         return Err(file(format!("the model has no parameter {name:?}")));
     }
     let mut tensors = Vec::new();

@@ -189,9 +189,13 @@ fn paths_that_are_not_what_they_should_be() {
     fail_with(empty.path(), GENERATE, &["holds no config.json", "hint: "]);
     let file = empty.path().join("model.gguf");
     fs::write(&file, b"GGUF\x03\0\0\0").unwrap();
-    fail_with(&file, GENERATE, &["model.gguf", "not supported yet"]);
+    fail_with(&file, GENERATE, &["model.gguf", "tensor count", "cut off"]);
     let file = tiny().join("config.json");
-    fail_with(&file, GENERATE, &["config.json", "not a folder"]);
+    fail_with(
+        &file,
+        GENERATE,
+        &["config.json", "neither a folder nor a GGUF file"],
+    );
 
     let copy = Copy::new();
     fs::remove_file(copy.file("model.safetensors")).unwrap();

@@ -1,6 +1,7 @@
 //! The program as a whole, run as a user runs it: what it prints, what it writes, and how it fails.
 
 mod damaged;
+mod gguf;
 mod plot;
 mod signals;
 mod success;

@@ -3,8 +3,18 @@
 use std::path::{Path, PathBuf};
 
 mod blocks;
+mod convert;
+mod model;
 mod reader;
+mod tokenizer;
 mod writer;
+
+/// A checkpoint of `tests/data/gemma2`.
+fn gemma2(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/gemma2")
+        .join(name)
+}
 
 /// A file of `tests/data/gguf`.
 fn data(name: &str) -> PathBuf {

@@ -11,7 +11,8 @@
 //! starts at a multiple of the file's alignment and overlaps no other. Shapes here have the dimension of
 //! neighbouring elements last, as everywhere in this crate; the file names it first.
 //!
-//! [`Writer`] writes files.
+//! [`Writer`] writes files, [`convert()`] makes them of checkpoints and of each other, [`ModelWeights`] gives the tensors of
+//! a model the names and the numbers that the crate's model has.
 //!
 //! Deliberately absent: big-endian files, files in several parts.
 
@@ -26,11 +27,18 @@ use super::{format_error, quote};
 use crate::blocks::BlockType;
 use crate::error::{Error, Result};
 
+mod convert;
+mod gemma2;
 mod parse;
+mod recode;
+pub(super) mod tokenizer;
 mod value;
+mod weights;
 mod write;
 
+pub use convert::{Converted, Options, convert};
 pub use value::{Array, Value};
+pub use weights::ModelWeights;
 pub use write::{Sink, Writer};
 
 /// What every file starts with.
@@ -196,6 +204,11 @@ impl Gguf {
             shape: info.shape.clone(),
             bytes: self.bytes.slice(info.start..info.end),
         })
+    }
+
+    /// The error that the metadata's value of `key` is wrong in the way that `what` says.
+    fn error(&self, key: &str, what: impl Into<String>) -> Error {
+        format_error(&self.file, metadata_field(key), None, what)
     }
 }
 

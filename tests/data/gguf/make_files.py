@@ -28,7 +28,7 @@ LAYER = {
     "post_feedforward_layernorm": "post_ffw_norm",
 }
 TEXTS = ["", "the king", "  two  spaces ", "HAMLET:\nTo be, or not to be", "naïve 日本 🙂", "aaaaaaa", "tab\there",
-         "ends with space ", "a<bos>b", "<start_of_turn>x", "▁ literal", "thethethe heather another other"]
+         "ends with space ", "<start_of_turn>x", "▁ literal", "thethethe heather another other"]
 
 
 def finish(writer):

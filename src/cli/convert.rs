@@ -1,0 +1,125 @@
+//! `brain-blitz convert`: weights of another type, as a GGUF file.
+
+use std::path::PathBuf;
+
+use brain_blitz::blocks::BlockType;
+use brain_blitz::formats::gguf::{self, Converted, is_gguf};
+
+use super::failure::{Failure, Outcome};
+use super::progress::Bar;
+use super::{output, tell};
+
+/// What `convert` takes.
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Folder of a Hugging Face checkpoint of a Gemma 2, or a GGUF file of any model
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// GGUF file to write
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+    /// Type of the matrices: f32, f16, bf16, q8_0, q6_k, q5_0, q5_1, q4_0, q4_1, q4_k, q2_0, tq2_0, tq1_0, q1_0
+    #[arg(long, value_name = "TYPE", value_parser = quant)]
+    quant: BlockType,
+    /// Type of the embedding, which is the output layer too
+    /// [default: that of --quant, but q8_0 where that has fewer than three bits]
+    #[arg(long, value_name = "TYPE", value_parser = quant)]
+    embedding: Option<BlockType>,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+    /// No progress and no notes on standard error
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  brain-blitz convert models/gemma2-shakespeare gemma2-q8_0.gguf --quant q8_0
+  brain-blitz convert model-f16.gguf model-q4_k.gguf --quant q4_k --embedding q6_k
+
+Norms and other vectors stay f32. A matrix whose rows are no whole number of blocks gets a type that
+fits: smaller blocks of at least as many bits, or f16; a note says which. Weights are not trained
+further, so fewer than four bits are for models that were trained to have them.
+--json prints {\"bytes_before\", \"bytes_after\", \"bits_per_weight\", \"tensors\"}.";
+
+fn quant(text: &str) -> Result<BlockType, String> {
+    let ty: BlockType = text
+        .parse()
+        .map_err(|error: brain_blitz::Error| error.to_string())?;
+    match ty.can_quantize() {
+        true => Ok(ty),
+        false => Err(format!("there is no encoder for {ty}")),
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the input is damaged or not of a kind that can be converted, or the output cannot be written.
+pub fn run(args: &Args) -> Outcome {
+    output::check_file(&args.output)?;
+    if !is_gguf(&args.input) && !args.input.is_dir() {
+        let input = args.input.display();
+        let failure = Failure::new(format!("{input}: is neither a folder nor a GGUF file"));
+        return Err(failure.hint("give the folder of a Hugging Face checkpoint, or a GGUF file"));
+    }
+    let options = gguf::Options {
+        embedding: args.embedding,
+        ..gguf::Options::new(args.quant)
+    };
+    let mut bar = Bar::new(args.json || args.quiet);
+    let converted = gguf::convert(&args.input, &args.output, &options, &mut |done, total| {
+        bar.converting(done, total)
+    });
+    bar.clear();
+    report(args, &converted?)
+}
+
+fn report(args: &Args, tensors: &[Converted]) -> Outcome {
+    let sum = |of: fn(&Converted) -> usize| tensors.iter().map(of).sum::<usize>();
+    let (before, after) = (sum(|t| t.bytes.0), sum(|t| t.bytes.1));
+    let elements = sum(|t| t.elements);
+    let bits = after as f64 * 8.0 / elements.max(1) as f64;
+    if args.json {
+        let row = |t: &Converted| {
+            serde_json::json!({
+                "name": t.name,
+                "from": t.from.name(),
+                "to": t.to.name(),
+                "instead_of": t.instead_of.map(BlockType::name),
+            })
+        };
+        return output::write_json(&serde_json::json!({
+            "bytes_before": before,
+            "bytes_after": after,
+            "bits_per_weight": bits,
+            "tensors": tensors.iter().map(row).collect::<Vec<_>>(),
+        }));
+    }
+    if !args.quiet {
+        note_what_did_not_fit(tensors);
+    }
+    output::write(&format!(
+        "{}: {} tensors, {before} -> {after} bytes, {bits:.2} bits per weight\n",
+        args.output.display(),
+        tensors.len(),
+    ))
+}
+
+/// One line for each pair of types.
+fn note_what_did_not_fit(tensors: &[Converted]) {
+    let pairs = tensors.iter().filter_map(|t| Some((t.instead_of?, t.to)));
+    let mut counts = std::collections::BTreeMap::new();
+    for pair in pairs {
+        *counts.entry(pair).or_insert(0) += 1;
+    }
+    for ((wanted, to), n) in counts {
+        tell(&format!(
+            "note: {n} of {} tensors are {to}: their rows are no whole number of {wanted} blocks of {}",
+            tensors.len(),
+            wanted.block_len()
+        ));
+    }
+}

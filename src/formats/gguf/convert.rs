@@ -1,0 +1,260 @@
+//! A checkpoint, or a GGUF file, as a GGUF file with weights of another type.
+//!
+//! Matrices are stored in the type that is asked for, or in the nearest one whose blocks fit their rows; the report says
+//! which. Vectors (norms) stay `F32`, and integers stay as they are. Data goes from the mapped input to the output in small
+//! pieces, so the memory that is needed does not depend on the model.
+//!
+//! The tokenizer of a checkpoint's folder goes along as the text of its `tokenizer.json`
+//! (`tokenizer.huggingface.json`, a key that the format defines), which is exact.
+
+use std::path::Path;
+
+use super::super::bytes::Bytes;
+use super::super::gemma2_config::Gemma2Config;
+use super::super::safetensors::Checkpoint;
+use super::super::tensor::StoredType;
+use super::super::{format_error, tokenizer};
+use super::recode::recode;
+use super::{BlockTensor, Gguf, TensorInfo, Writer, gemma2, is_gguf, tensor_field};
+use crate::blocks::BlockType;
+use crate::error::{Error, Result};
+
+/// The key of what most weights are stored as.
+const FILE_TYPE_KEY: &str = "general.file_type";
+/// The version of ggml's block formats.
+const QUANTIZATION_VERSION: u32 = 2;
+/// The key of a tokenizer in the form of the `tokenizers` library.
+pub(in super::super) const TOKENIZER_KEY: &str = "tokenizer.huggingface.json";
+
+/// How a file is converted.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The type of matrices.
+    pub quant: BlockType,
+    /// The type of the embedding, which is the output layer too; by default the others', but 8 bits where those have
+    /// fewer than three: a model with a coarser output layer is of no use.
+    pub embedding: Option<BlockType>,
+}
+
+impl Options {
+    /// All matrices of type `quant`, but see [`Options::embedding`].
+    pub fn new(quant: BlockType) -> Options {
+        Options {
+            quant,
+            embedding: None,
+        }
+    }
+
+    fn embedding(&self) -> BlockType {
+        let coarse = self.quant.bits_per_weight() < 3.0;
+        let default = if coarse { BlockType::Q8_0 } else { self.quant };
+        self.embedding.unwrap_or(default)
+    }
+}
+
+/// What became of a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Converted {
+    /// Its name in the new file.
+    pub name: String,
+    /// How it was stored.
+    pub from: BlockType,
+    /// How it is stored now.
+    pub to: BlockType,
+    /// What was asked for, if its rows do not fit that.
+    pub instead_of: Option<BlockType>,
+    /// The number of elements.
+    pub elements: usize,
+    /// Bytes before and after.
+    pub bytes: (usize, usize),
+}
+
+/// A tensor that is to be converted.
+struct Item {
+    name: String,
+    ty: BlockType,
+    shape: Vec<usize>,
+    bytes: Bytes,
+    /// What is added to its numbers.
+    add: f32,
+}
+
+/// Converts the checkpoint's folder or GGUF file at `input` to a GGUF file at `output`, which is replaced in one step.
+/// `progress` is told the bytes of the input that are done, and all.
+///
+/// # Errors
+/// If the input is damaged, its model is one that GGUF files here do not describe, a number does not fit the type, or the
+/// file cannot be written.
+pub fn convert(
+    input: &Path,
+    output: &Path,
+    options: &Options,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Vec<Converted>> {
+    for ty in [options.quant, options.embedding()] {
+        if !ty.can_quantize() {
+            return Err(Error::msg(format!("there is no encoder for {ty}")));
+        }
+    }
+    let (mut writer, items) = match is_gguf(input) {
+        true => of_gguf(input)?,
+        false => of_folder(input)?,
+    };
+    writer.set("general.quantization_version", QUANTIZATION_VERSION);
+    if let Some(number) = file_type(options.quant) {
+        writer.set(FILE_TYPE_KEY, number);
+    }
+    let report: Vec<Converted> = items.iter().map(|item| plan(item, options)).collect();
+    for (item, planned) in items.iter().zip(&report) {
+        writer.tensor(&item.name, planned.to, &item.shape);
+    }
+    let total = items.iter().map(|item| item.bytes.len() as u64).sum();
+    let mut done = 0;
+    progress(done, total);
+    let mut next = items.iter();
+    writer.write(output, &mut |info: &TensorInfo, sink| {
+        let item = next
+            .next()
+            .expect("the writer asks for each tensor once, in order");
+        let (bytes, size) = (item.bytes.len() as u64, info.size().max(1) as u64);
+        let mut written = 0;
+        let recoded = recode(&item.bytes, item.ty, info.ty, item.add, &mut |piece| {
+            written += piece.len() as u64;
+            progress(done + bytes * written / size, total);
+            sink.write(piece)
+        });
+        done += bytes;
+        recoded.map_err(|error| match error {
+            Error::Message(what) => format_error(input, tensor_field(&item.name), None, what),
+            other => other,
+        })
+    })?;
+    Ok(report)
+}
+
+/// The metadata and the tensors of a GGUF file, which keep their names and their order.
+fn of_gguf(input: &Path) -> Result<(Writer, Vec<Item>)> {
+    let file = Gguf::open(input)?;
+    let mut writer = Writer::new();
+    for (key, value) in file.metadata() {
+        // The new file has another.
+        if key != FILE_TYPE_KEY {
+            writer.set(key, value.clone());
+        }
+    }
+    let items = file.tensors().iter().map(|info| {
+        let tensor = file.get(&info.name)?;
+        let BlockTensor {
+            name,
+            ty,
+            shape,
+            bytes,
+        } = tensor;
+        Ok(Item {
+            name,
+            ty,
+            shape,
+            bytes,
+            add: 0.0,
+        })
+    });
+    Ok((writer, items.collect::<Result<_>>()?))
+}
+
+/// The configuration as metadata, and the tensors under the names of GGUF files, of a checkpoint's folder.
+fn of_folder(input: &Path) -> Result<(Writer, Vec<Item>)> {
+    let config = Gemma2Config::open(input)?;
+    let checkpoint = Checkpoint::open(input)?;
+    let mut writer = Writer::new();
+    config.to_gguf(&mut writer)?;
+    if let Some(text) = tokenizer::text_of_folder(input)? {
+        writer.set(TOKENIZER_KEY, text);
+    }
+    let mut items = Vec::new();
+    for parameter in checkpoint.names() {
+        // The output layer is the embedding; some checkpoints have it twice.
+        if parameter == "lm_head.weight" {
+            continue;
+        }
+        let tensor = checkpoint.get(parameter)?;
+        let wrong =
+            |what: &str| format_error(checkpoint.source(), tensor_field(parameter), None, what);
+        let name =
+            gemma2::tensor_name(parameter).ok_or_else(|| wrong("is no parameter of a Gemma 2"))?;
+        let ty = match tensor.dtype {
+            StoredType::F32 => BlockType::F32,
+            StoredType::F16 => BlockType::F16,
+            StoredType::BF16 => BlockType::BF16,
+            other => {
+                return Err(wrong(&format!(
+                    "is of the type {}, which is not converted",
+                    other.name()
+                )));
+            }
+        };
+        let add = if gemma2::is_norm(&name) { 1.0 } else { 0.0 };
+        items.push(Item {
+            name,
+            ty,
+            shape: tensor.shape,
+            bytes: tensor.bytes,
+            add,
+        });
+    }
+    items.sort_by_key(|item| gemma2::place(&item.name));
+    Ok((writer, items))
+}
+
+/// How a tensor is to be stored.
+fn plan(item: &Item, options: &Options) -> Converted {
+    let wanted = match item.name.as_str() {
+        _ if !item.ty.can_dequantize() => item.ty,
+        _ if item.shape.iter().filter(|&&n| n != 1).count() < 2 => BlockType::F32,
+        gemma2::EMBEDDING => options.embedding(),
+        _ => options.quant,
+    };
+    let row = item.shape.last().copied().unwrap_or(1);
+    let to = fitting(wanted, row);
+    let elements = item.shape.iter().product::<usize>();
+    let size = to.bytes_of(elements).expect("the rows are whole blocks");
+    Converted {
+        name: item.name.clone(),
+        from: item.ty,
+        to,
+        instead_of: (to != wanted).then_some(wanted),
+        elements,
+        bytes: (item.bytes.len(), size),
+    }
+}
+
+/// The type nearest to `wanted` whose blocks fit rows of `row` elements: smaller blocks of at least as many bits, or `F16`.
+fn fitting(wanted: BlockType, row: usize) -> BlockType {
+    let smaller = match wanted {
+        BlockType::Q6_K => BlockType::Q8_0,
+        BlockType::Q4_K => BlockType::Q5_0,
+        _ => BlockType::Q4_0,
+    };
+    let mut candidates = [wanted, smaller].into_iter();
+    let fits = |ty: &BlockType| row.is_multiple_of(ty.block_len());
+    candidates.find(fits).unwrap_or(BlockType::F16)
+}
+
+/// The number that llama.cpp has for files whose matrices are of type `ty`.
+fn file_type(ty: BlockType) -> Option<u32> {
+    Some(match ty {
+        BlockType::F32 => 0,
+        BlockType::F16 => 1,
+        BlockType::Q4_0 => 2,
+        BlockType::Q4_1 => 3,
+        BlockType::Q8_0 => 7,
+        BlockType::Q5_0 => 8,
+        BlockType::Q5_1 => 9,
+        BlockType::Q4_K => 14,
+        BlockType::Q6_K => 18,
+        BlockType::BF16 => 32,
+        BlockType::TQ1_0 => 36,
+        BlockType::TQ2_0 => 37,
+        BlockType::Q1_0 => 40,
+        _ => return None,
+    })
+}

@@ -1,0 +1,272 @@
+//! The tokenizer in a GGUF file's metadata, as the text of a `tokenizer.json`.
+//!
+//! | `tokenizer.ggml.model` | is | becomes |
+//! |---|---|---|
+//! | `llama` | SentencePiece: pieces with scores, bytes for what has no piece | BPE whose merges are every way to put a piece together from two others, best score first |
+//! | `gpt2` | byte-level BPE: pieces and merges, a rule that cuts text into words | the same |
+//!
+//! A file with `tokenizer.huggingface.json` holds the text itself, and nothing is derived.
+//!
+//! SentencePiece joins the neighbours that make the piece of the best score, the leftmost first when there are several;
+//! BPE joins the neighbours of the best merge. The two agree when scores differ, as those of trained models do.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::convert::TOKENIZER_KEY;
+use super::{Array, Gguf, Value, gemma2};
+use crate::error::Result;
+
+const MODEL_KEY: &str = "tokenizer.ggml.model";
+const PRE_KEY: &str = "tokenizer.ggml.pre";
+const TOKENS_KEY: &str = "tokenizer.ggml.tokens";
+const SCORES_KEY: &str = "tokenizer.ggml.scores";
+const TYPES_KEY: &str = "tokenizer.ggml.token_type";
+const MERGES_KEY: &str = "tokenizer.ggml.merges";
+const UNKNOWN_KEY: &str = "tokenizer.ggml.unknown_token_id";
+const PREFIX_KEY: &str = "tokenizer.ggml.add_space_prefix";
+const ADD_BOS_KEY: &str = "tokenizer.ggml.add_bos_token";
+
+/// The longest token that is believed.
+const LONGEST_TOKEN: usize = 1024;
+/// What stands for a space in a piece.
+const SPACE: &str = "\u{2581}";
+
+/// Kinds of tokens, as files number them.
+const NORMAL: i32 = 1;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+
+/// Cuts text into words as Llama 3 does.
+const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Cuts text into words as Qwen 2 does: every digit is one.
+const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The text of the `tokenizer.json` that the file's tokenizer is, if it has one.
+///
+/// # Errors
+/// If the tokenizer is of another kind than those in the table, or its lists do not belong together.
+pub(in super::super) fn text(file: &Gguf) -> Result<Option<String>> {
+    if let Some(value) = file.value(TOKENIZER_KEY) {
+        let text = value
+            .as_str()
+            .ok_or_else(|| file.error(TOKENIZER_KEY, "is not a string"))?;
+        return Ok(Some(text.to_owned()));
+    }
+    let Some(model) = file.value(MODEL_KEY) else {
+        return Ok(None);
+    };
+    let vocabulary = || Vocabulary::read(file);
+    let json = match model.as_str() {
+        Some("llama") => sentence_piece(file, &vocabulary()?)?,
+        Some("gpt2") => byte_level(file, &vocabulary()?)?,
+        Some("none" | "no_vocab") => return Ok(None),
+        Some(other) => {
+            let what = format!("is {other:?}; \"llama\" and \"gpt2\" are supported");
+            return Err(file.error(MODEL_KEY, what));
+        }
+        None => return Err(file.error(MODEL_KEY, "is not a string")),
+    };
+    Ok(Some(json.to_string()))
+}
+
+/// Whether the begin-of-text token is put before a text.
+pub(in super::super) fn adds_bos(file: &Gguf) -> bool {
+    file.value(ADD_BOS_KEY)
+        .and_then(Value::as_bool)
+        .unwrap_or(true)
+}
+
+/// The begin-of-text token, if the file names one.
+pub(in super::super) fn bos(file: &Gguf, vocab_size: usize) -> Result<Option<u32>> {
+    gemma2::token(file, gemma2::BOS_KEY, vocab_size)
+}
+
+/// The tokens by id, and what they are.
+struct Vocabulary<'a> {
+    tokens: &'a [String],
+    types: &'a [i32],
+    ids: HashMap<&'a str, u32>,
+}
+
+impl<'a> Vocabulary<'a> {
+    fn read(file: &'a Gguf) -> Result<Vocabulary<'a>> {
+        let tokens = array(file, TOKENS_KEY, Array::as_strings, "strings")?;
+        let tokens = tokens.ok_or_else(|| file.error(TOKENS_KEY, "is missing"))?;
+        let types = array(file, TYPES_KEY, Array::as_i32s, "i32")?.unwrap_or_default();
+        if !types.is_empty() && types.len() != tokens.len() {
+            let what = format!("has {} entries for {} tokens", types.len(), tokens.len());
+            return Err(file.error(TYPES_KEY, what));
+        }
+        let mut ids = HashMap::new();
+        for (token, id) in tokens.iter().zip(0..) {
+            let wrong = |what: &str| Err(file.error(TOKENS_KEY, format!("token {id} {what}")));
+            if token.len() > LONGEST_TOKEN {
+                return wrong(&format!("has more than {LONGEST_TOKEN} bytes"));
+            }
+            if ids.insert(token.as_str(), id).is_some() {
+                return wrong("is the same as one before it");
+            }
+        }
+        Ok(Vocabulary { tokens, types, ids })
+    }
+
+    fn kind(&self, id: usize) -> i32 {
+        self.types.get(id).copied().unwrap_or(NORMAL)
+    }
+
+    /// The tokens that are found in a text before anything else is.
+    fn added(&self) -> Vec<Json> {
+        let kinds = (0..self.tokens.len()).map(|id| (id, self.kind(id)));
+        let added = kinds.filter(|(id, kind)| {
+            [CONTROL, USER_DEFINED].contains(kind) && !self.tokens[*id].is_empty()
+        });
+        let entry = |(id, kind): (usize, i32)| {
+            json!({
+                "id": id,
+                "content": self.tokens[id],
+                "single_word": false,
+                "lstrip": false,
+                "rstrip": false,
+                "normalized": false,
+                "special": kind == CONTROL,
+            })
+        };
+        added.map(entry).collect()
+    }
+
+    /// The vocabulary as an object.
+    fn json(&self) -> Map<String, Json> {
+        let entries = self.tokens.iter().zip(0..);
+        entries
+            .map(|(token, id)| (token.clone(), json!(id)))
+            .collect()
+    }
+}
+
+/// The metadata's array of a key, if it is there.
+fn array<'a, T: ?Sized>(
+    file: &'a Gguf,
+    key: &str,
+    of: impl Fn(&'a Array) -> Option<&'a T>,
+    what: &str,
+) -> Result<Option<&'a T>> {
+    let Some(value) = file.value(key) else {
+        return Ok(None);
+    };
+    let array = value.as_array().and_then(of);
+    let wrong = || file.error(key, format!("is not an array of {what}"));
+    array.map(Some).ok_or_else(wrong)
+}
+
+fn sentence_piece(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
+    let scores = array(file, SCORES_KEY, Array::as_f32s, "f32")?.unwrap_or_default();
+    if scores.len() != vocabulary.tokens.len() {
+        let what = format!(
+            "has {} entries for {} tokens",
+            scores.len(),
+            vocabulary.tokens.len()
+        );
+        return Err(file.error(SCORES_KEY, what));
+    }
+    let prefix = file
+        .value(PREFIX_KEY)
+        .and_then(Value::as_bool)
+        .unwrap_or(true);
+    let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+    let mut normalizers = vec![replace(" ", SPACE)];
+    let mut decoders = vec![
+        replace(SPACE, " "),
+        json!({"type": "ByteFallback"}),
+        json!({"type": "Fuse"}),
+    ];
+    if prefix {
+        normalizers.insert(0, json!({"type": "Prepend", "prepend": SPACE}));
+        decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    }
+    let unknown = file.value(UNKNOWN_KEY).and_then(Value::as_u64);
+    let unknown = unknown.and_then(|id| vocabulary.tokens.get(usize::try_from(id).ok()?));
+    let model = json!({
+        "type": "BPE",
+        "unk_token": unknown,
+        "fuse_unk": true,
+        "byte_fallback": true,
+        "vocab": vocabulary.json(),
+        "merges": merges_by_score(vocabulary, scores),
+    });
+    Ok(json!({
+        "version": "1.0",
+        "added_tokens": vocabulary.added(),
+        "normalizer": {"type": "Sequence", "normalizers": normalizers},
+        "pre_tokenizer": null,
+        "post_processor": null,
+        "decoder": {"type": "Sequence", "decoders": decoders},
+        "model": model,
+    }))
+}
+
+/// Every way to put a piece together from two others: the best score first, then the longest left part.
+fn merges_by_score<'a>(vocabulary: &Vocabulary<'a>, scores: &[f32]) -> Vec<[&'a str; 2]> {
+    let is_piece = |part: &str| {
+        let id = vocabulary.ids.get(part);
+        id.is_some_and(|&id| vocabulary.kind(id as usize) == NORMAL)
+    };
+    let mut pieces: Vec<usize> = (0..vocabulary.tokens.len()).collect();
+    pieces.retain(|&id| vocabulary.kind(id) == NORMAL);
+    pieces.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    let splits = pieces.into_iter().flat_map(|id| {
+        let piece = vocabulary.tokens[id].as_str();
+        let cuts = piece.char_indices().rev().filter(|&(at, _)| at > 0);
+        cuts.map(|(at, _)| piece.split_at(at))
+    });
+    let merges = splits.filter(|(left, right)| is_piece(left) && is_piece(right));
+    merges.map(|(left, right)| [left, right]).collect()
+}
+
+fn byte_level(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
+    let merges = array(file, MERGES_KEY, Array::as_strings, "strings")?.unwrap_or_default();
+    let words = match file.value(PRE_KEY).map(Value::as_str) {
+        None | Some(Some("default" | "gpt-2")) => None,
+        Some(Some("llama-bpe" | "llama3" | "llama-v3")) => Some(LLAMA3_WORDS),
+        Some(Some("qwen2")) => Some(QWEN2_WORDS),
+        Some(other) => {
+            let what = format!(
+                "is {:?}, which is not supported",
+                other.unwrap_or("no string")
+            );
+            return Err(file.error(PRE_KEY, what));
+        }
+    };
+    let bytes = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
+    let pre_tokenizer = match words {
+        None => bytes(true),
+        Some(words) => json!({
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated", "invert": false},
+                bytes(false),
+            ],
+        }),
+    };
+    let normalizer = if words == Some(QWEN2_WORDS) {
+        json!({"type": "NFC"})
+    } else {
+        Json::Null
+    };
+    Ok(json!({
+        "version": "1.0",
+        "added_tokens": vocabulary.added(),
+        "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": null,
+        "decoder": bytes(true),
+        "model": {
+            "type": "BPE",
+            // Llama 3 takes a word that is a token whole.
+            "ignore_merges": words == Some(LLAMA3_WORDS),
+            "vocab": vocabulary.json(),
+            "merges": merges,
+        },
+    }))
+}

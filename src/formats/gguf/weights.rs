@@ -1,0 +1,127 @@
+//! The tensors of a model in a GGUF file, with the names and the numbers that the crate's model has.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::super::bytes::Bytes;
+use super::super::tensor::{StoredType, TensorView};
+use super::super::weights::Weights;
+use super::super::{format_error, suggest::did_you_mean};
+use super::recode::recode;
+use super::{Gguf, gemma2, tensor_field};
+use crate::blocks::BlockType;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+
+/// The weights of a Gemma 2 in a GGUF file.
+///
+/// F32, F16 and BF16 tensors are regions of the file. Blocks become numbers of another format each time they are asked
+/// for. Norms are stored plus one; they become `f32` without it, which is exact for scales of at least one half.
+#[derive(Clone, Debug)]
+pub struct ModelWeights {
+    file: Gguf,
+    /// From the parameter's name to the tensor's.
+    names: BTreeMap<String, String>,
+    decoded: BlockType,
+}
+
+impl ModelWeights {
+    /// The weights in `file`; what is stored in blocks becomes numbers of the format `decoded`: `F32`, `F16` or `BF16`.
+    ///
+    /// # Errors
+    /// If the file is of another architecture, or `decoded` is another format.
+    pub fn new(file: Gguf, decoded: DType) -> Result<ModelWeights> {
+        gemma2::check_architecture(&file)?;
+        let decoded = match decoded {
+            DType::F32 => BlockType::F32,
+            DType::F16 => BlockType::F16,
+            DType::BF16 => BlockType::BF16,
+            other => return Err(Error::msg(format!("weights do not become {other}"))),
+        };
+        let names = file.tensors().iter().map(|info| {
+            // An unknown tensor keeps its name, for the message of whoever does not know it.
+            let parameter = gemma2::parameter_name(&info.name);
+            (
+                parameter.unwrap_or_else(|| info.name.clone()),
+                info.name.clone(),
+            )
+        });
+        let names = names.collect();
+        Ok(ModelWeights {
+            file,
+            names,
+            decoded,
+        })
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Gguf {
+        &self.file
+    }
+
+    /// The format that a tensor of type `ty` is given in.
+    fn given(&self, name: &str, ty: BlockType) -> BlockType {
+        match ty {
+            _ if gemma2::is_norm(name) => BlockType::F32,
+            BlockType::F32 | BlockType::F16 | BlockType::BF16 => ty,
+            _ => self.decoded,
+        }
+    }
+}
+
+impl Weights for ModelWeights {
+    fn source(&self) -> &Path {
+        self.file.file()
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.names.keys().map(String::as_str).collect()
+    }
+
+    fn stored_type(&self, name: &str) -> Option<StoredType> {
+        let name = self.names.get(name)?;
+        let info = self.file.info(name)?;
+        self.given(name, info.ty).to_dtype().map(StoredType::from)
+    }
+
+    fn get(&self, name: &str) -> Result<TensorView> {
+        let Some(stored) = self.names.get(name) else {
+            let near = did_you_mean(name, self.names.keys().map(String::as_str));
+            let what = format!("is not among the {} tensors{near}", self.names.len());
+            let wanted = gemma2::tensor_name(name).unwrap_or_else(|| name.to_owned());
+            return Err(format_error(
+                self.source(),
+                tensor_field(&wanted),
+                None,
+                what,
+            ));
+        };
+        let tensor = self.file.get(stored)?;
+        let given = self.given(stored, tensor.ty);
+        let dtype = given.to_dtype().expect("plain formats are those of graphs");
+        let add = if gemma2::is_norm(stored) { -1.0 } else { 0.0 };
+        let bytes = if given == tensor.ty && add == 0.0 {
+            tensor.bytes
+        } else {
+            let mut result = Ok(());
+            let bytes = Bytes::build(tensor.elements() * given.block_bytes(), |target| {
+                let mut at = 0;
+                result = recode(&tensor.bytes, tensor.ty, given, add, &mut |piece| {
+                    target[at..at + piece.len()].copy_from_slice(piece);
+                    at += piece.len();
+                    Ok(())
+                });
+            });
+            let failed =
+                |e: Error| format_error(self.source(), tensor_field(stored), None, e.to_string());
+            result.map_err(failed)?;
+            bytes
+        };
+        Ok(TensorView {
+            name: name.to_owned(),
+            dtype: StoredType::from(dtype),
+            shape: tensor.shape,
+            bytes,
+        })
+    }
+}

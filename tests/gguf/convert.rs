@@ -1,0 +1,245 @@
+//! Conversion: which tensor gets which type, what is kept, and what cannot be done.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use brain_blitz::blocks::BlockType;
+use brain_blitz::formats::gguf::{Converted, Gguf, Options, Value, Writer, convert};
+use brain_blitz::formats::{Tokenizer, Weights, open_gemma2};
+use tempfile::tempdir;
+
+use crate::{data, gemma2};
+
+fn run(input: &Path, output: &Path, options: Options) -> Result<Vec<Converted>, String> {
+    let (mut last, mut all) = (0, 0);
+    let report = convert(input, output, &options, &mut |done, total| {
+        assert!(last <= done && done <= total, "{last} {done} {total}");
+        (last, all) = (done, total);
+    });
+    let report = report.map_err(|e| e.to_string())?;
+    assert_eq!(last, all, "progress ends with everything done");
+    Ok(report)
+}
+
+fn types(path: &Path) -> Vec<(String, BlockType)> {
+    let file = Gguf::open(path).unwrap();
+    file.tensors()
+        .iter()
+        .map(|t| (t.name.clone(), t.ty))
+        .collect()
+}
+
+/// A file with one matrix of these rows and a vector.
+fn matrix(folder: &Path, rows: usize, columns: usize, x: &dyn Fn(usize) -> f32) -> PathBuf {
+    let path = folder.join("in.gguf");
+    let mut writer = Writer::new();
+    writer
+        .set("general.architecture", "other")
+        .set("general.file_type", 0u32);
+    writer.tensor("m.weight", BlockType::F32, &[rows, columns]);
+    writer.tensor("v.weight", BlockType::F16, &[columns]);
+    writer.tensor("ids", BlockType::I32, &[2, 2]);
+    let numbers: Vec<f32> = (0..rows * columns).map(x).collect();
+    writer
+        .write(&path, &mut |info, sink| match info.name.as_str() {
+            "m.weight" => sink.write(bytemuck::cast_slice(&numbers)),
+            "v.weight" => sink.write(&[0, 0x3c].repeat(columns)),
+            _ => sink.write(bytemuck::cast_slice(&[1i32, 2, 3, 4])),
+        })
+        .unwrap();
+    path
+}
+
+#[test]
+fn matrices_get_the_type_and_vectors_stay() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("x.gguf");
+    let report = run(&gemma2("tiny"), &path, Options::new(BlockType::Q8_0)).unwrap();
+    let stored = types(&path);
+    assert_eq!(stored[0], ("token_embd.weight".into(), BlockType::Q8_0));
+    assert_eq!(
+        stored.last().unwrap(),
+        &("output_norm.weight".into(), BlockType::F32)
+    );
+    let order: Vec<&str> = stored[1..13].iter().map(|t| t.0.as_str()).collect();
+    assert_eq!(order[0], "blk.0.attn_norm.weight");
+    assert_eq!(order[11], "blk.1.attn_norm.weight");
+    for (name, ty) in &stored {
+        // Rows of 176 are no whole number of blocks.
+        let expected = match name {
+            name if name.contains("norm") => BlockType::F32,
+            name if name.contains("ffn_down") => BlockType::F16,
+            _ => BlockType::Q8_0,
+        };
+        assert_eq!(*ty, expected, "{name}");
+    }
+    let odd: Vec<&Converted> = report.iter().filter(|t| t.instead_of.is_some()).collect();
+    assert_eq!(odd.len(), 4);
+    assert!(
+        odd.iter()
+            .all(|t| t.instead_of == Some(BlockType::Q8_0) && t.to == BlockType::F16)
+    );
+    let file = Gguf::open(&path).unwrap();
+    let sizes: usize = report.iter().map(|t| t.bytes.1).sum();
+    assert_eq!(
+        sizes,
+        file.tensors().iter().map(|t| t.size()).sum::<usize>()
+    );
+    assert_eq!(file.value("general.file_type"), Some(&Value::U32(7)));
+    assert_eq!(
+        file.value("general.quantization_version"),
+        Some(&Value::U32(2))
+    );
+}
+
+#[test]
+fn norms_are_stored_plus_one_and_read_back() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("x.gguf");
+    run(&gemma2("tiny"), &path, Options::new(BlockType::F32)).unwrap();
+    let (_, ours) = open_gemma2(&path, brain_blitz::dtype::DType::F32).unwrap();
+    let (_, theirs) = open_gemma2(&gemma2("tiny"), brain_blitz::dtype::DType::F32).unwrap();
+    let floats = |weights: &dyn Weights, name: &str| -> Vec<f32> {
+        bytemuck::pod_collect_to_vec(&weights.get(name).unwrap().bytes)
+    };
+    let name = "model.layers.1.input_layernorm.weight";
+    let stored = Gguf::open(&path)
+        .unwrap()
+        .get("blk.1.attn_norm.weight")
+        .unwrap();
+    let norms = floats(&*theirs, name);
+    let plus_one: Vec<f32> = norms.iter().map(|w| w + 1.0).collect();
+    assert_eq!(stored.dequantize().unwrap(), plus_one);
+    // The layer's scale is what it was, bit by bit, although the weight is rounded.
+    let again: Vec<f32> = floats(&*ours, name).iter().map(|w| w + 1.0).collect();
+    let near = again
+        .iter()
+        .zip(&plus_one)
+        .all(|(a, b)| (a - b).abs() <= f32::EPSILON / 4.0);
+    assert!(near, "{again:?}");
+    for name in Weights::names(&*theirs) {
+        if !name.contains("norm") {
+            assert_eq!(floats(&*ours, name), floats(&*theirs, name), "{name}");
+        }
+    }
+}
+
+#[test]
+fn few_bits_keep_an_embedding_of_eight_unless_told_otherwise() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("x.gguf");
+    let embedding = |options: Options| {
+        run(&gemma2("tiny"), &path, options).unwrap();
+        types(&path)[0].1
+    };
+    assert_eq!(embedding(Options::new(BlockType::Q2_0)), BlockType::Q8_0);
+    assert_eq!(embedding(Options::new(BlockType::Q4_0)), BlockType::Q4_0);
+    let told = Options {
+        quant: BlockType::Q4_0,
+        embedding: Some(BlockType::F16),
+    };
+    assert_eq!(embedding(told), BlockType::F16);
+}
+
+#[test]
+fn rows_that_do_not_fit_get_smaller_blocks() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("out.gguf");
+    let cases = [
+        (BlockType::Q4_K, 256, BlockType::Q4_K),
+        (BlockType::Q4_K, 96, BlockType::Q5_0),
+        (BlockType::Q6_K, 96, BlockType::Q8_0),
+        (BlockType::Q1_0, 96, BlockType::Q4_0),
+        (BlockType::TQ2_0, 96, BlockType::Q4_0),
+        (BlockType::Q4_K, 40, BlockType::F16),
+        (BlockType::BF16, 7, BlockType::BF16),
+    ];
+    for (quant, columns, expected) in cases {
+        let input = matrix(folder.path(), 3, columns, &|i| (i as f32).sin());
+        let report = run(&input, &out, Options::new(quant)).unwrap();
+        assert_eq!(report[0].to, expected, "{quant} {columns}");
+        assert_eq!(report[0].instead_of, (quant != expected).then_some(quant));
+        let file = Gguf::open(&out).unwrap();
+        assert_eq!(file.get("m.weight").unwrap().ty, expected);
+        // A direct encoding of all rows gives the same bytes.
+        let numbers: Vec<f32> = (0..3 * columns).map(|i| (i as f32).sin()).collect();
+        let mut blocks = vec![0; expected.bytes_of(numbers.len()).unwrap()];
+        expected.quantize(&numbers, &mut blocks).unwrap();
+        assert_eq!(file.get("m.weight").unwrap().bytes.as_slice(), blocks);
+        assert_eq!(file.get("v.weight").unwrap().ty, BlockType::F32);
+        assert_eq!(
+            file.get("v.weight").unwrap().dequantize().unwrap(),
+            vec![1.0; columns]
+        );
+        assert_eq!(file.get("ids").unwrap().ty, BlockType::I32);
+        assert_eq!(file.value("general.architecture"), Some(&"other".into()));
+    }
+}
+
+#[test]
+fn pieces_join_without_a_seam() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("out.gguf");
+    let number = |i: usize| ((i * i) as f32 * 0.37).sin();
+    // Several pieces, the last one short.
+    let input = matrix(folder.path(), 600, 256, &number);
+    run(&input, &out, Options::new(BlockType::Q8_0)).unwrap();
+    let numbers: Vec<f32> = (0..600 * 256).map(number).collect();
+    let mut blocks = vec![0; BlockType::Q8_0.bytes_of(numbers.len()).unwrap()];
+    BlockType::Q8_0.quantize(&numbers, &mut blocks).unwrap();
+    let stored = Gguf::open(&out).unwrap().get("m.weight").unwrap();
+    assert!(stored.bytes.as_slice() == blocks);
+}
+
+#[test]
+fn a_tokenizer_goes_along() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("x.gguf");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/gemma2-shakespeare");
+    run(&shipped, &path, Options::new(BlockType::Q8_0)).unwrap();
+    let (ours, theirs) = (
+        Tokenizer::open(&path).unwrap(),
+        Tokenizer::open(&shipped).unwrap(),
+    );
+    assert_eq!(ours.vocab_size(), theirs.vocab_size());
+    for text in ["HAMLET:\nTo be, or not to be", "  spaces  ", "naïve 日本"] {
+        let ids = ours.encode(text, true).unwrap();
+        assert_eq!(ids, theirs.encode(text, true).unwrap());
+        assert_eq!(ours.decode(&ids).unwrap(), theirs.decode(&ids).unwrap());
+    }
+    // And from file to file.
+    let again = folder.path().join("y.gguf");
+    run(&path, &again, Options::new(BlockType::Q4_0)).unwrap();
+    assert!(Tokenizer::find(&again).unwrap().is_some());
+    assert!(Tokenizer::find(data("sample.gguf")).unwrap().is_none());
+}
+
+#[test]
+fn a_file_may_replace_itself() {
+    let folder = tempdir().unwrap();
+    let input = matrix(folder.path(), 2, 32, &|i| i as f32);
+    let before = fs::metadata(&input).unwrap().len();
+    run(&input, &input, Options::new(BlockType::Q8_0)).unwrap();
+    assert_eq!(types(&input)[0].1, BlockType::Q8_0);
+    assert!(fs::metadata(&input).unwrap().len() <= before);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_cannot_be_converted_is_an_error_and_nothing_is_written() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("out.gguf");
+    let input = matrix(folder.path(), 2, 32, &|i| {
+        if i == 40 { f32::NAN } else { 0.0 }
+    });
+    let failure = |input: &Path, ty: BlockType| run(input, &out, Options::new(ty)).unwrap_err();
+    let message = failure(&input, BlockType::Q8_0);
+    let end = "tensor \"m.weight\": from element 0 on: element 40 is NaN, which Q8_0 cannot hold";
+    assert!(message.ends_with(end), "{message}");
+    assert_eq!(
+        failure(&input, BlockType::Q3_K),
+        "there is no encoder for Q3_K"
+    );
+    assert!(failure(folder.path(), BlockType::F16).contains("config.json"));
+    assert!(!out.exists());
+}

@@ -1,0 +1,293 @@
+//! A Gemma 2 in a GGUF file: its configuration, its parameters, what it predicts.
+
+use std::path::Path;
+
+use brain_blitz::blocks::BlockType;
+use brain_blitz::dtype::DType;
+use brain_blitz::formats::gguf::{Gguf, ModelWeights, Value, Writer};
+use brain_blitz::formats::{Checkpoint, Gemma2Config, StoredType, Weights, npy};
+use brain_blitz::generation::session::{Options, Rows, Session};
+use tempfile::tempdir;
+
+use crate::{data, gemma2};
+
+/// A copy of `gemma2.gguf` without its tensors, except the embedding's shape in a key, after a change.
+fn metadata(change: impl FnOnce(&mut Writer)) -> Result<Gemma2Config, String> {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let mut writer = Writer::new();
+    for (key, value) in Gguf::open(data("gemma2.gguf")).unwrap().metadata() {
+        writer.set(key, value.clone());
+    }
+    writer.set("gemma2.vocab_size", 97u32);
+    change(&mut writer);
+    writer.write(&path, &mut |_, _| Ok(())).unwrap();
+    let config = Gemma2Config::open(&path);
+    config.map_err(|e| e.to_string().replace(&path.display().to_string(), "m.gguf"))
+}
+
+#[test]
+fn the_configuration_is_that_of_the_checkpoint() {
+    let ours = Gemma2Config::open(data("gemma2.gguf")).unwrap();
+    let mut theirs = Gemma2Config::open(gemma2("bf16")).unwrap();
+    // The checkpoint's file says that nothing ends a text.
+    theirs.eos_token_ids = vec![1];
+    assert_eq!(ours, theirs);
+    assert_eq!(ours.query_pre_attn_scalar, 12.0, "and not the head's size");
+    let without = metadata(|writer| {
+        writer.set("gemma2.rope.freq_base", 5e5f32);
+        writer.set("tokenizer.ggml.eot_token_id", 7u32);
+    });
+    let without = without.unwrap();
+    assert_eq!(without.rope_theta, 5e5);
+    assert_eq!(without.eos_token_ids, [1, 7]);
+}
+
+#[test]
+fn a_configuration_round_trips() {
+    let folder = tempdir().unwrap();
+    for name in ["tiny", "odd"] {
+        let path = folder.path().join(name).with_extension("gguf");
+        let mut config = Gemma2Config::open(gemma2(name)).unwrap();
+        let mut writer = Writer::new();
+        config.to_gguf(&mut writer).unwrap();
+        writer.write(&path, &mut |_, _| Ok(())).unwrap();
+        config.dtype = None;
+        assert_eq!(Gemma2Config::open(&path).unwrap(), config, "{name}");
+    }
+    let mut config = Gemma2Config::open(gemma2("tiny")).unwrap();
+    config.layer_types.reverse();
+    let message = config.to_gguf(&mut Writer::new()).unwrap_err().to_string();
+    assert!(message.contains("layers do not slide in turn"), "{message}");
+}
+
+#[track_caller]
+fn assert_wrong(key: &str, value: Value, what: &str) {
+    let message = metadata(|writer| {
+        writer.set(key, value);
+    });
+    let expected = format!("m.gguf: metadata {key:?}: {what}");
+    assert_eq!(message.unwrap_err(), expected);
+}
+
+#[test]
+fn wrong_metadata_is_an_error_that_names_the_key() {
+    let cases: [(&str, Value, &str); 8] = [
+        (
+            "general.architecture",
+            "llama".into(),
+            "is \"llama\", not \"gemma2\"",
+        ),
+        ("general.architecture", 3u8.into(), "is not a string"),
+        (
+            "gemma2.block_count",
+            0u32.into(),
+            "is not an integer from 1 to 1024",
+        ),
+        (
+            "gemma2.embedding_length",
+            (-4i32).into(),
+            "is not an integer from 1 to 16777216",
+        ),
+        (
+            "gemma2.attention.head_count_kv",
+            3u32.into(),
+            "3 does not divide num_attention_heads, 4",
+        ),
+        (
+            "gemma2.attention.value_length",
+            8u32.into(),
+            "8 is not attention.key_length, 16",
+        ),
+        (
+            "gemma2.attention.layer_norm_rms_epsilon",
+            f32::NAN.into(),
+            "is not a finite number above zero",
+        ),
+        (
+            "gemma2.attention.scale",
+            "1".into(),
+            "is not a finite number above zero",
+        ),
+    ];
+    for (key, value, what) in cases {
+        assert_wrong(key, value, what);
+    }
+}
+
+#[test]
+fn what_the_model_does_not_do_is_an_error_that_names_the_key() {
+    let cases: [(&str, Value, &str); 4] = [
+        (
+            "gemma2.rope.scaling.type",
+            "yarn".into(),
+            "scaled rotary positions are not supported",
+        ),
+        (
+            "gemma2.rope.dimension_count",
+            4u32.into(),
+            "4 is not attention.key_length, 16",
+        ),
+        (
+            "gemma2.expert_count",
+            8u32.into(),
+            "is not a key that this model knows",
+        ),
+        (
+            "tokenizer.ggml.eos_token_id",
+            97u32.into(),
+            "is not a token id below 97",
+        ),
+    ];
+    for (key, value, what) in cases {
+        assert_wrong(key, value, what);
+    }
+}
+
+fn floats(weights: &dyn Weights, name: &str) -> Vec<f32> {
+    let tensor = weights.get(name).unwrap();
+    assert_eq!(weights.stored_type(name), Some(tensor.dtype), "{name}");
+    let bytes = tensor.convert_to(DType::F32).unwrap();
+    bytemuck::pod_collect_to_vec(&bytes)
+}
+
+#[test]
+fn parameters_have_the_names_and_the_numbers_of_the_checkpoint() {
+    let file = Gguf::open(data("gemma2.gguf")).unwrap();
+    let ours = ModelWeights::new(file.clone(), DType::F32).unwrap();
+    let theirs = Checkpoint::open(gemma2("bf16")).unwrap();
+    assert_eq!(Weights::names(&ours), Weights::names(&theirs));
+    for name in theirs.names() {
+        let (a, b) = (floats(&ours, name), floats(&theirs, name));
+        assert_eq!(a.len(), b.len(), "{name}");
+        let stored = Weights::get(&ours, name).unwrap();
+        if name.contains("norm") {
+            assert_eq!(stored.dtype, StoredType::F32);
+            let far = |(a, b): (&f32, &f32)| (a - b).abs() > f32::EPSILON * (1.0 + b.abs());
+            assert!(!a.iter().zip(&b).any(far), "{name}");
+        } else {
+            assert_eq!(stored.dtype, StoredType::BF16);
+            assert_eq!(a, b, "{name}");
+        }
+    }
+    let embedding = ours.get("model.embed_tokens.weight").unwrap();
+    let in_file = file.get("token_embd.weight").unwrap();
+    assert_eq!(
+        embedding.bytes.as_ptr(),
+        in_file.bytes.as_ptr(),
+        "nothing is copied"
+    );
+    let message = ours
+        .get("model.layers.2.mlp.up_proj.weight")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("gemma2.gguf: tensor \"blk.2.ffn_up.weight\": is not among"),
+        "{message}"
+    );
+}
+
+fn options() -> Options {
+    Options {
+        cpu: "reference".into(),
+        threads: Some(1),
+        context: None,
+        logits: Rows::All,
+    }
+}
+
+/// The logits of a checkpoint's prompt, computed from `path`.
+fn logits(path: &Path, checkpoint: &str) -> Vec<f32> {
+    let ids = npy::read(gemma2(checkpoint).join("ref_input_ids.npy")).unwrap();
+    let ids: Vec<i64> = bytemuck::pod_collect_to_vec(&ids.bytes);
+    let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
+    let mut session = Session::load(path, &options(), &mut |_| ()).unwrap();
+    session.feed(&ids).unwrap().to_vec()
+}
+
+fn reference(checkpoint: &str) -> Vec<f32> {
+    let logits = npy::read(gemma2(checkpoint).join("ref_logits_f32.npy")).unwrap();
+    bytemuck::pod_collect_to_vec(&logits.bytes)
+}
+
+#[track_caller]
+fn assert_near(found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len());
+    for (a, b) in found.iter().zip(expected) {
+        // Written so that NaN fails.
+        assert!((a - b).abs() <= tolerance, "{a} for {b}");
+    }
+}
+
+#[test]
+fn logits_of_a_file_made_by_the_python_package_equal_the_reference() {
+    assert_near(
+        &logits(&data("gemma2.gguf"), "bf16"),
+        &reference("bf16"),
+        1e-3,
+    );
+}
+
+#[test]
+fn logits_of_converted_files_equal_the_reference() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("x.gguf");
+    let convert = |name: &str, ty: BlockType| {
+        let options = brain_blitz::formats::gguf::Options::new(ty);
+        brain_blitz::formats::gguf::convert(&gemma2(name), &path, &options, &mut |_, _| ())
+            .unwrap();
+        logits(&path, name)
+    };
+    for name in ["tiny", "odd", "sharded"] {
+        assert_near(&convert(name, BlockType::F32), &reference(name), 1e-3);
+    }
+    // The model's random weights make it sensitive. The expected errors are those of transformers with the weights
+    // that the Python package `gguf` encodes and decodes.
+    let exact = reference("tiny");
+    let error = |found: Vec<f32>| {
+        let square = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
+        let sum: f64 = found.iter().zip(&exact).map(square).sum();
+        let all: f64 = exact.iter().map(|x| f64::from(*x).powi(2)).sum();
+        (sum / all).sqrt()
+    };
+    let eight = error(convert("tiny", BlockType::Q8_0));
+    let four = error(convert("tiny", BlockType::Q4_0));
+    assert!((eight - 0.06995).abs() < 2e-4, "{eight}");
+    assert!((four - 0.7248).abs() < 2e-3, "{four}");
+}
+
+#[test]
+fn blocks_become_the_format_that_is_asked_for() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("x.gguf");
+    let options = brain_blitz::formats::gguf::Options::new(BlockType::Q8_0);
+    brain_blitz::formats::gguf::convert(&gemma2("tiny"), &path, &options, &mut |_, _| ()).unwrap();
+    let name = "model.layers.0.self_attn.q_proj.weight";
+    let file = Gguf::open(&path).unwrap();
+    let exact = file
+        .get("blk.0.attn_q.weight")
+        .unwrap()
+        .dequantize()
+        .unwrap();
+    for (dtype, stored) in [
+        (DType::F32, StoredType::F32),
+        (DType::F16, StoredType::F16),
+        (DType::BF16, StoredType::BF16),
+    ] {
+        let weights = ModelWeights::new(file.clone(), dtype).unwrap();
+        assert_eq!(weights.stored_type(name), Some(stored));
+        let rounded: Vec<f32> = match dtype {
+            DType::F16 => exact
+                .iter()
+                .map(|x| half::f16::from_f32(*x).to_f32())
+                .collect(),
+            DType::BF16 => exact
+                .iter()
+                .map(|x| half::bf16::from_f32(*x).to_f32())
+                .collect(),
+            _ => exact.clone(),
+        };
+        assert_eq!(floats(&weights, name), rounded, "{dtype}");
+    }
+    assert!(ModelWeights::new(file, DType::I32).is_err());
+}
