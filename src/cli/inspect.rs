@@ -248,6 +248,8 @@ fn short_json(value: &Value) -> serde_json::Value {
         Value::Array(array) if Array::len(array) > LONGEST => {
             json!({"type": array.type_name(), "length": array.len()})
         }
+        // The shortest decimal.
+        Value::F32(_) => json!(value.as_f64()),
         other => json!(other),
     }
 }

@@ -214,6 +214,76 @@ fn a_tokenizer_goes_along() {
     assert!(Tokenizer::find(data("sample.gguf")).unwrap().is_none());
 }
 
+/// A copy of the tiny checkpoint with this tokenizer.
+fn with_tokenizer(folder: &Path, text: &serde_json::Value) {
+    for name in ["config.json", "generation_config.json", "model.safetensors"] {
+        fs::copy(gemma2("tiny").join(name), folder.join(name)).unwrap();
+    }
+    fs::write(folder.join("tokenizer.json"), text.to_string()).unwrap();
+}
+
+fn small_tokenizer() -> serde_json::Value {
+    serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [
+            {"id": 0, "content": "<bos>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true},
+            {"id": 7, "content": "bb", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": false},
+        ],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"},
+        "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false},
+        "post_processor": null,
+        "decoder": null,
+        "model": {
+            "type": "BPE", "unk_token": "?", "byte_fallback": true, "fuse_unk": true,
+            "vocab": {"<bos>": 0, "?": 1, "<0x41>": 2, "a": 3, "b": 4, "ab": 5, "aab": 6, "bb": 7, "aa": 8},
+            "merges": [["b", "b"], ["a", "a"], ["aa", "b"], ["a", "ab"], ["a", "b"]],
+        },
+    })
+}
+
+#[test]
+fn a_tokenizer_is_written_as_lists_where_they_say_the_same() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("x.gguf");
+    let text = small_tokenizer();
+    with_tokenizer(folder.path(), &text);
+    run(folder.path(), &out, Options::new(BlockType::F16)).unwrap();
+    let file = Gguf::open(&out).unwrap();
+    let value = |key: &str| file.value(&format!("tokenizer.ggml.{key}"));
+    let types = vec![3i32, 2, 6, 1, 1, 1, 1, 4, 1];
+    assert_eq!(value("token_type"), Some(&types.into()));
+    assert_eq!(value("unknown_token_id"), Some(&Value::U32(1)));
+    assert_eq!(value("model"), Some(&"llama".into()));
+    // Best first: aa, aab, ab; then a and b, which nothing makes.
+    let scores = vec![0.0f32, 0.0, 0.0, -7.0, -8.0, -3.0, -2.0, 0.0, -1.0];
+    assert_eq!(value("scores"), Some(&scores.into()));
+    let tokens = value("tokens")
+        .unwrap()
+        .as_array()
+        .unwrap()
+        .as_strings()
+        .unwrap();
+    assert_eq!(tokens.join(" "), "<bos> ? <0x41> a b ab aab bb aa");
+
+    // Another order of merges, none that a piece must have, words that are cut: nothing says these.
+    let order = serde_json::json!([["b", "b"], ["a", "a"], ["a", "ab"], ["aa", "b"], ["a", "b"]]);
+    let fewer = serde_json::json!([["b", "b"], ["a", "a"], ["aa", "b"], ["a", "b"]]);
+    let cut = serde_json::json!({"type": "Whitespace"});
+    for (pointer, other) in [
+        ("/model/merges", order),
+        ("/model/merges", fewer),
+        ("/pre_tokenizer", cut),
+    ] {
+        let mut text = text.clone();
+        *text.pointer_mut(pointer).unwrap() = other;
+        with_tokenizer(folder.path(), &text);
+        run(folder.path(), &out, Options::new(BlockType::F16)).unwrap();
+        let file = Gguf::open(&out).unwrap();
+        assert!(file.value("tokenizer.huggingface.json").is_some());
+        assert_eq!(file.value("tokenizer.ggml.tokens"), None, "{pointer}");
+    }
+}
+
 #[test]
 fn a_file_may_replace_itself() {
     let folder = tempdir().unwrap();

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use brain_blitz::blocks::BlockType;
-use brain_blitz::formats::Bytes;
-use brain_blitz::formats::gguf::{Array, Gguf, Value, is_gguf};
+use brain_blitz::dtype::DType;
+use brain_blitz::formats::gguf::{Array, Gguf, ModelWeights, Value, is_gguf};
+use brain_blitz::formats::{Bytes, Gemma2Config, Tokenizer, Weights};
 use proptest::prelude::*;
 
 use crate::data;
@@ -417,6 +418,38 @@ proptest! {
     }
 
     #[test]
+    fn damaged_models_never_panic(
+        which in 0..2usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4u8), 1..4),
+    ) {
+        // All that is before the tensors' data.
+        let (bytes, header) = &MODELS[which];
+        let mut bytes = bytes.clone();
+        for (at, byte, kind) in changes {
+            let at = at.index(*header);
+            match kind {
+                0 => bytes[at] = byte,
+                _ => bytes[at] ^= 1 << (byte % 8),
+            }
+        }
+        let Ok(file) = Gguf::from_bytes(Path::new("m.gguf"), Bytes::copy_of(&bytes)) else {
+            return Ok(());
+        };
+        if let Ok(config) = Gemma2Config::from_gguf(&file) {
+            prop_assert!(config.vocab_size > 0);
+        }
+        if let Ok(Some(tokenizer)) = Tokenizer::from_gguf(&file) {
+            let ids = tokenizer.encode("To be, or", false).unwrap_or_default();
+            let _ = tokenizer.decode(&ids);
+        }
+        if let Ok(weights) = ModelWeights::new(file, DType::BF16) {
+            for name in Weights::names(&weights) {
+                let _ = weights.get(name);
+            }
+        }
+    }
+
+    #[test]
     fn made_up_tensors_never_panic(
         dims in prop::collection::vec(prop_oneof![0..300u64, any::<u64>()], 0..6),
         ty in 0..50u32,
@@ -429,6 +462,17 @@ proptest! {
         }
     }
 }
+
+/// Files of models, and how long what is before the data is.
+static MODELS: std::sync::LazyLock<[(Vec<u8>, usize); 2]> = std::sync::LazyLock::new(|| {
+    ["gemma2.gguf", "tokenizer.gguf"].map(|name| {
+        let bytes = std::fs::read(data(name)).unwrap();
+        let file = parse(&bytes).unwrap();
+        let starts = file.tensors().iter().map(|tensor| tensor.offset());
+        let header = starts.min().unwrap_or(bytes.len());
+        (bytes, header)
+    })
+});
 
 static SAMPLE: std::sync::LazyLock<Vec<u8>> =
     std::sync::LazyLock::new(|| std::fs::read(data("sample.gguf")).unwrap());

@@ -5,7 +5,8 @@
 //! pieces, so the memory that is needed does not depend on the model.
 //!
 //! The tokenizer of a checkpoint's folder goes along as the text of its `tokenizer.json`
-//! (`tokenizer.huggingface.json`, a key that the format defines), which is exact.
+//! (`tokenizer.huggingface.json`, a key that the format defines), which is exact, and as llama.cpp's lists where these
+//! say the same.
 
 use std::path::Path;
 
@@ -15,7 +16,9 @@ use super::super::safetensors::Checkpoint;
 use super::super::tensor::StoredType;
 use super::super::{format_error, tokenizer};
 use super::recode::recode;
-use super::{BlockTensor, Gguf, TensorInfo, Writer, gemma2, is_gguf, tensor_field};
+use super::{
+    BlockTensor, Gguf, TensorInfo, Writer, gemma2, is_gguf, tensor_field, tokenizer_write,
+};
 use crate::blocks::BlockType;
 use crate::error::{Error, Result};
 
@@ -168,6 +171,7 @@ fn of_folder(input: &Path) -> Result<(Writer, Vec<Item>)> {
     let mut writer = Writer::new();
     config.to_gguf(&mut writer)?;
     if let Some(text) = tokenizer::text_of_folder(input)? {
+        tokenizer_write::add_lists(&text, &mut writer);
         writer.set(TOKENIZER_KEY, text);
     }
     let mut items = Vec::new();

@@ -32,6 +32,7 @@ mod gemma2;
 mod parse;
 mod recode;
 pub(super) mod tokenizer;
+mod tokenizer_write;
 mod value;
 mod weights;
 mod write;

@@ -18,25 +18,27 @@ use super::convert::TOKENIZER_KEY;
 use super::{Array, Gguf, Value, gemma2};
 use crate::error::Result;
 
-const MODEL_KEY: &str = "tokenizer.ggml.model";
-const PRE_KEY: &str = "tokenizer.ggml.pre";
-const TOKENS_KEY: &str = "tokenizer.ggml.tokens";
-const SCORES_KEY: &str = "tokenizer.ggml.scores";
-const TYPES_KEY: &str = "tokenizer.ggml.token_type";
+pub(super) const MODEL_KEY: &str = "tokenizer.ggml.model";
+pub(super) const PRE_KEY: &str = "tokenizer.ggml.pre";
+pub(super) const TOKENS_KEY: &str = "tokenizer.ggml.tokens";
+pub(super) const SCORES_KEY: &str = "tokenizer.ggml.scores";
+pub(super) const TYPES_KEY: &str = "tokenizer.ggml.token_type";
 const MERGES_KEY: &str = "tokenizer.ggml.merges";
-const UNKNOWN_KEY: &str = "tokenizer.ggml.unknown_token_id";
-const PREFIX_KEY: &str = "tokenizer.ggml.add_space_prefix";
-const ADD_BOS_KEY: &str = "tokenizer.ggml.add_bos_token";
+pub(super) const UNKNOWN_KEY: &str = "tokenizer.ggml.unknown_token_id";
+pub(super) const PREFIX_KEY: &str = "tokenizer.ggml.add_space_prefix";
+pub(super) const ADD_BOS_KEY: &str = "tokenizer.ggml.add_bos_token";
 
 /// The longest token that is believed.
 const LONGEST_TOKEN: usize = 1024;
 /// What stands for a space in a piece.
-const SPACE: &str = "\u{2581}";
+pub(super) const SPACE: &str = "\u{2581}";
 
 /// Kinds of tokens, as files number them.
-const NORMAL: i32 = 1;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
+pub(super) const NORMAL: i32 = 1;
+pub(super) const UNKNOWN: i32 = 2;
+pub(super) const CONTROL: i32 = 3;
+pub(super) const USER_DEFINED: i32 = 4;
+pub(super) const BYTE: i32 = 6;
 
 /// Cuts text into words as Llama 3 does.
 const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -84,8 +86,8 @@ pub(in super::super) fn bos(file: &Gguf, vocab_size: usize) -> Result<Option<u32
 }
 
 /// The tokens by id, and what they are.
-struct Vocabulary<'a> {
-    tokens: &'a [String],
+pub(super) struct Vocabulary<'a> {
+    pub(super) tokens: &'a [String],
     types: &'a [i32],
     ids: HashMap<&'a str, u32>,
 }
@@ -112,7 +114,24 @@ impl<'a> Vocabulary<'a> {
         Ok(Vocabulary { tokens, types, ids })
     }
 
-    fn kind(&self, id: usize) -> i32 {
+    /// The same from lists that belong together; nothing if a token occurs twice or is too long.
+    pub(super) fn new(tokens: &'a [String], types: &'a [i32]) -> Option<Vocabulary<'a>> {
+        let ids: HashMap<&str, u32> = tokens.iter().map(String::as_str).zip(0..).collect();
+        let short = tokens.iter().all(|token| token.len() <= LONGEST_TOKEN);
+        (short && ids.len() == tokens.len()).then_some(Vocabulary { tokens, types, ids })
+    }
+
+    /// The id of a token.
+    pub(super) fn id(&self, token: &str) -> Option<usize> {
+        self.ids.get(token).map(|&id| id as usize)
+    }
+
+    /// Whether a text can become this token by being put together.
+    fn is_piece(&self, id: usize) -> bool {
+        ![UNKNOWN, CONTROL, BYTE].contains(&self.kind(id))
+    }
+
+    pub(super) fn kind(&self, id: usize) -> i32 {
         self.types.get(id).copied().unwrap_or(NORMAL)
     }
 
@@ -206,22 +225,38 @@ fn sentence_piece(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
     }))
 }
 
-/// Every way to put a piece together from two others: the best score first, then the longest left part.
-fn merges_by_score<'a>(vocabulary: &Vocabulary<'a>, scores: &[f32]) -> Vec<[&'a str; 2]> {
+/// Every way to put a piece together from two others: the best score first, then the longest left part, then the longest
+/// right part.
+pub(super) fn merges_by_score<'a>(
+    vocabulary: &Vocabulary<'a>,
+    scores: &[f32],
+) -> Vec<[&'a str; 2]> {
     let is_piece = |part: &str| {
-        let id = vocabulary.ids.get(part);
-        id.is_some_and(|&id| vocabulary.kind(id as usize) == NORMAL)
+        vocabulary
+            .id(part)
+            .is_some_and(|id| vocabulary.is_piece(id))
     };
-    let mut pieces: Vec<usize> = (0..vocabulary.tokens.len()).collect();
-    pieces.retain(|&id| vocabulary.kind(id) == NORMAL);
-    pieces.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-    let splits = pieces.into_iter().flat_map(|id| {
-        let piece = vocabulary.tokens[id].as_str();
-        let cuts = piece.char_indices().rev().filter(|&(at, _)| at > 0);
-        cuts.map(|(at, _)| piece.split_at(at))
+    let mut merges = Vec::new();
+    let all = vocabulary.tokens.iter().zip(scores).enumerate();
+    for (_, (piece, score)) in all.filter(|(id, _)| vocabulary.is_piece(*id)) {
+        let cuts = piece.char_indices().skip(1);
+        let parts = cuts.map(|(at, _)| piece.split_at(at));
+        let merge = |(left, right)| is_piece(left) && is_piece(right);
+        merges.extend(
+            parts
+                .filter(|&parts| merge(parts))
+                .map(|parts| (*score, parts)),
+        );
+    }
+    let lengths = |(left, right): (&str, &str)| (left.chars().count(), right.chars().count());
+    merges.sort_by(|(a_score, a), (b_score, b)| {
+        let by_score = b_score.total_cmp(a_score);
+        by_score.then_with(|| lengths(*b).cmp(&lengths(*a)))
     });
-    let merges = splits.filter(|(left, right)| is_piece(left) && is_piece(right));
-    merges.map(|(left, right)| [left, right]).collect()
+    merges
+        .into_iter()
+        .map(|(_, (left, right))| [left, right])
+        .collect()
 }
 
 fn byte_level(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
