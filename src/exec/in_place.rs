@@ -4,8 +4,9 @@
 //! %2 = add(%state, %1)     state.assign(%2)     →  %2 lies where %state lies
 //! ```
 //! The new value of a state may be written over the old one if nothing reads the old one afterwards. So the step that
-//! makes the new value waits for all other readers of the state; among steps that are free to come, the one that the
-//! graph's own order has first. Where readers wait for each other (each of two states becomes a function of both), one
+//! makes the new value waits for all other readers of the state. Then it comes before all other steps that are free to
+//! come, as it needs no memory of its own and what it reads may be needed no longer; among those, the one that is first in
+//! the given order. Where readers wait for each other (each of two states becomes a function of both), one
 //! of them is written to the arena and copied after all steps.
 //!
 //! While it runs, the step itself may only read from the state what it is about to overwrite: a scatter its base, a
@@ -40,7 +41,7 @@ struct Candidate {
 }
 
 /// Nodes that make the whole new value of one state and read nothing of it that they overwrite too early.
-fn candidates(dag: &Dag) -> Vec<Candidate> {
+fn candidates(dag: &Dag, as_compiled: bool) -> Vec<Candidate> {
     let source = |value| dag.value(value).source.as_ref();
     let mut n_states: FxHashMap<NodeIndex, usize> = FxHashMap::default();
     for &(_, new) in dag.assigns() {
@@ -57,7 +58,7 @@ fn candidates(dag: &Dag) -> Vec<Candidate> {
         let is_alone = n_states[&new.node] == 1 && !n_states.contains_key(&state.node);
         let fits = is_alone
             && dag.is_whole(new.node, &new.view)
-            && reads_what_it_writes(dag, new.node, state.node);
+            && reads_what_it_writes(dag, new.node, state.node, as_compiled);
         fits.then_some(Candidate {
             node: new.node,
             state: state.node,
@@ -68,7 +69,7 @@ fn candidates(dag: &Dag) -> Vec<Candidate> {
 }
 
 /// Whether `node` can write its result over the buffer of `state` while it reads that.
-fn reads_what_it_writes(dag: &Dag, node: NodeIndex, state: NodeIndex) -> bool {
+fn reads_what_it_writes(dag: &Dag, node: NodeIndex, state: NodeIndex, as_compiled: bool) -> bool {
     let operands = dag.operands(node);
     let mut reads = operands.iter().enumerate().filter(|(_, o)| o.0 == state);
     match &dag.node(node).op {
@@ -79,19 +80,19 @@ fn reads_what_it_writes(dag: &Dag, node: NodeIndex, state: NodeIndex) -> bool {
             };
             operands[0].0 == state && reads.all(is_base)
         }
-        Op::Kernel(kernel) if kernel.code().is_some() => {
+        Op::Kernel(kernel) if as_compiled || kernel.code().is_some() => {
             reads.all(|(slot, _)| kernel.is_pointwise_in(slot))
         }
         _ => true,
     }
 }
 
-/// What waits for what, by position in the graph's own order.
+/// What waits for what, by position in the given order.
 struct Waiting {
     /// How many operands are not computed yet.
     operands: Vec<usize>,
-    /// How many other readers of the state that a candidate writes are not done yet.
-    readers: Vec<usize>,
+    /// For a candidate, how many other readers of the state that it writes are not done yet.
+    state_readers: Vec<Option<usize>>,
     /// Who waits for a node's result.
     feeds: Vec<Vec<usize>>,
     /// Which candidates wait until a node has read their state.
@@ -107,7 +108,7 @@ impl Waiting {
         }
         let mut waiting = Waiting {
             operands: vec![0; n],
-            readers: vec![0; n],
+            state_readers: vec![None; n],
             feeds: vec![Vec::new(); n],
             frees: vec![Vec::new(); n],
         };
@@ -124,12 +125,13 @@ impl Waiting {
                 continue;
             };
             let readers = dag.readers(candidate.state).map(|reader| reader.0);
-            for reader in readers.filter(|&reader| reader != candidate.node) {
-                if let Some(reader) = position[reader.index()] {
-                    waiting.frees[reader].push(i);
-                    waiting.readers[i] += 1;
-                }
+            let readers = readers.filter(|&reader| reader != candidate.node);
+            let mut n_readers = 0;
+            for reader in readers.filter_map(|reader| position[reader.index()]) {
+                waiting.frees[reader].push(i);
+                n_readers += 1;
             }
+            waiting.state_readers[i] = Some(n_readers);
         }
         waiting
     }
@@ -138,26 +140,34 @@ impl Waiting {
 /// Nodes whose operands are computed.
 #[derive(Default)]
 struct Queue {
-    /// Those that can come now; the first in the graph's own order is next.
+    /// Those that can come now; the first in the given order is next.
     ready: BinaryHeap<Reverse<usize>>,
+    /// Those among them that write a state in place: they come before.
+    free: BinaryHeap<Reverse<usize>>,
     /// Candidates that still wait for readers of their state.
     held: BTreeSet<usize>,
 }
 
 impl Queue {
     fn add(&mut self, node: usize, waiting: &Waiting) {
-        if waiting.readers[node] == 0 {
-            self.ready.push(Reverse(node));
-        } else {
-            self.held.insert(node);
+        match waiting.state_readers[node] {
+            None => self.ready.push(Reverse(node)),
+            Some(0) => self.free.push(Reverse(node)),
+            Some(_) => _ = self.held.insert(node),
         }
+    }
+
+    fn pop(&mut self) -> Option<usize> {
+        let Reverse(node) = self.free.pop().or_else(|| self.ready.pop())?;
+        Some(node)
     }
 }
 
 impl InPlace {
-    /// Orders the needed nodes, given so that operands come first.
-    pub(super) fn plan(dag: &Dag, needed: Vec<NodeIndex>) -> InPlace {
-        let candidates = candidates(dag);
+    /// Orders the needed nodes: as they are given, but each after its operands. With `as_compiled`, as if every kernel
+    /// had machine code.
+    pub(super) fn plan(dag: &Dag, needed: Vec<NodeIndex>, as_compiled: bool) -> InPlace {
+        let candidates = candidates(dag, as_compiled);
         let mut waiting = Waiting::new(dag, &needed, &candidates);
         let mut queue = Queue::default();
         let free = (0..needed.len()).filter(|&i| waiting.operands[i] == 0);
@@ -165,7 +175,7 @@ impl InPlace {
         let mut copied = BTreeSet::new();
         let mut order = Vec::with_capacity(needed.len());
         loop {
-            let Some(Reverse(i)) = queue.ready.pop() else {
+            let Some(i) = queue.pop() else {
                 // Everything else waits for a candidate that waits for one of its own readers.
                 let Some(first) = queue.held.pop_first() else {
                     break;
@@ -182,9 +192,10 @@ impl InPlace {
                 }
             }
             for candidate in std::mem::take(&mut waiting.frees[i]) {
-                waiting.readers[candidate] -= 1;
-                if waiting.readers[candidate] == 0 && queue.held.remove(&candidate) {
-                    queue.ready.push(Reverse(candidate));
+                let readers = &mut waiting.state_readers[candidate];
+                *readers = readers.map(|n| n - 1);
+                if *readers == Some(0) && queue.held.remove(&candidate) {
+                    queue.free.push(Reverse(candidate));
                 }
             }
         }

@@ -2,10 +2,13 @@
 //!
 //! The largest buffers are placed first, each at the lowest offset where it touches no buffer that is needed at the
 //! same time (greedy by size: Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020). Placing
-//! them in the order of the steps would leave holes that the large ones do not fit.
+//! them in the order of the steps would leave holes that the large ones do not fit. Where that needs more than the steps do,
+//! other orders are tried ([`Order`]) and the best is taken.
 //!
 //! All tables keep their capacity, so planning again (symbols changed) allocates nothing once the largest plan was
 //! seen; while sizes stay the same up to their alignment, so does the plan.
+
+use std::cmp::Reverse;
 
 use super::schedule::Lifetime;
 use crate::storage::ALIGNMENT;
@@ -24,6 +27,8 @@ pub struct MemoryPlan {
     order: Vec<usize>,
     /// Buffers that have their place, by offset.
     placed: Vec<usize>,
+    /// Offsets by the best order so far.
+    best: Vec<usize>,
     /// By how much the live bytes change with each step.
     changes: Vec<isize>,
 }
@@ -34,6 +39,19 @@ struct Span {
     first: usize,
     last: usize,
     size: usize,
+}
+
+/// Which buffers are placed first.
+#[derive(Clone, Copy)]
+enum Order {
+    /// The largest, of equal ones the first.
+    Size,
+    /// The largest, of equal ones those that are needed longest.
+    SizeThenLength,
+    /// Those with the largest product of size and steps.
+    Area,
+    /// Those that are needed longest.
+    Length,
 }
 
 impl Span {
@@ -60,7 +78,19 @@ impl MemoryPlan {
         self.spans.clear();
         self.spans.extend(spans());
         self.measure();
-        self.place();
+        self.place(Order::Size);
+        for order in [Order::SizeThenLength, Order::Area, Order::Length] {
+            if self.arena_bytes <= self.peak_live_bytes {
+                break;
+            }
+            let bytes = self.arena_bytes;
+            self.best.clone_from(&self.offsets);
+            self.place(order);
+            if self.arena_bytes >= bytes {
+                self.arena_bytes = bytes;
+                std::mem::swap(&mut self.best, &mut self.offsets);
+            }
+        }
     }
 
     /// The largest sum of sizes needed at once.
@@ -83,12 +113,23 @@ impl MemoryPlan {
         self.peak_live_bytes = sums.max().unwrap_or(0).unsigned_abs();
     }
 
-    fn place(&mut self) {
+    fn place(&mut self, order: Order) {
         let spans = &self.spans;
         self.order.clear();
         self.order.extend(0..spans.len());
-        let by_size = |&i: &usize| (std::cmp::Reverse(spans[i].size), i);
-        self.order.sort_unstable_by_key(by_size);
+        let n_steps = self.changes.len();
+        let rank = |&i: &usize| {
+            let Span { first, last, size } = spans[i];
+            let length = last.min(n_steps) - first + 1;
+            let rank = match order {
+                Order::Size => (size, 0),
+                Order::SizeThenLength => (size, length),
+                Order::Area => (size.saturating_mul(length), size),
+                Order::Length => (length, size),
+            };
+            (Reverse(rank), i)
+        };
+        self.order.sort_unstable_by_key(rank);
         self.offsets.clear();
         self.offsets.resize(spans.len(), 0);
         self.placed.clear();
@@ -96,7 +137,7 @@ impl MemoryPlan {
         for &i in &self.order {
             let span = spans[i];
             if span.size == 0 {
-                break;
+                continue;
             }
             let mut offset = 0;
             for &other in &self.placed {
@@ -153,6 +194,17 @@ mod tests {
         plan.plan(&lifetimes(&spans), &sizes);
         assert_eq!(plan.peak_live_bytes, 640 + 64 + 1280);
         assert_eq!(plan.arena_bytes, plan.peak_live_bytes);
+    }
+
+    #[test]
+    fn where_the_largest_first_leave_holes_another_order_is_better() {
+        let spans = [(0, 1), (1, 2), (2, 5), (3, 6)];
+        let sizes = [256, 64, 64, 256];
+        let mut plan = MemoryPlan::default();
+        plan.plan(&lifetimes(&spans), &sizes);
+        assert_eq!((plan.arena_bytes, plan.peak_live_bytes), (320, 320));
+        plan.place(Order::Size);
+        assert_eq!(plan.arena_bytes, 384);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 mod calls;
 pub mod cores;
 pub mod finite;
+pub mod forecast;
 mod in_place;
 pub mod memory;
 mod packed;

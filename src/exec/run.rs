@@ -20,7 +20,7 @@ use super::reference::{check_input, eval_node};
 use super::scatter::{ScatterShape, scatter};
 use super::schedule::{Place, Schedule, Step};
 use super::sizes::{
-    check_requirements, check_views, depends_on_run, elements_of, requirements, same_but_run,
+    buffer_sizes, check_requirements, check_views, depends_on_run, requirements, same_but_run,
     scatter_shape,
 };
 use super::updates::{Update, updates};
@@ -192,12 +192,7 @@ impl Executable {
 
     /// Evaluates every size and lays the buffers out.
     fn plan(&mut self, dag: &Dag, symbols: &Symbols) -> Result<()> {
-        self.sizes.clear();
-        for buffer in &self.schedule.buffers {
-            let ty = &dag.node(buffer.node).ty;
-            let elements = elements_of(dag, buffer.node, &ty.dims, symbols)?;
-            self.sizes.push(elements * ty.dtype.size());
-        }
+        buffer_sizes(dag, &self.schedule, symbols, &mut self.sizes)?;
         let total = self.sizes.iter().try_fold(0usize, |total, &size| {
             total.checked_add(size.checked_next_multiple_of(ALIGNMENT)?)
         });

@@ -1,5 +1,9 @@
 //! The order of steps, and where each node's result lives.
 //!
+//! Nodes come in the order of their [`Turn`]s, as far as their operands allow: as they were recorded, gradients after
+//! what they are gradients of, and what is computed late just before its first reader. So how long results are needed
+//! is what the recording says, and not what numbers passes gave to new nodes.
+//!
 //! Nodes that no kept value needs are not scheduled. A result lives in the arena, except a state's new value that can be
 //! written into the state's own memory (see the module `in_place`): then nothing is copied.
 
@@ -7,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::in_place::InPlace;
 use crate::error::Result;
-use crate::graph::{Dag, NodeIndex};
+use crate::graph::{Dag, NodeIndex, Turn};
 use crate::op::Op;
 
 /// Where a node's result lives.
@@ -74,7 +78,7 @@ pub struct Lifetime {
     pub last: usize,
 }
 
-/// The nodes that some kept value needs, in an order that computes operands first.
+/// The nodes that some kept value needs, in the order of their turns.
 fn needed(dag: &Dag) -> Result<Vec<NodeIndex>> {
     let mut wanted = vec![false; dag.bound()];
     for node in dag.kept_nodes() {
@@ -88,10 +92,26 @@ fn needed(dag: &Dag) -> Result<Vec<NodeIndex>> {
             }
         }
     }
-    Ok(order
-        .into_iter()
-        .filter(|node| wanted[node.index()])
-        .collect())
+    let wanted = |node: &NodeIndex| wanted[node.index()];
+    let mut needed: Vec<NodeIndex> = order.into_iter().filter(wanted).collect();
+    let mut turns = vec![u32::MAX; dag.bound()];
+    for &node in needed.iter().rev() {
+        // Readers come later, so a late node has the first one's turn by now. Inputs are there from the start.
+        match (&dag.node(node).op, dag.node(node).turn) {
+            (Op::Input { .. }, _) => turns[node.index()] = 0,
+            (_, Turn::Recorded(turn)) => turns[node.index()] = turn,
+            (_, Turn::Late(_)) => {}
+        }
+        let turn = turns[node.index()];
+        for (operand, _) in dag.operands(node) {
+            if matches!(dag.node(operand).turn, Turn::Late(_)) {
+                let first = &mut turns[operand.index()];
+                *first = turn.min(*first);
+            }
+        }
+    }
+    needed.sort_by_key(|node| turns[node.index()]);
+    Ok(needed)
 }
 
 impl Schedule {
@@ -100,7 +120,19 @@ impl Schedule {
     /// # Errors
     /// If it has a cycle.
     pub fn new(dag: &Dag) -> Result<Schedule> {
-        let InPlace { order, updates } = InPlace::plan(dag, needed(dag)?);
+        Schedule::of(dag, false)
+    }
+
+    /// The order of a graph whose kernels will all have machine code, which may not have it yet.
+    ///
+    /// # Errors
+    /// If it has a cycle.
+    pub fn as_compiled(dag: &Dag) -> Result<Schedule> {
+        Schedule::of(dag, true)
+    }
+
+    fn of(dag: &Dag, as_compiled: bool) -> Result<Schedule> {
+        let InPlace { order, updates } = InPlace::plan(dag, needed(dag)?, as_compiled);
         let mut schedule = Schedule::default();
         let mut last_use: FxHashMap<NodeIndex, usize> = FxHashMap::default();
         for &node in &order {
@@ -141,5 +173,79 @@ impl Schedule {
             };
         }
         Ok(schedule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{NodeRef, Patch};
+    use crate::prelude::*;
+    use crate::shape::View;
+
+    /// The steps of a graph, by the names of their nodes.
+    fn steps(cx: &Graph) -> Vec<String> {
+        cx.inspect(|dag| {
+            let schedule = Schedule::new(dag).expect("a recorded graph");
+            let name = |step: &Step| dag.node(step.node).name.as_deref().map(String::from);
+            schedule.steps.iter().filter_map(name).collect()
+        })
+    }
+
+    #[test]
+    fn steps_come_as_recorded_whatever_their_numbers() {
+        let mut cx = Graph::new();
+        let x = cx.input(4, DType::F32);
+        x.exp().set_name("unread");
+        let last = (0..3)
+            .map(|i| x.sin().set_name(&format!("old {i}")))
+            .fold(x, |a, b| a + b);
+        last.retrieve();
+        // The unread node's number is free for the first of the new ones.
+        cx.compile(crate::compilers::Generic, ());
+        let (a, b) = (x.sqrt().set_name("a"), x.recip().set_name("b"));
+        (a + b).retrieve();
+        assert_eq!(steps(&cx), ["old 0", "a", "b"]);
+    }
+
+    #[test]
+    fn a_state_gets_its_new_value_as_soon_as_it_can() {
+        let mut cx = Graph::new();
+        let x = cx.input(4, DType::F32);
+        let first = x.sin().set_name("first");
+        let second = x.exp().set_name("second");
+        second.sum(..).set_name("sum").retrieve();
+        let state = cx.input(4, DType::F32);
+        state.assign((state + first).set_name("update"));
+        assert_eq!(steps(&cx), ["first", "update", "second", "sum"]);
+    }
+
+    #[test]
+    fn what_is_late_comes_just_before_its_first_reader() {
+        let mut cx = Graph::new();
+        let x = cx.input(4, DType::F32);
+        let first = x.sin().set_name("first");
+        let second = (first * 2.0).set_name("second");
+        let third = (second.exp() + first).set_name("third");
+        third.retrieve();
+        let repeat = |dag: &Dag, name: &str| {
+            let id = dag
+                .ids()
+                .find(|&id| dag.node(id).name.as_deref() == Some(name));
+            id.expect("it was named")
+        };
+        let mut guard = cx.lock();
+        let (first, third) = (repeat(&guard.dag, "first"), repeat(&guard.dag, "third"));
+        let mut patch = Patch::new();
+        let operands = vec![(
+            NodeRef::Old(guard.dag.operands(first)[0].0),
+            View::contiguous(4),
+        )];
+        let op = guard.dag.node(first).op.clone();
+        let late = patch.add_late(&guard.dag, op, operands, first);
+        patch.reroute(third, 1, late.expect("it is what is there"));
+        patch.apply(&mut guard.dag).expect("a right patch");
+        drop(guard);
+        assert_eq!(steps(&cx), ["first", "second", "first", "third"]);
     }
 }

@@ -1,6 +1,7 @@
 //! What an execution's symbols mean for a graph: sizes, and what must hold for its views.
 
 use super::scatter::ScatterShape;
+use super::schedule::Schedule;
 use crate::error::{Error, Result};
 use crate::graph::{Dag, Node, NodeIndex};
 use crate::op::{KernelInput, Op, TensorType};
@@ -112,6 +113,25 @@ pub(super) fn elements_of(
             .ok_or_else(impossible)?;
     }
     Ok(n)
+}
+
+/// The bytes of each arena buffer of a schedule.
+///
+/// # Errors
+/// As [`elements_of`].
+pub(super) fn buffer_sizes(
+    dag: &Dag,
+    schedule: &Schedule,
+    symbols: &Symbols,
+    out: &mut Vec<usize>,
+) -> Result<()> {
+    out.clear();
+    for buffer in &schedule.buffers {
+        let ty = &dag.node(buffer.node).ty;
+        let elements = elements_of(dag, buffer.node, &ty.dims, symbols)?;
+        out.push(elements * ty.dtype.size());
+    }
+    Ok(())
 }
 
 pub(super) fn scatter_shape(

@@ -23,6 +23,26 @@ use crate::error::{Error, Result};
 use crate::op::{Op, TensorType};
 use crate::shape::View;
 
+/// When a node is computed, as far as its operands, its readers and the states leave a choice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Turn {
+    /// In the order of these numbers: that of recording.
+    Recorded(u32),
+    /// Just before the first node that reads it. It is there so that its operands' memory need not be kept, or less of
+    /// it, so passes must not replace it by an equal node that is computed earlier; the number is its own.
+    Late(u32),
+}
+
+impl Turn {
+    /// The turn of a node that others read in the place of one of turn `other` too.
+    pub(super) fn earlier(self, other: Turn) -> Turn {
+        match (self, other) {
+            (Turn::Recorded(a), Turn::Recorded(b)) => Turn::Recorded(a.min(b)),
+            _ => self,
+        }
+    }
+}
+
 /// One operation of the graph.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -34,6 +54,8 @@ pub struct Node {
     pub name: Option<Arc<str>>,
     /// The line that recorded it.
     pub location: &'static Location<'static>,
+    /// When it is computed.
+    pub turn: Turn,
 }
 
 /// One operand: which, and how its buffer is looked at.
@@ -77,6 +99,7 @@ pub struct Dag {
     pub(super) outputs: BTreeSet<ValueId>,
     pub(super) assigns: Vec<(ValueId, ValueId)>,
     pub(super) n_inputs: u32,
+    pub(super) n_turns: u32,
     pub(super) is_foreign: bool,
     pub(super) version: u64,
 }
@@ -264,11 +287,13 @@ impl Dag {
             op: op.name().into(),
             what,
         })?;
+        let turn = Turn::Recorded(self.next_turn());
         let id = self.nodes.add_node(Node {
             op,
             ty,
             name: None,
             location,
+            turn,
         });
         for (slot, (node, view)) in operands.iter().enumerate() {
             self.nodes.add_edge(
@@ -317,6 +342,11 @@ impl Dag {
                 entry.location.line()
             ))
         })
+    }
+
+    pub(super) fn next_turn(&mut self) -> u32 {
+        self.n_turns += 1;
+        self.n_turns - 1
     }
 
     pub(crate) fn next_input(&mut self) -> u32 {

@@ -21,7 +21,7 @@ pub mod text;
 mod typed;
 mod verify;
 
-pub use dag::{Dag, Edge, Node, NodeIndex, Source, ValueEntry, ValueId};
+pub use dag::{Dag, Edge, Node, NodeIndex, Source, Turn, ValueEntry, ValueId};
 pub use display::{Stage, layered_svg, listing, to_dot, to_html, to_svg};
 pub use handle::{Dyn, GraphTensor};
 pub use patch::{NodeRef, Patch};

@@ -4,13 +4,16 @@
 //! agree, nothing may refer to a node that is not there) and then applied as a whole, or not at all. Readers of a
 //! replaced node read the new one through the composition of both views; values move along. A patch does not delete
 //! what became unused: dead-code elimination does, through [`Patch::remove`]. [`Patch::store`] changes an input itself,
-//! for its number and its handles have to stay.
+//! for its number and its handles have to stay. [`Patch::reroute`] changes one operand of one node.
+//!
+//! New nodes are computed when the node was whose place they take ([`Turn`]), unless the patch
+//! [appends](Patch::appending) them or adds them to be [late](Patch::add_late).
 
 use petgraph::Direction;
 use petgraph::visit::EdgeRef;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::dag::{Dag, Edge, Node, NodeIndex, Source, ValueId};
+use super::dag::{Dag, Edge, Node, NodeIndex, Source, Turn, ValueId};
 use super::stored::StoredAs;
 use crate::blocks::BlockType;
 use crate::dtype::DType;
@@ -32,6 +35,7 @@ struct NewNode {
     operands: Vec<(NodeRef, View)>,
     ty: TensorType,
     origin: NodeIndex,
+    is_late: bool,
 }
 
 /// A set of changes, applied at once.
@@ -42,6 +46,8 @@ pub struct Patch {
     remove: Vec<NodeIndex>,
     store: Vec<(NodeIndex, StoredAs)>,
     expose: Vec<(NodeRef, View)>,
+    reroute: Vec<(NodeIndex, usize, NodeRef)>,
+    appends: bool,
 }
 
 impl Patch {
@@ -50,9 +56,16 @@ impl Patch {
         Patch::default()
     }
 
-    /// Number of replacements, removals, changed inputs and new values.
+    /// The same patch, whose new nodes come after all that are there instead of in the place of others.
+    pub fn appending(mut self) -> Patch {
+        self.appends = true;
+        self
+    }
+
+    /// Number of replacements, removals, changed inputs, new values and changed operands.
     pub fn len(&self) -> usize {
-        self.replace.len() + self.remove.len() + self.store.len() + self.expose.len()
+        let changes = self.replace.len() + self.remove.len() + self.store.len();
+        changes + self.expose.len() + self.reroute.len()
     }
 
     /// Whether it changes nothing.
@@ -87,8 +100,26 @@ impl Patch {
             operands,
             ty,
             origin,
+            is_late: false,
         });
         Ok(NodeRef::New(self.new.len() - 1))
+    }
+
+    /// Adds a node that is computed just before its first reader, and never taken for another one: see
+    /// [`Turn::Late`].
+    ///
+    /// # Errors
+    /// If the operands do not fit the op.
+    pub fn add_late(
+        &mut self,
+        dag: &Dag,
+        op: Op,
+        operands: Vec<(NodeRef, View)>,
+        origin: NodeIndex,
+    ) -> Result<NodeRef> {
+        let node = self.add(dag, op, operands, origin)?;
+        self.new.last_mut().expect("it was just added").is_late = true;
+        Ok(node)
     }
 
     /// Type of a node, old or new.
@@ -145,6 +176,11 @@ impl Patch {
         self.expose.push((node, view));
     }
 
+    /// Operand `slot` of `reader` shall be `node`, of the same type as the old one, seen through the same view.
+    pub fn reroute(&mut self, reader: NodeIndex, slot: usize, node: NodeRef) {
+        self.reroute.push((reader, slot, node));
+    }
+
     /// The inputs whose format changes: number, old format, new one.
     pub(crate) fn stored(&self, dag: &Dag) -> Vec<(u32, DType, StoredAs)> {
         let inputs = self.store.iter().filter(|(node, _)| dag.contains(*node));
@@ -189,6 +225,18 @@ impl Patch {
                 });
             }
         }
+        for &(reader, slot, node) in &self.reroute {
+            let old = dag
+                .contains(reader)
+                .then(|| dag.operands(reader).get(slot).map(|operand| operand.0))
+                .flatten();
+            if old.is_none_or(|old| dag.node(old).ty != *self.ty(dag, node)) {
+                return Err(Error::msg(format!(
+                    "a patch gives {} another operand {slot}, of another type or where there is none",
+                    dag.describe(reader)
+                )));
+            }
+        }
         Ok(())
     }
 
@@ -199,9 +247,14 @@ impl Patch {
     /// node is not there or still read. The driver gives
     /// up on the first error, so a graph is never used after a failed patch.
     pub fn apply(self, dag: &mut Dag) -> Result<Vec<ValueId>> {
+        Ok(self.apply_numbered(dag)?.0)
+    }
+
+    /// Applies the patch; gives the values that it exposes and its new nodes, each in order.
+    pub(crate) fn apply_numbered(self, dag: &mut Dag) -> Result<(Vec<ValueId>, Vec<NodeIndex>)> {
         self.check(dag)?;
         if self.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Default::default());
         }
         // First, so that a program made for the graph as it was is not used after a failure either.
         dag.version += 1;
@@ -220,9 +273,22 @@ impl Patch {
                 });
             }
         }
+        for &(reader, slot, node) in &self.reroute {
+            let edge = dag
+                .nodes
+                .edges_directed(reader, Direction::Incoming)
+                .find(|edge| edge.weight().slot == slot)
+                .map(|edge| edge.id());
+            let weight = edge.and_then(|edge| dag.nodes.remove_edge(edge));
+            let weight = weight.expect("the operand was looked at before");
+            dag.nodes.add_edge(resolve(node), reader, weight);
+        }
         let targets = follow_all(dag, &moved)?;
         for (old, target) in &targets {
             redirect(dag, *old, target);
+            let turn = dag.nodes[*old].turn;
+            let node = &mut dag.nodes[target.node];
+            node.turn = node.turn.earlier(turn);
         }
         move_values(dag, &targets);
         for (input, stored) in self.store {
@@ -235,18 +301,29 @@ impl Patch {
         });
         let exposed = exposed.collect();
         remove_nodes(dag, &self.remove)?;
-        Ok(exposed)
+        Ok((exposed, ids))
     }
 
     fn add_nodes(&self, dag: &mut Dag) -> Vec<NodeIndex> {
         let mut ids = Vec::with_capacity(self.new.len());
         for new in &self.new {
-            let Node { name, location, .. } = dag.node(new.origin).clone();
+            let Node {
+                name,
+                location,
+                turn,
+                ..
+            } = dag.node(new.origin).clone();
+            let turn = match (new.is_late, self.appends) {
+                (true, _) => Turn::Late(dag.next_turn()),
+                (false, true) => Turn::Recorded(dag.next_turn()),
+                (false, false) => turn,
+            };
             let id = dag.nodes.add_node(Node {
                 op: new.op.clone(),
                 ty: new.ty.clone(),
                 name,
                 location,
+                turn,
             });
             for (slot, (source, view)) in new.operands.iter().enumerate() {
                 let source = match source {
@@ -380,107 +457,4 @@ fn remove_nodes(dag: &mut Dag, remove: &[NodeIndex]) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::op::UnaryOp;
-    use crate::prelude::*;
-
-    /// A chain of `n` square roots: the DAG and the nodes.
-    fn chain(n: usize) -> (Dag, Vec<NodeIndex>) {
-        let mut cx = Graph::new();
-        let x = cx.tensor::<R1<2>>();
-        (0..n).fold(x, |x, _| x.sqrt()).retrieve();
-        let dag = cx.inspect(Dag::clone);
-        let order = dag.topological().expect("recorded graphs have no cycle");
-        (dag, order)
-    }
-
-    fn error(patch: Patch, dag: &mut Dag) -> String {
-        patch.apply(dag).expect_err("a wrong patch").to_string()
-    }
-
-    #[test]
-    fn chains_of_replacements_are_followed_to_their_end() {
-        let n = if cfg!(miri) { 20 } else { 2000 };
-        let (mut dag, order) = chain(n);
-        let mut patch = Patch::new();
-        for pair in order.windows(2).skip(1) {
-            patch.replace_with(&dag, pair[1], NodeRef::Old(pair[0]));
-        }
-        patch.apply(&mut dag).expect("a right patch");
-        let kept = dag.kept_nodes();
-        assert_eq!(kept.into_iter().collect::<Vec<_>>(), [order[1]]);
-        assert_eq!(dag.readers(order[1]).count(), n - 1);
-    }
-
-    #[test]
-    fn circles_and_repetitions_are_refused() {
-        let (mut dag, order) = chain(3);
-        let mut circle = Patch::new();
-        circle.replace_with(&dag, order[1], NodeRef::Old(order[2]));
-        circle.replace_with(&dag, order[2], NodeRef::Old(order[1]));
-        assert!(error(circle, &mut dag).contains("in a circle"));
-        let mut itself = Patch::new();
-        itself.replace_with(&dag, order[1], NodeRef::Old(order[1]));
-        assert!(error(itself, &mut dag).contains("in a circle"));
-        let mut twice = Patch::new();
-        twice.replace_with(&dag, order[2], NodeRef::Old(order[1]));
-        twice.replace_with(&dag, order[2], NodeRef::Old(order[0]));
-        assert!(error(twice, &mut dag).contains("twice"));
-    }
-
-    #[test]
-    fn only_unread_nodes_that_are_there_can_be_removed() {
-        let (mut dag, order) = chain(3);
-        let mut read = Patch::new();
-        read.remove(order[1]);
-        assert!(error(read, &mut dag).contains("reads it"));
-        let mut all = Patch::new();
-        order[1..].iter().for_each(|&id| all.remove(id));
-        all.apply(&mut dag).expect("nothing else reads them");
-        assert_eq!(dag.ids().collect::<Vec<_>>(), [order[0]]);
-        assert!(
-            dag.values()
-                .filter(|(_, entry)| entry.source.is_some())
-                .count()
-                == 1
-        );
-        let mut gone = Patch::new();
-        gone.remove(order[1]);
-        assert!(error(gone, &mut dag).contains("not there"));
-    }
-
-    #[test]
-    fn only_inputs_change_their_format() {
-        let (mut dag, order) = chain(1);
-        for (node, dtype) in [(order[1], DType::BF16), (order[0], DType::I32)] {
-            let mut patch = Patch::new();
-            patch.store(node, dtype);
-            assert!(error(patch, &mut dag).contains("only floating-point inputs"));
-        }
-        let mut patch = Patch::new();
-        patch.store(order[0], DType::BF16);
-        assert_eq!(
-            patch.stored(&dag),
-            [(0, DType::F32, StoredAs::Format(DType::BF16))]
-        );
-        patch.apply(&mut dag).expect("a right patch");
-        crate::graph::verify(&dag).expect("a right graph");
-        let (cast, _) = dag.operands(order[1])[0];
-        assert_eq!(dag.node(cast).op, Op::Cast(DType::F32));
-        assert_eq!(dag.operands(cast)[0].0, order[0]);
-    }
-
-    #[test]
-    fn a_patch_reads_its_own_new_nodes() {
-        let (dag, order) = chain(2);
-        let mut patch = Patch::new();
-        let op = Op::Unary(UnaryOp::Recip);
-        let operands = vec![(NodeRef::Old(order[0]), View::contiguous(2))];
-        let new = patch.add(&dag, op.clone(), operands.clone(), order[1]);
-        let new = new.expect("recip takes one operand");
-        assert_eq!(*patch.op(&dag, new), op);
-        assert_eq!(patch.new_operands(0), operands);
-        assert!(patch.is_empty(), "an unused new node changes nothing");
-    }
-}
+mod tests;

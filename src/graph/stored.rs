@@ -75,12 +75,13 @@ fn store_input(dag: &mut Dag, input: NodeIndex, dtype: DType) {
     }
     let dims = node.ty.dims.clone();
     let view = View::contiguous(dims.clone());
-    let (name, location) = (None, node.location);
+    let (location, turn) = (node.location, node.turn);
     let cast = dag.nodes.add_node(Node {
         op: Op::Cast(old),
         ty: TensorType { dims, dtype: old },
-        name,
+        name: None,
         location,
+        turn,
     });
     let target = Source {
         node: cast,
@@ -92,7 +93,9 @@ fn store_input(dag: &mut Dag, input: NodeIndex, dtype: DType) {
 
 /// Makes an input one of bytes; whatever reads it or stands for it gets the numbers in them, in its old format.
 fn store_as_blocks(dag: &mut Dag, input: NodeIndex, blocks: BlockType) -> Result<()> {
-    let Node { ty, location, .. } = dag.node(input).clone();
+    let Node {
+        ty, location, turn, ..
+    } = dag.node(input).clone();
     let row = ty.dims.last().and_then(|dim| dim.as_usize());
     let bytes = row
         .and_then(|row| blocks.bytes_of(row))
@@ -114,6 +117,7 @@ fn store_as_blocks(dag: &mut Dag, input: NodeIndex, blocks: BlockType) -> Result
             },
             name: None,
             location,
+            turn,
         })
     };
     let numbers = add(Op::Dequantize(blocks), DType::F32);

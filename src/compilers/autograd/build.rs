@@ -20,7 +20,7 @@ impl<'a> Builder<'a> {
     pub fn new(dag: &'a Dag, origin: NodeIndex) -> Builder<'a> {
         Builder {
             dag,
-            patch: Patch::new(),
+            patch: Patch::new().appending(),
             origin,
             vars: Vec::new(),
         }

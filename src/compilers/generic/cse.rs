@@ -10,7 +10,8 @@
 //! op in any order. Merging earlier nodes makes later ones equal within the same sweep. Of equal nodes the first in
 //! topological order stays, with its name.
 //!
-//! What it deliberately does not do: it never merges inputs, which are equal only to themselves; it compares views by
+//! What it deliberately does not do: it never merges inputs, which are equal only to themselves, nor nodes that are
+//! [late](Turn::Late) on purpose, which would bring back what they are there to avoid; it compares views by
 //! structure, so two ways of writing the same view that did not become the same normal form stay apart.
 //!
 //! Candidates are found by hash and then compared, so no keys are stored.
@@ -23,7 +24,7 @@ use smallvec::SmallVec;
 use super::sweep::{Operands, Seen, Sweep, sweep};
 use crate::compilers::Pass;
 use crate::error::Result;
-use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
+use crate::graph::{Dag, NodeIndex, NodeRef, Patch, Turn};
 use crate::op::Op;
 use crate::shape::View;
 
@@ -54,9 +55,11 @@ fn merge(sweep: &mut Sweep, table: &mut Table, id: NodeIndex) {
         return;
     }
     let operands = canonical(sweep, id);
+    let late = late(sweep, id);
     let candidates = table.entry(hash((op, &operands))).or_default();
     let equal = |&&other: &&NodeIndex| {
-        sweep.dag.node(other).op == *op && canonical(sweep, other) == operands
+        let same = self::late(sweep, other) == late && sweep.dag.node(other).op == *op;
+        same && canonical(sweep, other) == operands
     };
     match candidates.iter().find(equal).copied() {
         Some(first) => {
@@ -64,6 +67,14 @@ fn merge(sweep: &mut Sweep, table: &mut Table, id: NodeIndex) {
             sweep.replace(id, (NodeRef::Old(first), view));
         }
         None => candidates.push(id),
+    }
+}
+
+/// The number of a node that is computed late: it is equal only to nodes that came in its place.
+fn late(sweep: &Sweep, id: NodeIndex) -> Option<u32> {
+    match sweep.dag.node(id).turn {
+        Turn::Late(number) => Some(number),
+        Turn::Recorded(_) => None,
     }
 }
 
