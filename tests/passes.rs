@@ -38,10 +38,10 @@ fn double_recip() {
 
 #[cfg(feature = "llvm-backend")]
 mod llvm_cpu {
-    use brain_blitz::compilers::Pass;
     use brain_blitz::compilers::llvm_cpu::{
         attention, contraction, epilogue, forget_gradients, fusion, layout, materialize,
     };
+    use brain_blitz::compilers::{Pass, Remat};
 
     use super::filetest;
 
@@ -85,6 +85,11 @@ mod llvm_cpu {
         filetest::check("layout", || {
             filetest::Single(|| Box::new(layout::Layout) as Box<dyn Pass>)
         });
+    }
+
+    #[test]
+    fn remat() {
+        filetest::check("remat", || Remat::new(2 * 4096));
     }
 
     #[test]

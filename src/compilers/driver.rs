@@ -62,6 +62,14 @@ impl PassList {
         self.groups.retain(|(_, passes)| !passes.is_empty());
     }
 
+    /// The passes, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &dyn Pass> {
+        self.groups
+            .iter()
+            .flat_map(|(_, passes)| passes)
+            .map(|pass| &**pass)
+    }
+
     /// Number of groups.
     pub(super) fn len(&self) -> usize {
         self.groups.len()
@@ -207,7 +215,7 @@ fn run_pass(
     }
     let n_before = dag.len();
     let start = Instant::now();
-    let patch = pass.run(dag).map_err(named)?;
+    let patch = pass.run_sized(dag, &state.symbols).map_err(named)?;
     let hits = patch.len();
     let stored = patch.stored(dag);
     let values = patch.apply(dag).map_err(named)?;

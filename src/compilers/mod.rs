@@ -58,6 +58,7 @@ mod llvm_absent;
 pub mod llvm_cpu;
 pub mod precision;
 pub mod quantize;
+pub mod remat;
 pub mod report;
 
 pub use autograd::Autograd;
@@ -70,10 +71,12 @@ pub use llvm_absent::LlvmCpu;
 pub use llvm_cpu::LlvmCpu;
 pub use precision::Precision;
 pub use quantize::Quantize;
+pub use remat::Remat;
 pub use report::{PassReport, Report};
 
 use crate::error::Result;
 use crate::graph::{Dag, Graph, Patch, ValueId};
+use crate::shape::Symbols;
 
 /// One rewrite of the graph.
 pub trait Pass {
@@ -85,6 +88,14 @@ pub trait Pass {
     /// # Errors
     /// What makes the whole compilation fail; the driver adds the pass's name.
     fn run(&self, dag: &Dag) -> Result<Patch>;
+
+    /// [`Pass::run`] for a pass that asks which sizes the symbols have when the graph is compiled.
+    ///
+    /// # Errors
+    /// As [`Pass::run`].
+    fn run_sized(&self, dag: &Dag, _symbols: &Symbols) -> Result<Patch> {
+        self.run(dag)
+    }
 
     /// What the pass wants to say about its last run, a line each (what it could not lower, say).
     fn notes(&self) -> Vec<String> {

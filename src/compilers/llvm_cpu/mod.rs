@@ -178,27 +178,32 @@ impl LlvmCpu {
     }
 }
 
+/// The passes that decide what the kernels are: everything but making code for them.
+pub(super) fn kernels(list: &mut PassList) {
+    list.push(forget_gradients::ForgetGradients);
+    list.push(super::generic::DeadCode);
+    list.push(materialize::Materialize);
+    list.push(layout::Layout);
+    list.push(super::generic::Cse);
+    list.push(blocks::RoundedRows);
+    list.push(blocks::BlockProducts);
+    list.push(super::generic::DeadCode);
+    list.push(blocks::DecodedRows);
+    list.push(super::generic::DeadCode);
+    list.push(contraction::ContractionPass);
+    list.push(fusion::Fusion);
+    list.push(super::generic::DeadCode);
+    list.push(attention::Attention);
+    list.push(super::generic::DeadCode);
+    list.push(epilogue::Epilogue);
+    list.push(super::generic::DeadCode);
+}
+
 impl Compiler for LlvmCpu {
     type Output = Report;
 
     fn passes(&self, list: &mut PassList) {
-        list.push(forget_gradients::ForgetGradients);
-        list.push(super::generic::DeadCode);
-        list.push(materialize::Materialize);
-        list.push(layout::Layout);
-        list.push(super::generic::Cse);
-        list.push(blocks::RoundedRows);
-        list.push(blocks::BlockProducts);
-        list.push(super::generic::DeadCode);
-        list.push(blocks::DecodedRows);
-        list.push(super::generic::DeadCode);
-        list.push(contraction::ContractionPass);
-        list.push(fusion::Fusion);
-        list.push(super::generic::DeadCode);
-        list.push(attention::Attention);
-        list.push(super::generic::DeadCode);
-        list.push(epilogue::Epilogue);
-        list.push(super::generic::DeadCode);
+        kernels(list);
         let records = self.records.as_deref();
         let records = records.map_or_else(Records::from_knobs, Records::in_dir);
         let tunes = self.tunes || crate::knobs::tune();
