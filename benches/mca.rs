@@ -79,10 +79,7 @@ fn hottest(kernel: &Kernel, target: &Target) -> Option<HotLoop> {
     {
         let tile = Tile::of(target);
         let text = CompiledGemm::assembly(&product, target).ok()?;
-        return hot_loop(
-            &text,
-            &tile.symbol((tile.rows, tile.vectors), DType::F32, target),
-        );
+        return hot_loop(&text, &tile.symbol((tile.rows, tile.vectors), target));
     }
     let text = lower::assembly(&nest, target).ok()?;
     let label = text.lines().find(|line| line.starts_with("nest_"))?;

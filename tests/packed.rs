@@ -292,3 +292,83 @@ fn few_long_rows_are_dot_products_and_short_ones_are_not() {
         }
     }
 }
+
+/// `x`, and `relu(x wᵀ + b)` or `gelu(x gᵀ) * (x uᵀ)`, for any number of rows; the weights are `[n, k]`.
+fn mapped(cx: &mut Graph, (n, k): (usize, usize), dtype: DType, gated: bool) -> [GraphTensor; 2] {
+    let x = cx.input(('s', k), DType::F32);
+    let product = |cx: &mut Graph, seed: usize| {
+        let w = cx.input((n, k), dtype).set(numbers(n * k, seed));
+        x.matmul(w.cast(DType::F32).transpose(0, 1))
+    };
+    let y = product(cx, 1);
+    let bias = cx.input(n, DType::F32).set(numbers(n, 3));
+    let y = match gated {
+        true => y.gelu() * product(cx, 2),
+        false => (y + bias.expand(('s', n))).relu(),
+    };
+    [x, y]
+}
+
+#[test]
+fn products_in_one_kernel_with_a_map_have_their_weights_packed_once() {
+    let (n, k) = (133, 533);
+    let rows = [40, 40, 1, 7, 100, 1500];
+    for (cpu, dtype, gated) in TARGETS.into_iter().flat_map(|cpu| {
+        let dtypes = [DType::F32, DType::BF16];
+        let all = dtypes.map(|dtype| [(cpu, dtype, false), (cpu, dtype, true)]);
+        all.into_iter().flatten()
+    }) {
+        let rows = if cpu == "scalar" { &rows[..5] } else { &rows };
+        let run = |packs: bool, threads: usize| {
+            let mut cx = Graph::new();
+            let [x, y] = mapped(&mut cx, (n, k), dtype, gated);
+            y.retrieve();
+            cx.set_threads(threads);
+            cx.compile((Generic, LlvmCpu::for_cpu(cpu).pack_weights(packs)), ());
+            let each = rows.iter().map(|&m| {
+                x.set(numbers(m * k, m));
+                cx.set_dim('s', m);
+                cx.execute();
+                let stats = cx.stats();
+                assert_eq!(stats.steps, 1, "{cpu}: one kernel");
+                (stats.packings, y.data())
+            });
+            each.unzip::<usize, Vec<f32>, Vec<_>, Vec<_>>()
+        };
+        let (packings, plain) = run(false, 1);
+        assert!(packings.iter().all(|&count| count == 0));
+        for threads in [1, 2] {
+            let (packings, packed) = run(true, threads);
+            let first = if gated { 2 } else { 1 };
+            assert_eq!(packings[0], first, "{cpu} {dtype} {gated}");
+            assert!(
+                packings[1..].iter().all(|&count| count == 0),
+                "{packings:?}"
+            );
+            assert!(packed == plain, "{cpu} {dtype} {gated} {threads}");
+        }
+    }
+}
+
+#[test]
+fn a_pair_of_products_is_packed_once_only_if_both_weights_are_constants() {
+    for other in ["constant", "state", "computed"] {
+        let mut cx = Graph::new();
+        let x = cx.input((40, 64), DType::F32).set(numbers(40 * 64, 1));
+        let gate = cx.input((48, 64), DType::F32).set(numbers(48 * 64, 2));
+        let up = cx.input((48, 64), DType::F32).set(numbers(48 * 64, 3));
+        if other == "state" {
+            up.assign(up * 1.0);
+        }
+        let up = match other {
+            "computed" => (up + 1.0).contiguous(),
+            _ => up,
+        };
+        let [gate, up] = [gate, up].map(|w| x.matmul(w.transpose(0, 1)));
+        let _kept = (gate.gelu() * up).retrieve();
+        cx.compile((Generic, packing("native")), ());
+        cx.execute();
+        let expected = if other == "constant" { 2 } else { 0 };
+        assert_eq!(cx.stats().packings, expected, "{other}");
+    }
+}

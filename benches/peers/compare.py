@@ -17,27 +17,34 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 # Large tensors are fresh mappings otherwise, whose pages the system clears at every run.
 REUSED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "16000000000"}
-COLUMNS = [
+THREADS = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS", "MATMUL_NUM_THREADS"]
+PYTHON = [
     ("torch", "torch", {}),
     ("torch, pages reused", "torch", REUSED),
     ("numpy", "numpy", {}),
     ("onnxruntime", "onnxruntime", {}),
+]
+# Peers of the program in rust/.
+RUST = [
+    ("gemm", "gemm", {}),
+    ("matrixmultiply", "matrixmultiply", {}),
+    ("candle", "candle", REUSED),
 ]
 
 
 class Worker:
     """A peer in a process of its own."""
 
-    def __init__(self, peer, threads, env):
-        limits = {name: str(threads) for name in ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"]}
+    def __init__(self, command, peer, threads, env):
+        limits = {name: str(threads) for name in THREADS}
         self.process = subprocess.Popen(
-            [sys.executable, HERE / "worker.py", peer, str(threads)],
+            [*command, peer, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | limits | env,
         )
-        self.version = json.loads(self.process.stdout.readline())
+        self.peer, self.version = peer, json.loads(self.process.stdout.readline())
 
     def times(self, row, seconds):
         self.tell(f"{row} {seconds}")
@@ -84,8 +91,8 @@ def measured(args, row, workers):
     return mine, [statistics.median(times) if times else None for times in all_times]
 
 
-def table(args, workers, lines):
-    versions = sorted({f"{column[1]} {worker.version}" for column, worker in zip(COLUMNS, workers)})
+def table(args, columns, workers, lines):
+    versions = sorted({f"{worker.peer} {worker.version}" for worker in workers})
     head = [
         f"# {datetime.date.today()}, {cpu_name()}",
         "",
@@ -93,8 +100,8 @@ def table(args, workers, lines):
         f"Medians over {args.rounds} rounds in which the programs took turns. The ratio is the time of the fastest "
         "peer by ours.",
         "",
-        "| row | kernels | brain-blitz | " + " | ".join(column[0] for column in COLUMNS) + " | ratio |",
-        "|---|---|---|" + "---|" * len(COLUMNS) + "---|",
+        "| row | kernels | brain-blitz | " + " | ".join(column[0] for column in columns) + " | ratio |",
+        "|---|---|---|" + "---|" * len(columns) + "---|",
     ]
     return "\n".join(head + lines) + "\n"
 
@@ -102,6 +109,7 @@ def table(args, workers, lines):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--program", required=True, help="the benchmark row_times")
+    parser.add_argument("--rust", help="the program of rust/, if its peers are to be compared with too")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.5, help="of each program in each round")
@@ -115,7 +123,12 @@ def main():
     args = arguments()
     listed = subprocess.run([args.program, "--list"], check=True, capture_output=True, text=True)
     rows = args.rows or listed.stdout.split()
-    workers = [Worker(peer, args.threads, env) for _, peer, env in COLUMNS]
+    python = [sys.executable, HERE / "worker.py"]
+    kinds = [(column, python) for column in PYTHON]
+    if args.rust:
+        kinds += [(column, [args.rust]) for column in RUST]
+    columns = [column for column, _ in kinds]
+    workers = [Worker(command, peer, args.threads, env) for (_, peer, env), command in kinds]
     lines = []
     for row in rows:
         mine, medians = measured(args, row, workers)
@@ -124,7 +137,7 @@ def main():
         cells = [row, str(mine["kernels"]), *shown, f"**{ratio:.2f}**"]
         lines.append("| " + " | ".join(cells) + " |")
         print(lines[-1], file=sys.stderr, flush=True)
-    text = table(args, workers, lines)
+    text = table(args, columns, workers, lines)
     if args.output is None:
         print(text, end="")
         return

@@ -116,6 +116,11 @@ pub const ROWS: &[Row] = &[
     matmul!("matmul_512", 512),
     matmul!("matmul_1024", 1024),
     matmul!("matmul_2048", 2048),
+    matmul!("matmul_7", 7),
+    matmul!("matmul_17", 17),
+    matmul!("matmul_63", 63),
+    matmul!("matmul_129", 129),
+    matmul!("matmul_1000", 1000),
     matvec!("matvec_f32", DType::F32),
     matvec!("matvec_bf16", DType::BF16),
     Row {

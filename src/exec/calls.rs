@@ -8,7 +8,7 @@
 //! Where all of several steps are single functions and their work is so little that one thread does it all, they are
 //! linked to one function, and an execution is one call.
 //!
-//! Where code also takes an operand packed, the table has the packed one's address too ([`super::packed`]).
+//! Where code also takes operands packed, the table has the packed ones' addresses too ([`super::packed`]).
 //!
 //! Invariant: while a call runs, every address in its table is that of a buffer as large as its type says, and that of
 //! the result overlaps no other, unless it is that of an operand in which the kernel is pointwise. [`Calls::fill`]'s
@@ -16,6 +16,8 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use super::packed::{PackedOperands, Source};
 use super::schedule::{Place, Schedule};
@@ -34,12 +36,12 @@ struct Call {
     /// Number of its step.
     step: usize,
     code: Arc<dyn NativeCode>,
-    /// Whose addresses the table has, in order: the operands, the node itself, the packed one if there is one.
+    /// Whose addresses the table has, in order: the operands, the node itself, packed operands.
     buffers: Range<usize>,
     params: Range<usize>,
     work: Work,
-    /// An operand that the code also takes packed.
-    packed: Option<PackedOperand>,
+    /// Operands that the code also takes packed.
+    packed: SmallVec<[PackedOperand; 1]>,
 }
 
 /// An operand that is packed.
@@ -100,10 +102,10 @@ impl Calls {
             };
             of_step.push(Some(calls.calls.len()));
             let start = n_buffers;
-            let packing = code.packing();
-            n_buffers += step.operands.len() + usize::from(packing.is_some()) + 1;
+            let packings = code.packings();
+            n_buffers += step.operands.len() + 1 + packings.len();
             calls.depends_on_run |= code.depends_on(RUN);
-            let packed = packing.map(|packing| {
+            let packed = packings.iter().enumerate().map(|(number, packing)| {
                 let node = step.operands[packing.operand];
                 let input = match (&dag.node(node).op, schedule.places.get(node)) {
                     (Op::Input { .. }, Some(Place::Input(id))) => Some(id),
@@ -112,10 +114,11 @@ impl Calls {
                 let constant = input.filter(|id| !states.contains(id));
                 PackedOperand {
                     from: start + packing.operand,
-                    to: start + step.operands.len() + 1,
-                    entry: calls.packed.entry(code, constant),
+                    to: start + step.operands.len() + 1 + number,
+                    entry: calls.packed.entry((code, number), constant),
                 }
             });
+            let packed = packed.collect();
             calls.calls.push(Call {
                 node: step.node,
                 step: number,
@@ -199,7 +202,7 @@ impl Calls {
                 *entry = address(node);
             }
             table[operands.len()] = address(call.node);
-            if let Some(packed) = call.packed {
+            for packed in &call.packed {
                 self.table.0[packed.to] = self.packed.start(packed.entry);
             }
         }
@@ -225,7 +228,7 @@ impl Calls {
                 .refresh(inputs.changes(), n_threads, version, source)?
         };
         if moved {
-            for packed in self.calls.iter().filter_map(|call| call.packed) {
+            for packed in self.calls.iter().flat_map(|call| &call.packed) {
                 self.table.0[packed.to] = self.packed.start(packed.entry);
             }
         }
@@ -256,7 +259,7 @@ impl Calls {
     /// The invariant in the header holds for its buffers, and `scratch` has as many bytes as [`Calls::evaluate`] said.
     pub(super) unsafe fn run(&mut self, dag: &Dag, call: usize, scratch: *mut u8) -> Result<()> {
         let call = &self.calls[call];
-        if let Some(packed) = call.packed {
+        for packed in &call.packed {
             let (from, threads) = (self.table.0[packed.from], call.work.n_threads);
             // SAFETY: the operand's buffer; `pack` was called before.
             unsafe { self.packed.pack_now(packed.entry, from, threads) };

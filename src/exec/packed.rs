@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::packed_file::{self, Contents};
 use crate::error::Result;
-use crate::op::NativeCode;
+use crate::op::{NativeCode, Packing};
 use crate::storage::AlignedBytes;
 
 /// Where packed bytes are.
@@ -37,6 +37,8 @@ impl Memory {
 /// One packed operand.
 struct Entry {
     code: Arc<dyn NativeCode>,
+    /// Which of the code's packings it is.
+    number: usize,
     /// The input that it is packed from, if that only changes between executions.
     input: Option<u32>,
     memory: Memory,
@@ -69,19 +71,22 @@ pub(super) struct Source {
 }
 
 impl PackedOperands {
-    /// The number of the entry for an operand of `code`; `input` if it is a constant one.
-    pub(super) fn entry(&mut self, code: &Arc<dyn NativeCode>, input: Option<u32>) -> usize {
-        let layout = code.packing().map(|packing| packing.layout);
+    /// The number of the entry for a packing of `code`, given by its number there; `input` if it is of a constant one.
+    pub(super) fn entry(
+        &mut self,
+        (code, number): (&Arc<dyn NativeCode>, usize),
+        input: Option<u32>,
+    ) -> usize {
+        let layout = code.packings()[number].layout;
         let same = |entry: &Entry| {
-            entry.input.is_some()
-                && entry.input == input
-                && entry.code.packing().map(|packing| packing.layout) == layout
+            entry.input.is_some() && entry.input == input && entry.packing().layout == layout
         };
         if let Some(found) = self.entries.iter().position(same) {
             return found;
         }
         self.entries.push(Entry {
             code: code.clone(),
+            number,
             input,
             memory: Memory::Own(AlignedBytes::default()),
             version: None,
@@ -152,22 +157,29 @@ impl PackedOperands {
         let entry = &self.entries[entry];
         if entry.input.is_none() {
             // SAFETY: the caller's promise; memory was reserved for the packing.
-            unsafe { entry.code.pack(from, entry.memory.start(), n_threads) };
+            unsafe {
+                let to = entry.memory.start();
+                entry.code.pack(entry.number, from, to, n_threads);
+            }
             self.counts.packed += 1;
         }
     }
 }
 
 impl Entry {
+    fn packing(&self) -> &Packing {
+        &self.code.packings()[self.number]
+    }
+
     /// Makes room of our own; whether it lies elsewhere now.
     fn reserve(&mut self) -> Result<bool> {
-        let packing = self.code.packing().expect("entries are made for packings");
-        if let Memory::Own(bytes) = &self.memory
-            && bytes.len() >= packing.bytes
+        let bytes = self.packing().bytes;
+        if let Memory::Own(own) = &self.memory
+            && own.len() >= bytes
         {
             return Ok(false);
         }
-        self.memory = Memory::Own(AlignedBytes::try_zeroed(packing.bytes)?);
+        self.memory = Memory::Own(AlignedBytes::try_zeroed(bytes)?);
         Ok(true)
     }
 
@@ -181,7 +193,7 @@ impl Entry {
         n_threads: usize,
         counts: &mut Counts,
     ) -> Result<bool> {
-        let packing = self.code.packing().expect("entries are made for packings");
+        let packing = self.packing();
         let contents = packing.folder.clone().map(|folder| {
             // SAFETY: the caller vouches for the source.
             let bytes = unsafe { std::slice::from_raw_parts(source.start, source.len) };
@@ -197,7 +209,10 @@ impl Entry {
         }
         let moved = self.reserve()?;
         // SAFETY: the caller vouches for the source; there is room for the packing.
-        unsafe { self.code.pack(source.start, self.memory.start(), n_threads) };
+        unsafe {
+            let to = self.memory.start();
+            self.code.pack(self.number, source.start, to, n_threads);
+        }
         counts.packed += 1;
         if let (Some((folder, contents)), Memory::Own(bytes)) = (&contents, &self.memory)
             && let Some(mapped) = contents.keep(folder, bytes.as_slice())

@@ -212,18 +212,18 @@ pub trait NativeCode: std::fmt::Debug + Send + Sync {
     /// ([`Kernel::is_pointwise_in`]).
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()>;
 
-    /// The operand that this code also takes packed. A call then has another buffer, behind that of the result: what
-    /// [`NativeCode::pack`] has written, which the caller may keep as long as the operand is the same.
-    fn packing(&self) -> Option<&Packing> {
-        None
+    /// The operands that this code also takes packed. A call then has another buffer for each, in order, behind that of
+    /// the result: what [`NativeCode::pack`] has written, which the caller may keep as long as the operand is the same.
+    fn packings(&self) -> &[Packing] {
+        &[]
     }
 
-    /// Packs the operand of [`NativeCode::packing`] on some threads.
+    /// Packs the operand of one of [`NativeCode::packings`], given by its number, on some threads.
     ///
     /// # Safety
     /// `from` is a buffer as large as the operand's type says, `to` has [`Packing::bytes`], is aligned to 64 bytes and
     /// overlaps nothing else.
-    unsafe fn pack(&self, _from: *const u8, _to: *mut u8, _n_threads: usize) {
+    unsafe fn pack(&self, _number: usize, _from: *const u8, _to: *mut u8, _n_threads: usize) {
         unreachable!("only called for code that has a packing");
     }
 

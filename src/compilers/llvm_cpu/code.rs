@@ -186,16 +186,17 @@ pub struct GemmCode {
     /// Sums of products, one output element at a time.
     pub(super) narrow: Option<Arc<NestCode>>,
     /// Set if the right operand comes packed too, for what is neither few nor narrow.
-    pub(super) packing: Option<PackedRhs>,
+    pub(super) packed: Option<PackedRhs>,
 }
 
-/// A right operand that is packed once.
+/// Right operands that are packed once.
 #[derive(Debug)]
 pub(super) struct PackedRhs {
-    pub(super) packing: Packing,
-    /// The operand's format.
+    /// One for each product that runs this code.
+    pub(super) packings: Vec<Packing>,
+    /// The operands' format.
     pub(super) dtype: DType,
-    /// Its sizes.
+    /// Their sizes.
     pub(super) sizes: Sizes,
 }
 
@@ -226,6 +227,14 @@ impl GemmCode {
 
     pub(super) fn is_narrow(&self, sizes: Sizes) -> bool {
         self.narrow.is_some() && is_narrow(sizes.m, sizes.n)
+    }
+
+    /// The right operand of a call, given its buffer and, if it is packed once, that of its panels.
+    pub(super) fn factor(&self, raw: *const u8, panels: Option<*const u8>) -> Rhs {
+        match (&self.packed, panels) {
+            (Some(packed), Some(panels)) => Rhs::Packed(panels, panel_dtype(packed.dtype)),
+            _ => Rhs::Raw(raw),
+        }
     }
 }
 
@@ -273,7 +282,7 @@ impl NativeCode for GemmCode {
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()> {
         let (params, rest) = call.params.split_at(self.params.len());
         let sizes = self.gemm.sizes(params);
-        let output = call.buffers.len() - 1 - usize::from(self.packing.is_some());
+        let output = self.lhs.max(self.rhs) + 1;
         if self.is_few(sizes) {
             let operands = [self.lhs, self.rhs].map(|input| call.buffers[input].cast_const());
             let out = call.buffers[output].cast();
@@ -296,12 +305,13 @@ impl NativeCode for GemmCode {
         // SAFETY: the caller's scratch memory has the length that `prepare` gave for these sizes.
         let scratch =
             unsafe { std::slice::from_raw_parts_mut(call.scratch, call.work.scratch_bytes) };
+        let panels = call
+            .buffers
+            .get(output + 1)
+            .map(|panels| panels.cast_const());
         let call = Call {
             lhs: call.buffers[self.lhs].cast_const(),
-            rhs: match &self.packing {
-                None => Rhs::Raw(call.buffers[self.rhs].cast_const()),
-                Some(packed) => Rhs::Packed(call.buffers[output + 1], panel_dtype(packed.dtype)),
-            },
+            rhs: self.factor(call.buffers[self.rhs], panels),
             out: call.buffers[output].cast(),
             params,
             scratch,
@@ -312,17 +322,17 @@ impl NativeCode for GemmCode {
         Ok(())
     }
 
-    fn packing(&self) -> Option<&Packing> {
-        self.packing.as_ref().map(|packed| &packed.packing)
+    fn packings(&self) -> &[Packing] {
+        self.packed.as_ref().map_or(&[], |packed| &packed.packings)
     }
 
-    // SAFETY: the trait's contract.
-    unsafe fn pack(&self, from: *const u8, to: *mut u8, n_threads: usize) {
-        let packed = self.packing.as_ref().expect("the caller asked for it");
+    // SAFETY: the trait's contract. Products that share this code have right operands of one form.
+    unsafe fn pack(&self, _number: usize, from: *const u8, to: *mut u8, n_threads: usize) {
+        let packed = self.packed.as_ref().expect("the caller asked for it");
         // SAFETY: the caller vouches for both; the view has no symbols.
         unsafe {
             self.gemm
-                .pack_all((from, packed.dtype), packed.sizes, to, n_threads)
+                .pack_all((from, packed.dtype), packed.sizes, &[], to, n_threads)
         };
     }
 

@@ -21,7 +21,7 @@ use super::make::{Code, compile_all};
 use super::nest::nest_of;
 use super::packed::{self, Packs};
 use super::target::Target;
-use super::tune::{self, Records};
+use super::tune::{self, Choice, Records};
 use crate::compilers::Pass;
 use crate::error::{Error, Result};
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
@@ -50,8 +50,10 @@ struct Run {
 pub(super) struct Job {
     pub(super) name: String,
     pub(super) work: Work,
-    /// Whether the right operand of a product is a constant to be packed once.
-    pub(super) packed: bool,
+    /// The right operands of its products if these are constants to be packed once, by their numbers.
+    pub(super) packed: Vec<usize>,
+    /// How its product is cut, if there is a record.
+    pub(super) choice: Option<Choice>,
 }
 
 /// The parts of a kernel that are compiled.
@@ -144,7 +146,7 @@ impl Codegen {
     fn tune(&self, run: &mut Run, target: &Target) {
         let cache = ObjectCache::from_knobs();
         let (mut measured, mut known) = (0, 0);
-        for job in &run.jobs {
+        for job in &mut run.jobs {
             // A product with a map has the blocks of one without.
             let product = match &job.work {
                 Work::Product(_, product) => &**product,
@@ -153,12 +155,14 @@ impl Codegen {
                     continue;
                 }
             };
-            if self.tunes && !self.emit_only {
+            job.choice = self.records.get(product, target);
+            if job.choice.is_none() && self.tunes && !self.emit_only {
                 // What cannot be tried out (sizes that no usual number fits, no memory) keeps the blocks that it has.
-                let is_new = tune::tune(product, target, &self.records, &cache);
-                measured += usize::from(is_new.unwrap_or(false));
+                let new = tune::tune(product, target, &self.records, &cache);
+                job.choice = new.unwrap_or(None);
+                measured += usize::from(job.choice.is_some());
             }
-            known += usize::from(self.records.get(product, target).is_some());
+            known += usize::from(job.choice.is_some());
         }
         if known > 0 {
             run.notes.push(format!(
@@ -191,8 +195,8 @@ impl Pass for Codegen {
     fn run(&self, dag: &Dag) -> Result<Patch> {
         let target = self.target()?;
         let mut run = Run::default();
-        let mut number_of: FxHashMap<(Identity, bool), usize> = FxHashMap::default();
-        let mut known: FxHashMap<(Arc<Kernel>, bool), usize> = FxHashMap::default();
+        let mut number_of: FxHashMap<(Identity, Vec<usize>), usize> = FxHashMap::default();
+        let mut known: FxHashMap<(Arc<Kernel>, Vec<usize>), usize> = FxHashMap::default();
         let mut kernels: Vec<(NodeIndex, usize)> = Vec::new();
         for id in dag.topological()? {
             let Op::Kernel(kernel) = &dag.node(id).op else {
@@ -202,7 +206,10 @@ impl Pass for Codegen {
                 continue;
             }
             // Equal layers have equal kernels: only the first one's nest is built.
-            let constant = self.packs.wanted && packed::has_constant_rhs(dag, id, kernel);
+            let constant = match self.packs.wanted {
+                true => packed::constant_rhs(dag, id, kernel),
+                false => vec![],
+            };
             let key = (kernel.clone(), constant);
             if let Some(&number) = known.get(&key) {
                 kernels.push((id, number));
@@ -210,9 +217,9 @@ impl Pass for Codegen {
             }
             match job_of(kernel, target) {
                 Ok(mut job) => {
-                    job.packed = constant;
+                    job.packed = key.1.clone();
                     let jobs = &mut run.jobs;
-                    let identity = (job.work.identity(), constant);
+                    let identity = (job.work.identity(), job.packed.clone());
                     let number = *number_of.entry(identity).or_insert_with(|| {
                         jobs.push(job);
                         jobs.len() - 1
@@ -227,8 +234,7 @@ impl Pass for Codegen {
             }
         }
         self.tune(&mut run, target);
-        let choices = (&self.packs, &self.records);
-        let codes = compile_all(&run.jobs, target, choices)?;
+        let codes = compile_all(&run.jobs, target, &self.packs)?;
         run.notes.push(format!(
             "{} kernels, {} distinct, for {}",
             kernels.len(),
@@ -334,7 +340,8 @@ fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> 
     Ok(Job {
         name,
         work,
-        packed: false,
+        packed: vec![],
+        choice: None,
     })
 }
 

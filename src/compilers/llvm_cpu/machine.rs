@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -135,12 +136,15 @@ fn load() -> BTreeMap<String, Machine> {
 
 /// The model as the system calls it, else LLVM's name for it.
 pub(super) fn cpu_model(target: &Target) -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| {
-        let (field, value) = line.split_once(':')?;
-        (field.trim() == "model name").then(|| value.trim().to_string())
+    static MODEL: OnceLock<Option<String>> = OnceLock::new();
+    let model = MODEL.get_or_init(|| {
+        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        info.lines().find_map(|line| {
+            let (field, value) = line.split_once(':')?;
+            (field.trim() == "model name").then(|| value.trim().to_string())
+        })
     });
-    model.unwrap_or_else(|| target.cpu().to_string())
+    model.clone().unwrap_or_else(|| target.cpu().to_string())
 }
 
 #[cfg(test)]

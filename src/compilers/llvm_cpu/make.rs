@@ -4,7 +4,11 @@
 //! none. Jobs are compiled on as many threads as there are cores; all are linked by one linker, whose names follow from
 //! what the code does, so that parts that several jobs share are linked once.
 //!
-//! Deliberately absent: which kernels are equal, and which operands are packed once ([`super::packed`]).
+//! A product is compiled and linked once, for its chosen tile and blocks, packed operands or not; loops for few rows are
+//! made where its sizes may be such.
+//!
+//! Deliberately absent: which kernels are equal, which operands are packed once ([`super::packed`]), and how products
+//! are cut ([`super::tune`]).
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +18,7 @@ use rustc_hash::FxHasher;
 use super::attention::{AttentionCode, From, Part, Reach};
 use super::blocks::{code::CompiledBlocks, decode::DecodeCode};
 use super::cache::ObjectCache;
-use super::code::{GemmCode, NestCode, is_narrow};
+use super::code::{GemmCode, NestCode, PackedRhs, is_narrow};
 use super::codegen::{Job, Work};
 use super::epilogue::{self, EpilogueCode, TileCode};
 use super::gemm::CompiledGemm;
@@ -26,7 +30,7 @@ use super::lower::tile::{TileFn, TileNest, lower_tile};
 use super::packed::Packs;
 use super::sequence::Linker;
 use super::target::Target;
-use super::tune::Records;
+use super::tune::Choice;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::pool;
@@ -37,11 +41,7 @@ use crate::shape::{Expr, numel};
 pub(super) type Code = std::result::Result<Arc<dyn NativeCode>, String>;
 
 /// Compiles every job, on as many threads as there are cores, and links the objects.
-pub(super) fn compile_all(
-    jobs: &[Job],
-    target: &Target,
-    (packs, records): (&Packs, &Records),
-) -> Result<Vec<Code>> {
+pub(super) fn compile_all(jobs: &[Job], target: &Target, packs: &Packs) -> Result<Vec<Code>> {
     let cache = ObjectCache::from_knobs();
     let linker = Arc::new(Linker {
         jit: Arc::new(Jit::new()?),
@@ -52,7 +52,6 @@ pub(super) fn compile_all(
         cache: &cache,
         linker: &linker,
         packs,
-        records,
     };
     let n_threads = pool::default_threads();
     pool::for_each_range(n_threads, jobs.len(), &|range| {
@@ -81,7 +80,6 @@ struct Maker<'a> {
     cache: &'a ObjectCache,
     linker: &'a Arc<Linker>,
     packs: &'a Packs,
-    records: &'a Records,
 }
 
 impl Maker<'_> {
@@ -102,27 +100,26 @@ impl Maker<'_> {
                 let compiled = CompiledBlocks::of(product, target, self.cache)?;
                 Arc::new(compiled.link(product, (name, key), jit)?)
             }
-            Work::Product(nest, product) if job.packed => {
-                let narrow = self.loops(&job.name, key, nest).ok();
-                let code = self.product(&job.name, key, narrow, product)?;
-                Arc::new(code.packing(product, self.packs, self.linker, self.cache)?)
+            Work::Product(nest, product) => {
+                match self.narrow_loops(&job.name, key, Some(nest), product) {
+                    Some(nest) if is_always_narrow(product) && is_little(product) => Arc::new(nest),
+                    narrow => Arc::new(self.product(job, key, narrow, product)?),
+                }
             }
-            Work::Product(nest, product) => match self.loops(&job.name, key, nest) {
-                Ok(nest) if is_always_narrow(product) && is_little(product) => Arc::new(nest),
-                narrow => Arc::new(self.product(&job.name, key, narrow.ok(), product)?),
-            },
-            Work::Epilogue(parts, nests) => return self.epilogue(&job.name, key, parts, nests),
+            Work::Epilogue(parts, nests) => return self.epilogue(job, key, parts, nests),
             Work::Attention(parts, nests) => Arc::new(AttentionCode {
                 name: job.name.clone(),
                 key,
                 scores: {
-                    let narrow = self.loops(&job.name, key, &nests[0]).ok();
-                    self.product(&job.name, key, narrow, &parts.scores_product)?
+                    let product = &parts.scores_product;
+                    let narrow = self.narrow_loops(&job.name, key, Some(&nests[0]), product);
+                    self.product(job, key, narrow, product)?
                 },
                 rows: self.loops(&job.name, key, &parts.nest)?,
                 values: {
-                    let narrow = self.loops(&job.name, key, &nests[1]).ok();
-                    self.product(&job.name, key, narrow, &parts.values_product)?
+                    let product = &parts.values_product;
+                    let narrow = self.narrow_loops(&job.name, key, Some(&nests[1]), product);
+                    self.product(job, key, narrow, product)?
                 },
                 operands: [&parts.scores, &parts.rows, &parts.values]
                     .map(|part| part.operands.clone()),
@@ -132,25 +129,22 @@ impl Maker<'_> {
         })
     }
 
-    /// Products with a map take their operands as they are, also such as could be packed once: pieces of all products
-    /// are computed one after the other, each from blocks that were just packed.
     fn epilogue(
         &self,
-        name: &str,
+        job: &Job,
         key: u64,
         parts: &epilogue::Parts,
         (product, all): &(Nest, Option<Nest>),
     ) -> Result<Arc<dyn NativeCode>> {
-        let all = all
-            .as_ref()
-            .and_then(|nest| self.loops(name, key, nest).ok());
+        let name = &job.name;
+        let all = self.narrow_loops(name, key, all.as_ref(), &parts.product);
         let all = match all {
             Some(all) if is_always_narrow(&parts.product) && is_little(&parts.product) => {
                 return Ok(Arc::new(all));
             }
             all => all,
         };
-        let narrow = self.loops(name, key, product).ok();
+        let narrow = self.narrow_loops(name, key, Some(product), &parts.product);
         let operand = |from: &From| match from {
             From::Operand(input) => *input,
             From::Part => unreachable!("products read operands"),
@@ -158,8 +152,11 @@ impl Maker<'_> {
         let operands = |part: &Part| part.operands.iter().map(operand).collect();
         Ok(Arc::new(EpilogueCode {
             name: name.replacen("contraction", "gemm", 1),
-            key,
-            product: self.product(name, key, narrow, &parts.product)?,
+            key: match job.packed.is_empty() {
+                true => key,
+                false => !key,
+            },
+            product: self.product(job, key, narrow, &parts.product)?,
             operands: parts.products.iter().map(operands).collect(),
             tile: self.tile(&parts.tile)?,
             rest: parts.rest.operands.clone(),
@@ -184,29 +181,49 @@ impl Maker<'_> {
         })
     }
 
+    /// The code of a job's product, whose right operands are packed once if the job says so.
     fn product(
         &self,
-        name: &str,
+        job: &Job,
         key: u64,
         narrow: Option<NestCode>,
         product: &Contraction,
     ) -> Result<GemmCode> {
         let target = &self.linker.target;
-        let compiled = CompiledGemm::new(product, target, self.cache)?;
-        let gemm = compiled.link(&self.linker.jit)?;
+        let choice = job.choice.unwrap_or_else(|| Choice::of(target));
+        let compiled = CompiledGemm::with_tile(product, target, choice.tile, self.cache)?;
+        let gemm = compiled.link(&self.linker.jit)?.with_blocks(choice.blocks);
+        let packed = (!job.packed.is_empty())
+            .then(|| PackedRhs::new(product, &gemm, &job.packed, self.packs));
+        let packing = packed.as_ref().and_then(|packed| packed.packings.first());
+        let layout = packing.map_or(0, |packing| packing.layout);
+        let kind = if packed.is_some() {
+            "gemm_packed"
+        } else {
+            "gemm"
+        };
         Ok(GemmCode {
             params: compiled.params().to_vec(),
-            gemm: match self.records.get(product, target) {
-                Some(blocks) => gemm.with_blocks(blocks),
-                None => gemm,
-            },
-            key,
-            name: name.replacen("contraction", "gemm", 1),
+            gemm,
+            key: key ^ layout,
+            name: job.name.replacen("contraction", kind, 1),
             lhs: product.lhs.input,
             rhs: product.rhs.input,
             narrow: narrow.map(Arc::new),
-            packing: None,
+            packed,
         })
+    }
+
+    /// The loops for few rows of a product, unless it always has many, or they cannot be lowered.
+    fn narrow_loops(
+        &self,
+        name: &str,
+        key: u64,
+        nest: Option<&Nest>,
+        product: &Contraction,
+    ) -> Option<NestCode> {
+        let nest = nest.filter(|_| may_be_narrow(product))?;
+        self.loops(name, key, nest).ok()
     }
 
     fn loops(&self, name: &str, key: u64, nest: &Nest) -> Result<NestCode> {
@@ -246,6 +263,12 @@ fn cost_of(nest: &Nest) -> Expr {
     };
     let rows = numel(&nest.space);
     rows * numel(&nest.reduce) * per_point + rows * (nest.body.len() - per_point)
+}
+
+/// Whether a product runs as a loop nest at some size.
+fn may_be_narrow(product: &Contraction) -> bool {
+    let size = |dims| numel(dims).as_usize().unwrap_or(0);
+    is_narrow(size(&product.m), size(&product.n))
 }
 
 /// Whether a product runs as a loop nest at any size.

@@ -5,8 +5,8 @@
 //!
 //! Only right operands: inputs in F32 or BF16 that the graph does not assign to, of fixed sizes, for products whose
 //! number of rows is not always small. With few rows a product still reads the input as it is, row by row, which is
-//! faster than reading panels. A product that shares a kernel with what is made of it ([`super::epilogue`]) packs its
-//! operands at every execution. The bits are those of operands that are packed at every execution.
+//! faster than reading panels. Products that share a kernel with what is made of them ([`super::epilogue`]) have their
+//! operands packed once as well, all or none. The bits are those of operands that are packed at every execution.
 //!
 //! Off unless asked for: as few rows need the input itself, packed operands take memory in addition, as much as the
 //! weights of the products. Weights in a mapped file only take what the system has to spare; with a folder for packed
@@ -14,15 +14,15 @@
 
 use std::path::PathBuf;
 
-use super::cache::{Key, ObjectCache};
-use super::code::{GemmCode, PackedRhs};
+use super::attention::{From, Part};
+use super::cache::Key;
+use super::code::{NARROW, PackedRhs};
 use super::contraction::contraction_of;
+use super::epilogue;
 use super::gemm::few::FEW;
 use super::gemm::ir::Contraction;
-use super::gemm::{CompiledGemm, Sizes};
-use super::sequence::Linker;
+use super::gemm::{Gemm, Sizes};
 use crate::dtype::DType;
-use crate::error::Result;
 use crate::graph::{Dag, NodeIndex};
 use crate::op::{Kernel, Op, Packing};
 use crate::shape::{Dims, numel};
@@ -36,21 +36,51 @@ pub struct Packs {
     pub folder: Option<PathBuf>,
 }
 
-/// Whether a kernel is a product whose right operand is to be packed once.
-pub(super) fn has_constant_rhs(dag: &Dag, id: NodeIndex, kernel: &Kernel) -> bool {
-    let Some(product) = contraction_of(kernel) else {
-        return false;
+/// The right operands of a kernel's products, by their numbers, if all of them are to be packed once; empty if not.
+pub(super) fn constant_rhs(dag: &Dag, id: NodeIndex, kernel: &Kernel) -> Vec<usize> {
+    let Some((product, products)) = products_of(kernel) else {
+        return vec![];
     };
-    let (rhs, m) = (product.rhs.input, numel(&product.m).as_usize());
-    let operands = dag.operands(id);
-    let (source, view) = &operands[rhs];
-    let is_input = matches!(dag.node(*source).op, Op::Input { .. }) && dag.is_whole(*source, view);
-    let is_state = dag.assigns().iter().any(|&(state, _)| {
-        let state = dag.source(state);
-        state.is_ok_and(|state| state.node == *source)
-    });
+    let m = numel(&product.m).as_usize();
     let many_rows = m.is_none_or(|m| m > FEW);
-    is_input && !is_state && many_rows && rhs != product.lhs.input && sizes_of(&product).is_some()
+    let sizes = sizes_of(&product).filter(|sizes| many_rows && sizes.n > NARROW);
+    let operands = dag.operands(id);
+    let is_constant = |&operand: &usize| {
+        let (source, view) = &operands[operand];
+        let is_input = matches!(dag.node(*source).op, Op::Input { .. });
+        let is_state = dag.assigns().iter().any(|&(state, _)| {
+            let state = dag.source(state);
+            state.is_ok_and(|state| state.node == *source)
+        });
+        is_input && dag.is_whole(*source, view) && !is_state
+    };
+    let right: Vec<usize> = products.iter().map(|sides| sides[1]).collect();
+    let is_left = |operand| products.iter().any(|sides| sides[0] == operand);
+    let all = right
+        .iter()
+        .all(|right| is_constant(right) && !is_left(*right));
+    match sizes.is_some() && all {
+        true => right,
+        false => vec![],
+    }
+}
+
+/// What the products of a kernel have in common, and the numbers of the left and the right operand of each.
+fn products_of(kernel: &Kernel) -> Option<(Contraction, Vec<[usize; 2]>)> {
+    if let Some(product) = contraction_of(kernel) {
+        let sides = [product.lhs.input, product.rhs.input];
+        return Some((product, vec![sides]));
+    }
+    let parts = epilogue::parts_of(kernel)?;
+    let number = |part: &Part, input: usize| match part.operands[input] {
+        From::Operand(operand) => operand,
+        From::Part => unreachable!("products read operands"),
+    };
+    let sides = |part: &Part| {
+        [&parts.product.lhs, &parts.product.rhs].map(|access| number(part, access.input))
+    };
+    let products = parts.products.iter().map(sides).collect();
+    Some((parts.product, products))
 }
 
 /// The sizes of a right operand that can be packed once; those of the left one are not in them.
@@ -73,22 +103,16 @@ fn sizes_of(product: &Contraction) -> Option<Sizes> {
     (is_fixed && is_known && sizes.batch * sizes.n * sizes.k > 0).then_some(sizes)
 }
 
-impl GemmCode {
-    /// The same product with its right operand packed once.
-    pub(super) fn packing(
-        self,
+impl PackedRhs {
+    /// How these operands of a kernel are packed for a product's code.
+    pub(super) fn new(
         product: &Contraction,
+        gemm: &Gemm,
+        operands: &[usize],
         packs: &Packs,
-        linker: &Linker,
-        cache: &ObjectCache,
-    ) -> Result<GemmCode> {
+    ) -> PackedRhs {
         let sizes = sizes_of(product).expect("asked for before");
-        let (target, dtype) = (&linker.target, product.rhs.dtype);
-        let compiled = CompiledGemm::new(product, target, cache)?;
-        let gemm = compiled
-            .with_panels_of(dtype, target, cache)?
-            .link(&linker.jit)?
-            .with_blocks(self.gemm.blocks());
+        let dtype = product.rhs.dtype;
         let view = product.rhs.view.to_string();
         let what = format!(
             "{} {dtype} {sizes:?} {}",
@@ -96,22 +120,16 @@ impl GemmCode {
             gemm.panels_layout(sizes)
         );
         let layout = Key::of(&[view.as_bytes(), what.as_bytes()]).short();
-        let packing = Packing {
-            operand: product.rhs.input,
+        let packing = |&operand: &usize| Packing {
+            operand,
             bytes: gemm.panels_bytes(sizes, dtype),
             layout,
             folder: packs.folder.clone(),
         };
-        Ok(GemmCode {
-            gemm,
-            key: self.key ^ layout,
-            name: self.name.replacen("gemm", "gemm_packed", 1),
-            packing: Some(PackedRhs {
-                packing,
-                dtype,
-                sizes,
-            }),
-            ..self
-        })
+        PackedRhs {
+            packings: operands.iter().map(packing).collect(),
+            dtype,
+            sizes,
+        }
     }
 }

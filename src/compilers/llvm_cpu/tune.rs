@@ -1,16 +1,17 @@
 //! Blocks of matrix products chosen by measurement, and the records of such choices.
 //!
-//! Before: a product, whose operands are cut as [`Blocks::of`] says. After: the same product with the fastest of some
-//! [`candidates`] on this machine. Measured once: records lie in files beside compiled objects, one for each workload
+//! Before: a product with the usual tile, whose operands are cut as [`Blocks::of`] says. After: the same product with
+//! the fastest [`Choice`] of some on this machine: tiles first, with their usual blocks; then, with the best tile, blocks
+//! ([`candidates`]); then, with these, whose rows threads share. Measured once: records lie in files beside compiled
+//! objects, one for each workload
 //! (the product, the target, the processor's model, the number of threads, the version of this crate).
 //!
 //! [`LlvmCpu`](super::LlvmCpu) reads records and never measures; [`LlvmCpu::tuned`](super::LlvmCpu::tuned) measures what
 //! there is no record of. Results have the same bits with any blocks. A record that is damaged, or says something
 //! impossible, is none.
 //!
-//! Symbolic sizes are taken as [`TYPICAL`] when measuring. Deliberately absent: other tiles, whose code would have to
-//! be made for each; cuts for threads, which follow from sizes ([`Blocks`] are what depends on caches); products inside
-//! of attention kernels, which have their own loops.
+//! Symbolic sizes are taken as [`TYPICAL`] when measuring. Deliberately absent: products inside of attention kernels,
+//! which have their own loops; how products run together ([`super::gemm::tiled`]), which follows from sizes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,7 +43,31 @@ const LONG_ENOUGH: Duration = Duration::from_millis(40);
 const WORTH: f64 = 0.97;
 
 /// The first line of a record.
-const TITLE: &str = concat!("brain-blitz blocks ", env!("CARGO_PKG_VERSION"));
+const TITLE: &str = concat!("brain-blitz tiles and blocks ", env!("CARGO_PKG_VERSION"));
+
+/// How a product is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The tile in registers.
+    pub tile: Tile,
+    /// How operands are cut; they fit the tile.
+    pub blocks: Blocks,
+}
+
+impl Choice {
+    /// What products have without a record.
+    pub fn of(target: &Target) -> Choice {
+        Choice::with(Tile::of(target))
+    }
+
+    /// A tile with its usual blocks.
+    fn with(tile: Tile) -> Choice {
+        Choice {
+            tile,
+            blocks: Blocks::of(tile),
+        }
+    }
+}
 
 /// Where records are.
 #[derive(Clone, Debug)]
@@ -65,23 +90,22 @@ impl Records {
         }
     }
 
-    /// The blocks that were chosen for a product, if they were.
-    pub fn get(&self, product: &Contraction, target: &Target) -> Option<Blocks> {
+    /// What was chosen for a product, if it was.
+    pub fn get(&self, product: &Contraction, target: &Target) -> Option<Choice> {
         let workload = workload(product, target);
         let text = std::fs::read_to_string(self.path(&workload)?).ok()?;
         let mut lines = text.lines();
         let is_it = lines.next() == Some(TITLE) && lines.next() == Some(workload.as_str());
-        let blocks = lines.next().filter(|_| is_it)?;
-        parse(blocks).filter(|blocks| blocks.fits(Tile::of(target)))
+        parse(lines.next().filter(|_| is_it)?, target)
     }
 
     /// Keeps a choice, or does nothing if it cannot.
-    pub fn put(&self, product: &Contraction, target: &Target, blocks: Blocks) {
+    pub fn put(&self, product: &Contraction, target: &Target, choice: Choice) {
         let workload = workload(product, target);
         let Some(path) = self.path(&workload) else {
             return;
         };
-        let text = format!("{TITLE}\n{workload}\n{}\n", text_of(blocks));
+        let text = format!("{TITLE}\n{workload}\n{}\n", text_of(choice));
         let folder = path.parent().expect("the path has a folder");
         if std::fs::create_dir_all(folder).is_ok() {
             // Without a record it is measured again.
@@ -106,22 +130,25 @@ fn workload(product: &Contraction, target: &Target) -> String {
     .replace('\n', " ")
 }
 
-fn text_of(blocks: Blocks) -> String {
+fn text_of(Choice { tile, blocks }: Choice) -> String {
     let name = |side| match side {
         Side::Lhs => "lhs",
         Side::Rhs => "rhs",
     };
     let Blocks { mc, kc, nc, .. } = blocks;
     format!(
-        "{mc} {kc} {nc} {} {}",
+        "{} {} {mc} {kc} {nc} {} {} {}",
+        tile.rows,
+        tile.vectors,
         name(blocks.first),
-        name(blocks.stays)
+        name(blocks.stays),
+        blocks.split.map_or("any", name)
     )
 }
 
-fn parse(line: &str) -> Option<Blocks> {
+fn parse(line: &str, target: &Target) -> Option<Choice> {
     let words: Vec<&str> = line.split(' ').collect();
-    let [mc, kc, nc, first, stays] = words[..] else {
+    let [rows, vectors, mc, kc, nc, first, stays, split] = words[..] else {
         return None;
     };
     let side = |word| match word {
@@ -129,43 +156,53 @@ fn parse(line: &str) -> Option<Blocks> {
         "rhs" => Some(Side::Rhs),
         _ => None,
     };
-    Some(Blocks {
+    let tile = Tile {
+        rows: rows.parse().ok()?,
+        vectors: vectors.parse().ok()?,
+        lanes: target.lanes(),
+    };
+    let blocks = Blocks {
         mc: mc.parse().ok()?,
         kc: kc.parse().ok()?,
         nc: nc.parse().ok()?,
         first: side(first)?,
         stays: side(stays)?,
-    })
+        split: match split {
+            "any" => None,
+            word => Some(side(word)?),
+        },
+    };
+    let fits = Tile::all(target).contains(&tile) && blocks.fits(tile);
+    fits.then_some(Choice { tile, blocks })
 }
 
-/// What is measured: the default first.
-pub fn candidates(tile: Tile) -> Vec<Blocks> {
-    let default = Blocks::of(tile);
+/// The blocks that are measured with a tile: those of the choice first.
+pub fn candidates(Choice { tile, blocks }: Choice) -> Vec<Blocks> {
     let (rows, columns) = (tile.rows as usize, tile.columns() as usize);
-    let mut all = vec![default];
+    let mut all = vec![blocks];
     for first in [Side::Lhs, Side::Rhs] {
         for (small, kc) in [(128, 256), (128, 512), (256, 256), (256, 384)] {
             let (mc, nc) = match first {
                 Side::Lhs => (4096, small),
                 Side::Rhs => (small, 4096),
             };
-            let blocks = Blocks {
+            let other = Blocks {
                 mc: mc / rows * rows,
                 kc,
                 nc: nc / columns * columns,
                 first,
-                stays: default.stays,
+                ..blocks
             };
-            if !all.contains(&blocks) {
-                all.push(blocks);
+            if !all.contains(&other) {
+                all.push(other);
             }
         }
     }
     all
 }
 
-/// Measures a product and keeps the choice, unless there is a record or no place for one; whether it measured. Symbols
-/// are taken as [`TYPICAL`].
+/// Measures a product and keeps the choice; nothing if there is no place for a record, or the product takes too much
+/// memory. Symbols are taken as [`TYPICAL`].
 ///
 /// # Errors
 /// Failure of LLVM, no memory, or sizes that do not fit with these symbols.
@@ -174,27 +211,34 @@ pub fn tune(
     target: &Target,
     records: &Records,
     cache: &ObjectCache,
-) -> Result<bool> {
-    if records.dir.is_none() || records.get(product, target).is_some() {
-        return Ok(false);
+) -> Result<Option<Choice>> {
+    if records.dir.is_none() {
+        return Ok(None);
     }
     let compiled = CompiledGemm::new(product, target, cache)?;
     let Some(mut trial) = Trial::new(product, &compiled)? else {
-        return Ok(false);
+        return Ok(None);
     };
-    let gemm = compiled.link(&Arc::new(Jit::new()?))?;
-    let all = candidates(Tile::of(target));
-    let mut times = vec![f64::INFINITY; all.len()];
-    // Twice, so that a disturbance does not hit one candidate only.
-    for _ in 0..2 {
-        for (blocks, time) in all.iter().zip(&mut times) {
-            *time = time.min(trial.time(&gemm.clone().with_blocks(*blocks)));
-        }
+    let jit = Arc::new(Jit::new()?);
+    let mut gemms = Vec::new();
+    for tile in Tile::all(target) {
+        gemms.push(CompiledGemm::with_tile(product, target, tile, cache)?.link(&jit)?);
     }
-    let best = (0..all.len()).min_by(|&a, &b| times[a].total_cmp(&times[b]));
-    let best = best.filter(|&best| times[best] < times[0] * WORTH);
-    records.put(product, target, all[best.unwrap_or(0)]);
-    Ok(true)
+    let tiles = Tile::all(target).into_iter().map(Choice::with).collect();
+    let best = trial.best(&gemms, tiles);
+    let with = |blocks: Blocks| Choice { blocks, ..best };
+    let best = trial.best(&gemms, candidates(best).into_iter().map(with).collect());
+    let with = |split| Choice {
+        blocks: Blocks {
+            split,
+            ..best.blocks
+        },
+        ..best
+    };
+    let splits = [None, Some(Side::Lhs), Some(Side::Rhs)];
+    let best = trial.best(&gemms, splits.map(with).to_vec());
+    records.put(product, target, best);
+    Ok(Some(best))
 }
 
 /// Memory and parameters to run a product with.
@@ -246,6 +290,22 @@ impl Trial {
             lhs: filled(sizes[1])?,
             rhs: filled(sizes[2])?,
         }))
+    }
+
+    /// The fastest of some choices, or the first if no other is worth it. `gemms` are those of all tiles.
+    fn best(&mut self, gemms: &[Gemm], all: Vec<Choice>) -> Choice {
+        let mut times = vec![f64::INFINITY; all.len()];
+        // Twice, so that a disturbance does not hit one candidate only.
+        for _ in 0..2 {
+            for (choice, time) in all.iter().zip(&mut times) {
+                let gemm = gemms.iter().find(|gemm| gemm.tile() == choice.tile);
+                let gemm = gemm.expect("there is code for all tiles");
+                *time = time.min(self.time(&gemm.clone().with_blocks(choice.blocks)));
+            }
+        }
+        let best = (0..all.len()).min_by(|&a, &b| times[a].total_cmp(&times[b]));
+        let best = best.filter(|&best| times[best] < times[0] * WORTH);
+        all[best.unwrap_or(0)]
     }
 
     /// The shortest time of a run.
@@ -306,9 +366,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let records = Records::in_dir(folder.path());
         for target in ["native", "x86-64-v3", "scalar"].map(|name| Target::for_cpu(name).unwrap()) {
-            for blocks in candidates(Tile::of(&target)) {
-                records.put(&product(33), &target, blocks);
-                assert_eq!(records.get(&product(33), &target), Some(blocks));
+            for tile in Tile::all(&target) {
+                for blocks in candidates(Choice::with(tile)) {
+                    let choice = Choice { tile, blocks };
+                    records.put(&product(33), &target, choice);
+                    assert_eq!(records.get(&product(33), &target), Some(choice));
+                }
             }
             assert_eq!(records.get(&product(34), &target), None);
         }
@@ -318,9 +381,9 @@ mod tests {
     fn what_is_damaged_or_impossible_is_no_record() {
         let folder = tempfile::tempdir().unwrap();
         let (records, target) = (Records::in_dir(folder.path()), Target::native());
-        let tile = Tile::of(&target);
-        let good = Blocks::of(tile);
-        records.put(&product(33), &target, good);
+        let choice = Choice::of(&target);
+        let (tile, good) = (choice.tile, choice.blocks);
+        records.put(&product(33), &target, choice);
         let path = records.path(&workload(&product(33), &target)).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(records.get(&product(33), &target).is_some());
@@ -344,10 +407,19 @@ mod tests {
                 ..good
             },
         ];
-        let damaged = impossible.map(|blocks| text.replace(&text_of(good), &text_of(blocks)));
+        let replaced = |other| text.replace(&text_of(choice), &text_of(other));
+        let damaged = impossible.map(|blocks| replaced(Choice { tile, blocks }));
+        let unknown = Tile {
+            rows: tile.rows + 100,
+            ..tile
+        };
         let cut = [
+            replaced(Choice {
+                tile: unknown,
+                blocks: good,
+            }),
             text[..text.len() / 2].to_string(),
-            text.replace("lhs\n", "all\n"),
+            text.replace("any\n", "all\n"),
         ];
         for bad in damaged.iter().chain(&cut).filter(|bad| **bad != text) {
             std::fs::write(&path, bad).unwrap();
@@ -415,9 +487,13 @@ mod tests {
         let path = record.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
         let title = text.lines().take(2).collect::<Vec<_>>().join("\n");
-        let all = candidates(Tile::of(&Target::native())).into_iter();
-        let all = all.map(|blocks| {
-            std::fs::write(&path, format!("{title}\n{}\n", text_of(blocks))).unwrap();
+        let tiles = Tile::all(&Target::native()).into_iter();
+        let all = tiles.flat_map(|tile| {
+            let blocks = candidates(Choice::with(tile)).into_iter();
+            blocks.map(move |blocks| Choice { tile, blocks })
+        });
+        let all = all.map(|choice| {
+            std::fs::write(&path, format!("{title}\n{}\n", text_of(choice))).unwrap();
             run_with(folder.path(), LlvmCpu::native())
         });
         let all: Vec<_> = all.collect();

@@ -25,7 +25,7 @@ use crate::compilers::llvm_cpu::lower::tile::TileFn;
 use crate::compilers::llvm_cpu::sequence::Linker;
 use crate::error::Result;
 use crate::exec::pool;
-use crate::op::{KernelCall, NativeCode, Work};
+use crate::op::{KernelCall, NativeCode, Packing, Work};
 use crate::shape::{Expr, Symbols};
 
 /// Points below which a second thread costs more than it brings.
@@ -50,7 +50,7 @@ impl std::fmt::Debug for TileCode {
 pub struct EpilogueCode {
     pub(in crate::compilers::llvm_cpu) name: String,
     pub(in crate::compilers::llvm_cpu) key: u64,
-    /// The code of every product.
+    /// The code of every product; its packings are those of all, with operands of the whole kernel.
     pub(in crate::compilers::llvm_cpu) product: GemmCode,
     /// For each product, which operands of the kernel its own are.
     pub(in crate::compilers::llvm_cpu) operands: Vec<Vec<usize>>,
@@ -87,7 +87,8 @@ impl EpilogueCode {
             return Way::Streamed;
         }
         let counts = [self.operands.len(), self.n_lhs()];
-        match self.product.gemm.tiling(sizes, counts, n_threads) {
+        let (gemm, packed) = (&self.product.gemm, self.product.packed.is_some());
+        match gemm.tiling(sizes, counts, packed, n_threads) {
             Some(tiling) => Way::Tiled(tiling),
             None => Way::Apart,
         }
@@ -200,6 +201,16 @@ impl NativeCode for EpilogueCode {
         reported(run.error.load(Ordering::Relaxed))
     }
 
+    fn packings(&self) -> &[Packing] {
+        self.product.packings()
+    }
+
+    // SAFETY: the trait's contract, which is that of the product.
+    unsafe fn pack(&self, number: usize, from: *const u8, to: *mut u8, n_threads: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.product.pack(number, from, to, n_threads) };
+    }
+
     fn code_key(&self) -> u64 {
         self.key
     }
@@ -221,7 +232,21 @@ unsafe impl Sync for Run<'_> {}
 
 impl Run<'_> {
     fn output(&self) -> *mut u8 {
-        self.call.buffers[self.call.buffers.len() - 1]
+        let packed = self.code.product.packings().len();
+        self.call.buffers[self.call.buffers.len() - 1 - packed]
+    }
+
+    /// Where the panels of a product's right operand are, if those are kept.
+    fn panels(&self, product: usize) -> Option<*const u8> {
+        let first = self.call.buffers.len() - self.code.product.packings().len();
+        let panels = self.call.buffers.get(first + product)?;
+        Some(panels.cast_const())
+    }
+
+    /// The right operand of a product.
+    fn right(&self, product: usize) -> Rhs {
+        let [_, raw] = self.factors(product);
+        self.code.product.factor(raw, self.panels(product))
     }
 
     /// The parameters of the packed form.
@@ -318,12 +343,13 @@ impl Run<'_> {
     fn tiled(&self, tiling: &Tiling) {
         let factors = (0..self.code.operands.len()).map(|product| self.factors(product));
         let factors: SmallVec<[[*const u8; 2]; MOST]> = factors.collect();
-        let side = |side: usize, count: usize| -> SmallVec<[*const u8; MOST]> {
-            factors[..count].iter().map(|pair| pair[side]).collect()
-        };
+        let left = factors[..self.code.n_lhs()].iter().map(|pair| pair[0]);
+        let left: SmallVec<[*const u8; MOST]> = left.collect();
+        let right = (0..factors.len()).map(|product| self.right(product));
+        let right: SmallVec<[Rhs; MOST]> = right.collect();
         let call = TiledCall {
-            lhs: &side(0, self.code.n_lhs()),
-            rhs: &side(1, factors.len()),
+            lhs: &left,
+            rhs: &right,
             params: self.gemm_params(),
             scratch: self.call.scratch,
             threads: self.call.work.n_threads,
@@ -339,11 +365,11 @@ impl Run<'_> {
     fn streamed(&self) {
         let results = Results(self.results());
         let results = &results;
-        let [lhs, rhs] = self.factors(0);
+        let [lhs, _] = self.factors(0);
         let bytes = self.call.work.scratch_bytes;
         let call = Call {
             lhs,
-            rhs: Rhs::Raw(rhs),
+            rhs: self.right(0),
             out: results.0[0],
             params: self.gemm_params(),
             // SAFETY: scratch memory is as large as was asked for.
@@ -359,9 +385,12 @@ impl Run<'_> {
         let results = Results(self.results());
         let results = &results;
         let used = self.code.operands.len() * self.code.result_bytes(self.sizes);
-        for (operands, result) in self.code.operands.iter().zip(&results.0) {
+        let products = self.code.operands.iter().zip(&results.0).enumerate();
+        for (product, (operands, result)) in products {
             let inputs = operands.iter().map(|&input| self.call.buffers[input]);
-            let buffers: SmallVec<[*mut u8; 3]> = inputs.chain([result.cast()]).collect();
+            let panels = self.panels(product).map(|panels| panels.cast_mut());
+            let behind = [result.cast()].into_iter().chain(panels);
+            let buffers: SmallVec<[*mut u8; 4]> = inputs.chain(behind).collect();
             let call = KernelCall {
                 buffers: &buffers,
                 scratch: self.call.scratch.wrapping_add(used),

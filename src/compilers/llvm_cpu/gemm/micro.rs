@@ -14,8 +14,7 @@
 //! # ABI
 //! [`MicroFn`]: `fn(k, a, b, c, ldc, fresh, rows, columns, next)`.
 //! - `a`: `k` rows of `panel` floats, of which the first ones are used (4-byte alignment);
-//! - `b`: `k` rows of [`Tile::columns`] floats, aligned to the vector size, or numbers of a narrower format, which are
-//!   widened as they are loaded;
+//! - `b`: `k` rows of [`Tile::columns`] floats, aligned to the vector size;
 //! - `c`: `rows` rows of `columns` floats, `ldc` floats apart (4-byte alignment);
 //! - `fresh`: not 0 if C starts from zero instead of from what is there (then it is not read);
 //! - `rows`: those of the kernel, or one less unless there is a kernel for that;
@@ -30,13 +29,12 @@ use inkwell::values::{BasicValue, BasicValueEnum, IntValue, PhiValue, PointerVal
 
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::target::Target;
-use crate::dtype::DType;
 
 /// A compiled micro-kernel; see the module's documentation.
 pub type MicroFn = unsafe extern "C" fn(
     k: i64,
     a: *const f32,
-    b: *const u8,
+    b: *const f32,
     c: *mut f32,
     ldc: i64,
     fresh: i64,
@@ -65,16 +63,24 @@ pub struct Tile {
 impl Tile {
     /// The tile that fills the registers of a target, leaving room for a row of B and one of A.
     pub fn of(target: &Target) -> Tile {
-        let (rows, vectors) = match target.lanes() {
-            16 => (12, 2),
-            8 => (6, 2),
-            _ => (4, 2),
+        Tile::all(target)[0]
+    }
+
+    /// The tiles that may be worth trying on a target, the usual one first: others need fewer loads of one operand and
+    /// more of the other, or fit sizes better.
+    pub fn all(target: &Target) -> Vec<Tile> {
+        let lanes = target.lanes();
+        let sizes: &[(u32, u32)] = match lanes {
+            16 => &[(12, 2), (14, 2), (8, 3), (6, 4)],
+            8 => &[(6, 2), (4, 3)],
+            _ => &[(4, 2)],
         };
-        Tile {
+        let tile = |&(rows, vectors)| Tile {
             rows,
             vectors,
-            lanes: target.lanes(),
-        }
+            lanes,
+        };
+        sizes.iter().map(tile).collect()
     }
 
     /// Floats in a row of C.
@@ -90,23 +96,25 @@ impl Tile {
         rows.flat_map(move |rows| (1..=self.vectors).map(move |vectors| (rows, vectors)))
     }
 
-    /// The symbol of the micro-kernel for so many rows and vectors, and panels of B in format `b`.
-    pub fn symbol(self, (rows, vectors): (u32, u32), b: DType, target: &Target) -> String {
+    /// The symbol of the micro-kernel for so many rows and vectors.
+    pub fn symbol(self, (rows, vectors): (u32, u32), target: &Target) -> String {
         let isa = target.name().replace('-', "_");
         let columns = vectors * self.lanes;
-        format!("gemm_f32x{}_f32_{rows}x{columns}_{isa}", b.name())
+        let of = match (rows, vectors) == (self.rows, self.vectors) {
+            true => String::new(),
+            false => format!("_of_{}x{}", self.rows, self.columns()),
+        };
+        format!("gemm_f32xf32_f32_{rows}x{columns}{of}_{isa}")
     }
 }
 
-/// Writes the micro-kernel `symbol` for the first rows and vectors of `tile`, and panels of B in format `b`, into
-/// `module`.
+/// Writes the micro-kernel `symbol` for the first rows and vectors of `tile` into `module`.
 pub fn emit_micro<'c>(
     context: &'c Context,
     module: &Module<'c>,
     symbol: &str,
     tile: Tile,
     (rows, vectors): (u32, u32),
-    b: DType,
 ) {
     let (int, ptr) = (
         context.i64_type().into(),
@@ -122,7 +130,6 @@ pub fn emit_micro<'c>(
         tile,
         rows,
         vectors,
-        b,
     }
     .emit();
 }
@@ -132,8 +139,6 @@ struct Micro<'m, 'c> {
     tile: Tile,
     rows: u32,
     vectors: u32,
-    /// F32 or BF16.
-    b: DType,
 }
 
 /// What a loop over K carries from step to step.
@@ -296,7 +301,11 @@ impl<'m, 'c> Micro<'m, 'c> {
         }
         next.k = e.add(next.k, e.int(unroll.into()));
         next.a = e.at(e.f32(), next.a, e.int((unroll * self.tile.rows).into()));
-        next.b = self.b_at(next.b, unroll * self.tile.columns());
+        next.b = e.at(
+            e.f32(),
+            next.b,
+            e.int((unroll * self.tile.columns()).into()),
+        );
         let more = e.compare(IntPredicate::SLT, next.k, end);
         e.builder
             .build_conditional_branch(more, body, after)
@@ -318,11 +327,8 @@ impl<'m, 'c> Micro<'m, 'c> {
         let b: Vec<_> = (0..self.vectors)
             .map(|vector| {
                 let offset = step * tile.columns() + vector * tile.lanes;
-                let from = self.b_at(carried.b, offset);
-                match self.b {
-                    DType::F32 => e.load(kind, from, tile.lanes * 4),
-                    narrow => e.read_f32(narrow, from, tile.lanes),
-                }
+                let from = e.at(e.f32(), carried.b, e.int(offset.into()));
+                e.load(kind, from, tile.lanes * 4)
             })
             .collect();
         // One prefetch per cache line of 16 floats that this step enters.
@@ -338,13 +344,6 @@ impl<'m, 'c> Micro<'m, 'c> {
                 *sum = e.fma(a, b[vector as usize], *sum);
             }
         }
-    }
-
-    /// The address of an element of B.
-    fn b_at(&self, base: PointerValue<'c>, index: u32) -> PointerValue<'c> {
-        let bytes = index * self.b.size() as u32;
-        self.e
-            .at(self.e.context.i8_type(), base, self.e.int(bytes.into()))
     }
 
     fn phi(&self, incoming: &[(&dyn BasicValue<'c>, BasicBlock<'c>)]) -> PhiValue<'c> {

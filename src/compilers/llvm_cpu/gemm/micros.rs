@@ -1,4 +1,4 @@
-//! The micro-kernels of a target, compiled once per process.
+//! The micro-kernels of a tile on a target, and what widens panels for them, compiled once per process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -7,49 +7,52 @@ use inkwell::context::Context;
 use inkwell::module::Module;
 
 use super::micro::{MicroFn, Tile, emit_micro};
+use super::widen::{self, WidenFn};
 use crate::compilers::llvm_cpu::cache::ObjectCache;
 use crate::compilers::llvm_cpu::jit::{Jit, compile_module_cached};
 use crate::compilers::llvm_cpu::target::Target;
-use crate::dtype::DType;
 use crate::error::Result;
 
-/// The micro-kernels of a target for panels of the right operand in one format.
+/// The micro-kernels of a tile.
 #[derive(Debug)]
 pub(super) struct Micros {
     pub(super) tile: Tile,
     /// Rows, vectors and symbol of each.
     pub(super) symbols: Vec<(u32, u32, String)>,
+    /// The symbol of the widening function.
+    widen: String,
     pub(super) object: Vec<u8>,
 }
 
 impl Micros {
-    /// Those of `target` for panels in format `b`.
-    pub(super) fn of(target: &Target, b: DType, cache: &ObjectCache) -> Result<Arc<Micros>> {
-        type Made = HashMap<(Target, DType), Arc<Micros>>;
+    /// Those of a tile on a target.
+    pub(super) fn of(target: &Target, tile: Tile, cache: &ObjectCache) -> Result<Arc<Micros>> {
+        type Made = HashMap<(Target, Tile), Arc<Micros>>;
         static MADE: Mutex<Option<Made>> = Mutex::new(None);
         let mut made = MADE.lock().expect("nothing panics while holding this lock");
         let made = made.get_or_insert_default();
-        let key = (target.clone(), b);
+        let key = (target.clone(), tile);
         if let Some(micros) = made.get(&key) {
             return Ok(micros.clone());
         }
-        let tile = Tile::of(target);
-        let symbols = micro_symbols(tile, b, target);
+        let (symbols, widen) = (micro_symbols(tile, target), widen::symbol(tile, target));
         let object = compile_module_cached(target, cache, |context, module| {
-            emit_micros(context, module, tile, &symbols, b);
+            emit_micros(context, module, tile, &symbols);
+            widen::emit(context, module, &widen, tile);
             Ok(())
         })?;
         let micros = Arc::new(Micros {
             tile,
             symbols,
+            widen,
             object,
         });
         made.insert(key, micros.clone());
         Ok(micros)
     }
 
-    /// The kernel for each number of rows, and within that for each number of vectors.
-    pub(super) fn link(&self, jit: &Jit) -> Result<Vec<MicroFn>> {
+    /// The kernel for each number of rows, and within that for each number of vectors; and the widening function.
+    pub(super) fn link(&self, jit: &Jit) -> Result<(Vec<MicroFn>, WidenFn)> {
         jit.add_once(&self.symbols[0].2, &self.object)?;
         let tile = self.tile;
         let mut micro = Vec::new();
@@ -61,14 +64,16 @@ impl Micros {
             // SAFETY: the symbol is of a function that `emit_micro` wrote, with this signature.
             micro.push(unsafe { std::mem::transmute::<*const (), MicroFn>(jit.address(symbol)?) });
         }
-        Ok(micro)
+        // SAFETY: the symbol is of a function that `widen::emit` wrote, with this signature.
+        let widen = unsafe { std::mem::transmute::<*const (), WidenFn>(jit.address(&self.widen)?) };
+        Ok((micro, widen))
     }
 }
 
-/// Rows, vectors and symbol of each micro-kernel of a target.
-pub(super) fn micro_symbols(tile: Tile, b: DType, target: &Target) -> Vec<(u32, u32, String)> {
+/// Rows, vectors and symbol of each micro-kernel of a tile.
+pub(super) fn micro_symbols(tile: Tile, target: &Target) -> Vec<(u32, u32, String)> {
     tile.kernels()
-        .map(|size| (size.0, size.1, tile.symbol(size, b, target)))
+        .map(|size| (size.0, size.1, tile.symbol(size, target)))
         .collect()
 }
 
@@ -78,9 +83,8 @@ pub(super) fn emit_micros<'c>(
     module: &Module<'c>,
     tile: Tile,
     symbols: &[(u32, u32, String)],
-    b: DType,
 ) {
     for (rows, vectors, symbol) in symbols {
-        emit_micro(context, module, symbol, tile, (*rows, *vectors), b);
+        emit_micro(context, module, symbol, tile, (*rows, *vectors));
     }
 }

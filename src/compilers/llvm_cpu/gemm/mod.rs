@@ -74,6 +74,7 @@ mod run;
 mod runs;
 pub mod tiled;
 mod walk;
+mod widen;
 
 #[cfg(test)]
 mod tests;
@@ -95,6 +96,7 @@ use self::plan::{Parts, Scratch};
 pub use self::run::Done;
 use self::run::Job;
 use self::walk::{Size, Walk};
+use self::widen::WidenFn;
 use crate::compilers::llvm_cpu::cache::{Key, ObjectCache};
 use crate::compilers::llvm_cpu::emit_view::Params;
 use crate::compilers::llvm_cpu::jit::{Jit, assembly, compile_module_cached};
@@ -122,16 +124,15 @@ pub struct CompiledGemm {
     symbols: [String; 2],
     object: Vec<u8>,
     micro: Arc<Micros>,
-    /// Those for a packed right operand in a narrower format.
-    narrow: Option<Arc<Micros>>,
     params: Params,
     shape: Shape,
     dots: Option<CompiledDots>,
 }
 
 /// Symbols of the packing functions of the left and the right operand.
-fn pack_symbols(c: &Contraction, target: &Target) -> [String; 2] {
-    let hash = Key::of(&[c.to_string().as_bytes(), format!("{target:?}").as_bytes()]);
+fn pack_symbols(c: &Contraction, target: &Target, tile: Tile) -> [String; 2] {
+    let machine = format!("{target:?} {tile:?}");
+    let hash = Key::of(&[c.to_string().as_bytes(), machine.as_bytes()]);
     ["lhs", "rhs"].map(|side| format!("gemm_pack_{side}_{hash}"))
 }
 
@@ -139,12 +140,12 @@ fn emit_packs<'c>(
     context: &'c Context,
     module: &Module<'c>,
     c: &Contraction,
-    target: &Target,
+    (target, tile): (&Target, Tile),
     params: &mut Params,
 ) {
-    let (tile, lanes) = (Tile::of(target), target.lanes());
+    let lanes = target.lanes();
     let sides = [(&c.lhs, &c.m, tile.rows), (&c.rhs, &c.n, tile.columns())];
-    for (symbol, (access, rows, width)) in pack_symbols(c, target).iter().zip(sides) {
+    for (symbol, (access, rows, width)) in pack_symbols(c, target, tile).iter().zip(sides) {
         let operand = Operand {
             access,
             batch: &c.batch,
@@ -163,9 +164,21 @@ impl CompiledGemm {
     /// # Errors
     /// A contraction that does not pass [`Contraction::check`]; failure of LLVM.
     pub fn new(c: &Contraction, target: &Target, cache: &ObjectCache) -> Result<CompiledGemm> {
+        CompiledGemm::with_tile(c, target, Tile::of(target), cache)
+    }
+
+    /// Compiles a product for a target and another tile than its usual one, which does not change its bits.
+    ///
+    /// # Errors
+    /// Those of [`CompiledGemm::new`].
+    pub fn with_tile(
+        c: &Contraction,
+        target: &Target,
+        tile: Tile,
+        cache: &ObjectCache,
+    ) -> Result<CompiledGemm> {
         c.check()?;
-        let micro = Micros::of(target, DType::F32, cache)?;
-        let tile = micro.tile;
+        let micro = Micros::of(target, tile, cache)?;
         let mut params = Params::default();
         let (batch, m) = (c.batch.len(), c.batch.len() + c.m.len());
         let shape = Shape {
@@ -179,16 +192,15 @@ impl CompiledGemm {
             ],
         };
         let dots = CompiledDots::new(c, target, cache, &mut params)?;
-        let symbols = pack_symbols(c, target);
+        let symbols = pack_symbols(c, target, tile);
         let object = compile_module_cached(target, cache, |context, module| {
-            emit_packs(context, module, c, target, &mut params);
+            emit_packs(context, module, c, (target, tile), &mut params);
             Ok(())
         })?;
         Ok(CompiledGemm {
             symbols,
             object,
             micro,
-            narrow: None,
             params,
             shape,
             dots,
@@ -203,9 +215,9 @@ impl CompiledGemm {
         c.check()?;
         let tile = Tile::of(target);
         assembly(target, |context, module| {
-            emit_packs(context, module, c, target, &mut Params::default());
-            let symbols = micro_symbols(tile, DType::F32, target);
-            emit_micros(context, module, tile, &symbols, DType::F32);
+            emit_packs(context, module, c, (target, tile), &mut Params::default());
+            let symbols = micro_symbols(tile, target);
+            emit_micros(context, module, tile, &symbols);
             Ok(())
         })
     }
@@ -226,14 +238,12 @@ impl CompiledGemm {
             // SAFETY: the symbol is of a function that `emit_pack` wrote, with this signature.
             pack.push(unsafe { std::mem::transmute::<*const (), PackFn>(jit.address(symbol)?) });
         }
+        let (micro, widen) = self.micro.link(jit)?;
         Ok(Gemm {
             pack_lhs: pack[0],
             pack_rhs: pack[1],
-            micro: self.micro.link(jit)?,
-            narrow: match &self.narrow {
-                Some(narrow) => narrow.link(jit)?,
-                None => Vec::new(),
-            },
+            micro,
+            widen,
             shape: self.shape.clone(),
             dots: self.dots.as_ref().map(|dots| dots.link(jit)).transpose()?,
             _jit: jit.clone(),
@@ -248,8 +258,7 @@ pub struct Gemm {
     pack_rhs: PackFn,
     /// The micro-kernel for each number of rows, and within that for each number of vectors.
     micro: Vec<MicroFn>,
-    /// The same for a packed right operand in a narrower format; empty without such.
-    narrow: Vec<MicroFn>,
+    widen: WidenFn,
     shape: Shape,
     dots: Option<Dots>,
     /// Keeps the code alive.
@@ -261,17 +270,19 @@ pub struct Gemm {
 pub enum Rhs {
     /// The buffer that its view looks at.
     Raw(*const u8),
-    /// Panels: what [`Gemm::pack_rhs`] made of it, in F32, or [`Gemm::pack_all`] in the format that it says.
+    /// Panels that [`Gemm::pack_all`] made of it, in this format.
     Packed(*const u8, DType),
 }
 
 impl Rhs {
-    /// The format of the panels that micro-kernels read.
-    fn dtype(self) -> DType {
-        match self {
-            Rhs::Raw(_) => DType::F32,
-            Rhs::Packed(_, dtype) => dtype,
-        }
+    /// Whether its panels are read where they are.
+    fn is_ready(self) -> bool {
+        matches!(self, Rhs::Packed(_, DType::F32))
+    }
+
+    /// Whether it was packed before the call.
+    fn is_packed(self) -> bool {
+        matches!(self, Rhs::Packed(..))
     }
 }
 
@@ -323,7 +334,7 @@ impl Gemm {
         // Whether the right operand will be packed beforehand is not known here, and with fewer
         // rows or another cut a part needs no more than this.
         let one = Scratch::of(blocks.fit(sizes, tile), sizes, tile, false).floats();
-        let parts = [false, true].map(|packed| Parts::of(sizes, tile, threads, packed).count());
+        let parts = [false, true].map(|packed| self.parts(sizes, threads, packed).count());
         one * parts[0].max(parts[1]) * 4 + ALIGN
     }
 
@@ -334,7 +345,7 @@ impl Gemm {
     ///
     /// # Safety
     /// `lhs` and `rhs` hold every element that the views read with these parameters (a packed
-    /// `rhs` comes from [`Gemm::pack_rhs`] with equal sizes), `out` every element that the output
+    /// `rhs` comes from [`Gemm::pack_all`] with equal sizes), `out` every element that the output
     /// strides reach, no two output elements are the same one, and `out` overlaps no other memory
     /// of the call. The target of the code runs on this machine.
     pub unsafe fn run(&self, call: Call<'_>) {
@@ -352,10 +363,9 @@ impl Gemm {
     pub unsafe fn run_telling(&self, call: Call<'_>, done: Option<&Done<'_>>) {
         let sizes = self.sizes(call.params);
         let tile = self.shape.tile;
-        let packed = matches!(call.rhs, Rhs::Packed(..));
         let blocks = self.shape.blocks.fit(sizes, tile);
-        let scratch = Scratch::of(blocks, sizes, tile, packed);
-        let parts = Parts::of(sizes, tile, call.threads, packed);
+        let scratch = Scratch::of(blocks, sizes, tile, call.rhs.is_ready());
+        let parts = self.parts(sizes, call.threads, call.rhs.is_packed());
         let pad = call.scratch.as_ptr().align_offset(ALIGN);
         let needed = pad + scratch.floats() * parts.count() * 4;
         assert!(
@@ -427,6 +437,12 @@ impl Gemm {
         };
         // SAFETY: the caller's promise.
         unsafe { dots.run(&[call], threads, None) };
+    }
+
+    /// How threads share a call.
+    fn parts(&self, sizes: Sizes, threads: usize, packed: bool) -> Parts {
+        let Shape { tile, blocks, .. } = self.shape;
+        Parts::of(sizes, tile, threads, packed, blocks.split)
     }
 
     /// The distance between rows of the output if columns are neighbours and rows equally far.

@@ -52,6 +52,8 @@ pub struct Blocks {
     pub first: Side,
     /// The operand whose panels stay in L1.
     pub stays: Side,
+    /// The operand whose rows are shared out to threads; nothing for what costs least.
+    pub split: Option<Side>,
 }
 
 /// The number of multiply-adds that another thread must have to do to be worth waking.
@@ -80,6 +82,7 @@ impl Blocks {
                 nc: 128 / columns * columns,
                 first: Side::Lhs,
                 stays: Side::Lhs,
+                split: None,
             },
             _ => Blocks {
                 mc: 144 / rows * rows,
@@ -87,6 +90,7 @@ impl Blocks {
                 nc: MANY / columns * columns,
                 first: Side::Rhs,
                 stays: Side::Rhs,
+                split: None,
             },
         }
     }
@@ -142,8 +146,8 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// What is needed for blocks of a product; a packed right operand needs no copy.
-    pub fn of(blocks: Blocks, sizes: Sizes, tile: Tile, rhs_is_packed: bool) -> Scratch {
+    /// What is needed for blocks of a product; a right operand in panels of floats needs no copy.
+    pub fn of(blocks: Blocks, sizes: Sizes, tile: Tile, rhs_is_ready: bool) -> Scratch {
         let (rows, columns) = (tile.rows as usize, tile.columns() as usize);
         let k = sizes.k.min(blocks.kc);
         let block = |count: usize, most: usize, width: usize| {
@@ -151,7 +155,7 @@ impl Scratch {
         };
         Scratch {
             lhs: block(sizes.m, blocks.mc, rows),
-            rhs: if rhs_is_packed {
+            rhs: if rhs_is_ready {
                 0
             } else {
                 block(sizes.n, blocks.nc, columns)
@@ -178,8 +182,15 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// The cut into at most `threads` parts whose largest is the cheapest.
-    pub fn of(sizes: Sizes, tile: Tile, threads: usize, rhs_is_packed: bool) -> Parts {
+    /// The cut into at most `threads` parts whose largest is the cheapest, along the rows of one operand only if `split`
+    /// says so.
+    pub fn of(
+        sizes: Sizes,
+        tile: Tile,
+        threads: usize,
+        rhs_is_packed: bool,
+        split: Option<Side>,
+    ) -> Parts {
         let (rows, columns) = (tile.rows as usize, tile.columns() as usize);
         let (m, n) = (sizes.m.div_ceil(rows), sizes.n.div_ceil(columns));
         let work = sizes.batch.saturating_mul(sizes.m).saturating_mul(sizes.n);
@@ -198,6 +209,11 @@ impl Parts {
         };
         for batch in 1..=threads.min(sizes.batch.max(1)) {
             for m in 1..=(threads / batch).min(m.max(1)) {
+                let (m, threads) = match split {
+                    None => (m, threads),
+                    Some(Side::Lhs) => (m, batch * m),
+                    Some(Side::Rhs) => (1, threads),
+                };
                 let n = (threads / batch / m).clamp(1, n.max(1));
                 let parts = Parts { batch, m, n };
                 if cost(&parts) < cost(&best) {
@@ -258,15 +274,18 @@ mod tests {
             (1, 0, 5),
             (5, 13, 40),
         ] {
-            for threads in 1..9 {
+            let splits = [None, Some(Side::Lhs), Some(Side::Rhs)];
+            for (threads, split) in (1..9).flat_map(|t| splits.map(|split| (t, split))) {
                 let sizes = Sizes {
                     batch,
                     m,
                     n,
                     k: 100_000,
                 };
-                let parts = Parts::of(sizes, TILE, threads, false);
+                let parts = Parts::of(sizes, TILE, threads, false, split);
                 assert!((1..=threads).contains(&parts.count()), "{parts:?}");
+                assert!(split != Some(Side::Lhs) || parts.n == 1, "{parts:?}");
+                assert!(split != Some(Side::Rhs) || parts.m == 1, "{parts:?}");
                 let mut seen = vec![0; batch * m * n];
                 for index in 0..parts.count() {
                     let [b, m_range, n_range] = parts.part(index, sizes, TILE);
@@ -298,7 +317,10 @@ mod tests {
 
     #[test]
     fn threads_are_used_where_there_is_work() {
-        let parts = |batch, m, n, k| Parts::of(Sizes { batch, m, n, k }, TILE, 4, false).count();
+        let parts = |batch, m, n, k| {
+            let sizes = Sizes { batch, m, n, k };
+            Parts::of(sizes, TILE, 4, false, None).count()
+        };
         assert_eq!(parts(1, 512, 512, 512), 4);
         assert_eq!(parts(1, 4, 4096, 512), 4);
         assert_eq!(parts(8, 12, 16, 4096), 4);

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::micro::Tile;
 use super::plan::{Blocks, Scratch, Side, Sizes};
 use super::run::{Block, Job, blocks as cut};
 use super::{Gemm, Rhs};
@@ -47,6 +48,11 @@ pub struct Packing {
 }
 
 impl Gemm {
+    /// The register tile.
+    pub fn tile(&self) -> Tile {
+        self.shape.tile
+    }
+
     /// The columns of a panel.
     pub fn panel(&self) -> usize {
         self.shape.tile.columns() as usize
@@ -149,7 +155,7 @@ impl Gemm {
                 k: k.clone(),
                 lhs,
                 // SAFETY: the panel of this column and block lies there.
-                rhs: unsafe { call.packed.add(offset) }.cast(),
+                rhs: unsafe { call.packed.add(offset) },
                 tile,
                 own: None,
             });

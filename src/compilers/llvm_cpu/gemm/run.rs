@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use super::plan::{Blocks, Scratch, Side, Sizes};
 use super::{Gemm, Rhs};
+use crate::dtype::DType;
 
 /// One call, as all threads see it.
 pub(super) struct Job<'a> {
@@ -45,8 +46,7 @@ pub(super) struct Block {
     /// Whether sums start here and not from what the output holds.
     pub(super) fresh: bool,
     pub(super) lhs: *const f32,
-    /// Panels in the format that [`Rhs`] says.
-    pub(super) rhs: *const u8,
+    pub(super) rhs: *const f32,
     pub(super) tile: *mut f32,
     /// Memory of the block's own for the result instead of the output: where its first row and column are, and how far
     /// its rows are apart.
@@ -79,8 +79,8 @@ impl Job<'_> {
         let cut = |k: Range<usize>| k.start..k.end.min(self.sizes.k);
         for (batch, outer) in batches.flat_map(|b| each_outer().map(move |outer| (b, outer))) {
             for k in steps().map(cut) {
-                let mut packed = rhs.cast_const().cast();
-                let pack = |side: Side, range: &Range<usize>, packed: &mut *const u8| match side {
+                let mut packed = rhs.cast_const();
+                let pack = |side: Side, range: &Range<usize>, packed: &mut *const f32| match side {
                     Side::Lhs => self.lhs_block(batch, range.clone(), k.clone(), lhs),
                     Side::Rhs => *packed = self.rhs_block(batch, range.clone(), k.clone(), rhs),
                 };
@@ -119,14 +119,14 @@ impl Job<'_> {
         unsafe { (self.gemm.pack_lhs)(self.lhs, params, batch as i64, row, rows, step, steps, to) };
     }
 
-    /// The packed block of the right operand, made in `to` unless there is one already.
+    /// The packed block of the right operand, made in `to` unless it is there already.
     pub(super) fn rhs_block(
         &self,
         batch: usize,
         n: Range<usize>,
         k: Range<usize>,
         to: *mut f32,
-    ) -> *const u8 {
+    ) -> *const f32 {
         match self.rhs {
             Rhs::Raw(from) => {
                 let (row, rows) = (n.start as i64, n.len() as i64);
@@ -136,14 +136,21 @@ impl Job<'_> {
                 unsafe {
                     (self.gemm.pack_rhs)(from, params, batch as i64, row, rows, step, steps, to);
                 }
-                to.cast_const().cast()
+                to
             }
             Rhs::Packed(from, dtype) => {
                 let columns = self.gemm.shape.tile.columns() as usize;
                 let width = self.sizes.n.next_multiple_of(columns);
                 let offset = (batch * self.sizes.k + k.start) * width + n.start * k.len();
                 // SAFETY: the block was packed to there; `n` starts at a panel.
-                unsafe { from.add(offset * dtype.size()) }
+                let from = unsafe { from.add(offset * dtype.size()) };
+                if dtype == DType::F32 {
+                    return from.cast();
+                }
+                let count = n.len().next_multiple_of(columns) * k.len();
+                // SAFETY: as many numbers were packed; `to` has room for a block.
+                unsafe { (self.gemm.widen)(from, to, count as i64) };
+                to
             }
         }
     }
@@ -180,7 +187,7 @@ impl Job<'_> {
     fn micro(&self, rows: usize, columns: usize) -> super::MicroFn {
         let tile = self.gemm.shape.tile;
         let vectors = columns.div_ceil(tile.lanes as usize);
-        self.gemm.micro(self.rhs.dtype())[(rows - 1) * tile.vectors as usize + vectors - 1]
+        self.gemm.micro[(rows - 1) * tile.vectors as usize + vectors - 1]
     }
 
     /// One tile of the output; `next` is where the one after it starts.
@@ -197,9 +204,7 @@ impl Job<'_> {
         let (lhs, rhs) = unsafe {
             (
                 block.lhs.add((rows.start - block.m.start) * steps),
-                block
-                    .rhs
-                    .add((columns.start - block.n.start) * steps * self.rhs.dtype().size()),
+                block.rhs.add((columns.start - block.n.start) * steps),
             )
         };
         let (k, fresh) = (steps as i64, i64::from(block.fresh));

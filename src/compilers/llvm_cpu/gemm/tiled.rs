@@ -1,7 +1,8 @@
 //! Products of which finished blocks are handed on while they are in a cache.
 //!
 //! Before: products of equal sizes, each `[m, k] x [k, n]`, and somebody who combines their results point by point.
-//! After: one operand is packed whole, the other passes in blocks; where two blocks meet, all steps of K follow one
+//! After: one operand is packed whole, the other passes in blocks, of which those of kept panels ([`super::packed`]) need
+//! no packing; where two blocks meet, all steps of K follow one
 //! another, of all products, and then the block of rows and columns is handed on. So intermediate results never leave
 //! the cache, and neither do the partial sums.
 //!
@@ -40,6 +41,8 @@ pub struct Tiling {
     parts: Parts,
     /// Products, and left operands of them that differ.
     counts: [usize; 2],
+    /// Whether right operands come as panels.
+    packed: bool,
 }
 
 /// The lengths in floats of what a thread works in, one behind the other.
@@ -56,10 +59,10 @@ struct Pieces {
 /// Products that run together.
 #[derive(Debug)]
 pub struct TiledCall<'a> {
-    /// The buffers of the left operands, and the right ones. If there is one left operand only, it is that of all.
+    /// The buffers of the left operands. If there is one only, it is that of all.
     pub lhs: &'a [*const u8],
-    /// One for each product.
-    pub rhs: &'a [*const u8],
+    /// The right ones, one for each product: packed if the tiling says so.
+    pub rhs: &'a [Rhs],
     /// Values of the code's parameters.
     pub params: &'a [i64],
     /// At least [`Tiling::scratch_bytes`], aligned to a cache line.
@@ -124,15 +127,21 @@ impl Tiling {
 
 impl Gemm {
     /// How products of these sizes run together, if that is a good way; `counts` are the products and the left operands
-    /// of them that differ.
-    pub fn tiling(&self, sizes: Sizes, counts: [usize; 2], threads: usize) -> Option<Tiling> {
+    /// of them that differ, `packed` says whether all right operands come as panels.
+    pub fn tiling(
+        &self,
+        sizes: Sizes,
+        counts: [usize; 2],
+        packed: bool,
+        threads: usize,
+    ) -> Option<Tiling> {
         let tile = self.shape.tile;
         let (height, width) = (tile.rows as usize, tile.columns() as usize);
         let all = Sizes {
             k: sizes.k * counts[0],
             ..sizes
         };
-        let parts = Parts::of(all, tile, threads, false);
+        let parts = self.parts(all, threads, packed);
         // Rows and columns of a part.
         let m = sizes.m.div_ceil(height).div_ceil(parts.m) * height;
         let n = sizes.n.div_ceil(width).div_ceil(parts.n) * width;
@@ -143,7 +152,8 @@ impl Gemm {
             |most: usize, unit: usize, all: usize| (most / unit).max(1).min(all / unit) * unit;
         let lhs = (Side::Lhs, m, block(passing, width, n));
         let rhs = (Side::Rhs, block(PASSING[1], height, m), n);
-        let fits = [m * steps[0] <= WHOLE, n * steps[1] <= WHOLE];
+        // Panels that are kept pass at no cost.
+        let fits = [m * steps[0] <= WHOLE, !packed && n * steps[1] <= WHOLE];
         let (first, mc, nc) = match fits {
             [true, true] if n * steps[1] < m * steps[0] => rhs,
             [true, _] => lhs,
@@ -167,6 +177,7 @@ impl Gemm {
             blocks,
             parts,
             counts,
+            packed,
         })
     }
 
@@ -275,7 +286,7 @@ impl Run<'_> {
 
     /// The products, of which number `i` is asked for blocks.
     fn jobs(&self) -> SmallVec<[Job<'_>; MOST]> {
-        let job = |(i, &rhs): (usize, &*const u8)| Job {
+        let job = |(i, &rhs): (usize, &Rhs)| Job {
             gemm: self.gemm,
             sizes: self.tiling.sizes,
             blocks: self.tiling.blocks,
@@ -287,7 +298,7 @@ impl Run<'_> {
             memory: std::ptr::null_mut(),
             plain: None,
             lhs: self.call.lhs[i.min(self.call.lhs.len() - 1)],
-            rhs: Rhs::Raw(rhs),
+            rhs,
             out: std::ptr::null_mut(),
             origin: 0,
             params: self.call.params,
@@ -306,13 +317,13 @@ impl Run<'_> {
         };
         for batch in batches {
             for outer in cut(outer.clone(), outer_size) {
-                let whole = self.pack(&memory, &jobs, batch, &outer);
+                self.pack(&memory, &jobs, batch, &outer);
                 for inner in cut(inner.clone(), inner_size) {
                     let (m, n) = match first {
                         Side::Lhs => (outer.clone(), inner),
                         Side::Rhs => (inner, outer.clone()),
                     };
-                    self.block(&memory, &jobs, &whole, batch, m, n);
+                    self.block(&memory, &jobs, batch, m, n);
                 }
             }
         }
@@ -324,14 +335,8 @@ impl Run<'_> {
         cut(0..k.max(1), self.tiling.blocks.kc).map(move |steps| steps.start..steps.end.min(k))
     }
 
-    /// Packs all steps of some rows of the operands that are packed whole. Returns where they are.
-    fn pack(
-        &self,
-        memory: &Memory,
-        jobs: &[Job<'_>],
-        batch: usize,
-        rows: &Range<usize>,
-    ) -> SmallVec<[*const f32; MOST]> {
+    /// Packs all steps of some rows of the operands that are packed whole.
+    fn pack(&self, memory: &Memory, jobs: &[Job<'_>], batch: usize, rows: &Range<usize>) {
         let first = self.tiling.blocks.first;
         let width = self.width(first, rows);
         for (job, &to) in jobs.iter().zip(&memory.whole) {
@@ -346,7 +351,6 @@ impl Run<'_> {
                 }
             }
         }
-        memory.whole.iter().map(|at| at.cast_const()).collect()
     }
 
     /// The rows of an operand, in whole panels.
@@ -364,7 +368,6 @@ impl Run<'_> {
         &self,
         memory: &Memory,
         jobs: &[Job<'_>],
-        whole: &[*const f32],
         batch: usize,
         m: Range<usize>,
         n: Range<usize>,
@@ -378,7 +381,9 @@ impl Run<'_> {
         };
         for k in self.steps() {
             for (i, job) in jobs.iter().enumerate() {
+                let whole = &memory.whole;
                 let there = whole[i.min(whole.len() - 1)].wrapping_add(k.start * outer);
+                let there = there.cast_const();
                 let passing = memory.passing;
                 let (lhs, rhs) = match blocks.first {
                     Side::Lhs => (there, job.rhs_block(batch, n.clone(), k.clone(), passing)),
@@ -386,7 +391,7 @@ impl Run<'_> {
                         if i < self.tiling.counts[1] {
                             job.lhs_block(batch, m.clone(), k.clone(), passing);
                         }
-                        (passing.cast_const(), there.cast())
+                        (passing.cast_const(), there)
                     }
                 };
                 job.block(&Block {

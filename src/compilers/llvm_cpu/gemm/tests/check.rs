@@ -8,6 +8,7 @@ use half::{bf16, f16};
 use memmap2::MmapOptions;
 
 use super::super::ir::Contraction;
+use super::super::packed::panel_dtype;
 use super::super::{Call, CompiledGemm, Gemm, Rhs};
 use crate::compilers::llvm_cpu::cache::ObjectCache;
 use crate::compilers::llvm_cpu::ir::Access;
@@ -264,14 +265,19 @@ pub(super) fn check_run(
     let sizes = gemm.sizes(&params);
     let mut scratch = vec![0xffu8; gemm.scratch_bytes(sizes, threads)];
     let mut out = vec![UNTOUCHED; case.out_len];
-    let mut panels = vec![[f32::NAN; 16]; gemm.packed_rhs_len(sizes).div_ceil(16) + 1];
+    let dtype = case.contraction.rhs.dtype;
+    let n_bytes = gemm.panels_bytes(sizes, dtype);
+    let mut panels = vec![[f32::NAN; 16]; n_bytes.div_ceil(64) + 1];
     let aligned = panels.as_ptr().cast::<f32>().align_offset(64);
     let panels = panels.as_flattened_mut()[aligned..].as_mut_ptr();
     let mut rhs = Rhs::Raw(data.rhs.0.as_ptr());
     if packed {
-        // SAFETY: the buffer has as many elements as the view reads, and `panels` enough floats.
-        unsafe { gemm.pack_rhs(data.rhs.0.as_ptr(), &params, panels) };
-        rhs = Rhs::Packed(panels.cast(), DType::F32);
+        // SAFETY: the buffer has as many elements as the view reads, and `panels` enough room.
+        unsafe {
+            let from = (data.rhs.0.as_ptr(), dtype);
+            gemm.pack_all(from, sizes, &params, panels.cast(), threads);
+        };
+        rhs = Rhs::Packed(panels.cast(), panel_dtype(dtype));
     }
     let call = Call {
         lhs: data.lhs.0.as_ptr(),

@@ -7,7 +7,6 @@ use crate::compilers::llvm_cpu::gemm::asm::hot_loop;
 use crate::compilers::llvm_cpu::gemm::micro::{MicroFn, Tile, UNROLL, emit_micro};
 use crate::compilers::llvm_cpu::jit::{Jit, assembly, compile_module};
 use crate::compilers::llvm_cpu::target::Target;
-use crate::dtype::DType;
 
 fn all<'c>(
     target: &Target,
@@ -15,8 +14,8 @@ fn all<'c>(
 ) -> impl FnOnce(&'c Context, &Module<'c>) -> crate::error::Result<()> {
     move |context, module| {
         for size in tile.kernels() {
-            let symbol = tile.symbol(size, DType::F32, target);
-            emit_micro(context, module, &symbol, tile, size, DType::F32);
+            let symbol = tile.symbol(size, target);
+            emit_micro(context, module, &symbol, tile, size);
         }
         Ok(())
     }
@@ -55,7 +54,7 @@ fn check_kernel(
     unsafe {
         let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
         let (k, ldc, fresh) = (k as i64, ldc as i64, i64::from(fresh));
-        kernel(k, a, b.cast(), c, ldc, fresh, rows as i64, used as i64, c);
+        kernel(k, a, b, c, ldc, fresh, rows as i64, used as i64, c);
     }
     let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert_eq!(
@@ -66,13 +65,12 @@ fn check_kernel(
 }
 
 /// Every kernel of a target, for fresh and continued C, also with the last row and lanes outside of C.
-fn check_bits(target: &Target) {
-    let tile = Tile::of(target);
+fn check_bits(target: &Target, tile: Tile) {
     let jit = Jit::new().unwrap();
     let object = compile_module(target, |c, m| all(target, tile)(c, m)).unwrap();
     jit.add_object(&object).unwrap();
     for size in tile.kernels() {
-        let symbol = tile.symbol(size, DType::F32, target);
+        let symbol = tile.symbol(size, target);
         // SAFETY: a micro-kernel has this signature.
         let kernel =
             unsafe { std::mem::transmute::<*const (), MicroFn>(jit.address(&symbol).unwrap()) };
@@ -93,7 +91,9 @@ fn tiles_compute_the_defined_bits_on_every_target_that_runs_here() {
     for name in Target::known_names() {
         let target = Target::for_cpu(name).unwrap();
         if target.can_run_here() {
-            check_bits(&target);
+            for tile in Tile::all(&target) {
+                check_bits(&target, tile);
+            }
             ran += 1;
         }
     }
@@ -113,10 +113,12 @@ fn the_inner_loop_has_full_vectors_and_no_spills() {
         ("znver5", "zmm"),
     ] {
         let target = Target::for_cpu(name).unwrap();
-        let tile = Tile::of(&target);
-        let text = assembly(&target, |c, m| all(&target, tile)(c, m)).unwrap();
-        for size in tile.kernels() {
-            let inner = hot_loop(&text, &tile.symbol(size, DType::F32, &target)).unwrap();
+        let text = |tile: &Tile| assembly(&target, |c, m| all(&target, *tile)(c, m)).unwrap();
+        let tiles = Tile::all(&target);
+        let texts: Vec<String> = tiles.iter().map(text).collect();
+        let each = tiles.iter().zip(&texts);
+        for ((tile, text), size) in each.flat_map(|both| both.0.kernels().map(move |s| (both, s))) {
+            let inner = hot_loop(text, &tile.symbol(size, &target)).unwrap();
             let expected = (size.0 * size.1 * UNROLL) as usize;
             assert_eq!(
                 inner.fused(register),
@@ -140,7 +142,7 @@ fn a_tile_with_too_many_accumulators_is_seen_to_spill() {
     };
     let text = assembly(&target, |c, m| all(&target, tile)(c, m)).unwrap();
     assert!(
-        hot_loop(&text, &tile.symbol((14, 3), DType::F32, &target))
+        hot_loop(&text, &tile.symbol((14, 3), &target))
             .unwrap()
             .spills()
             > 0
