@@ -1,8 +1,8 @@
-//! Products with what is made of them, in one kernel and in separate ones.
+//! Products with what is made of them, in one kernel and in separate ones, and with weights that are packed once.
 //!
 //! `cargo bench --bench epilogue` prints a line for each graph: its kernels, the median time of an execution and the
-//! memory of intermediate results, apart and together. Both are executed in turns. Arguments choose graphs by a part of
-//! their name.
+//! memory of intermediate results, apart and together; then the median with packed weights, and the shortest times of the
+//! three. All are executed in turns. Arguments choose graphs by a part of their name.
 
 use std::time::{Duration, Instant};
 
@@ -103,14 +103,21 @@ fn main() {
         .skip(1)
         .filter(|a| !a.starts_with('-'))
         .collect();
-    println!("kernels  apart ms  MiB    kernels  together ms  MiB    ratio  graph");
+    println!(
+        "kernels  apart ms  MiB    kernels  together ms  MiB    ratio  packed ms  shortest of the three   graph"
+    );
     for case in cases() {
         let name = format!("{}, {} rows", case.0, case.2);
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
             continue;
         }
-        let mut graphs = [compiled(case, Apart), compiled(case, LlvmCpu::native())];
-        let mut times = [vec![], vec![]];
+        let native = LlvmCpu::native;
+        let mut graphs = [
+            compiled(case, Apart),
+            compiled(case, native().pack_weights(false)),
+            compiled(case, native().pack_weights(true)),
+        ];
+        let mut times = [vec![], vec![], vec![]];
         let start = Instant::now();
         while start.elapsed() < TIME {
             for ((cx, _), times) in graphs.iter_mut().zip(&mut times) {
@@ -119,14 +126,16 @@ fn main() {
                 times.push(1e3 * start.elapsed().as_secs_f64());
             }
         }
-        let [apart, together] = times.each_mut().map(|times| median(times));
+        let [apart, together, packed] = times.each_mut().map(|times| median(times));
+        let [best_apart, best, best_packed] = times.each_ref().map(|times| times[0]);
         let counts = graphs.each_ref().map(|graph| graph.1);
         let bytes = graphs.each_ref().map(|(cx, _)| {
             let stats = cx.stats();
             (stats.arena_bytes + stats.scratch_bytes) as f64 / f64::from(1 << 20)
         });
         println!(
-            "{:>7} {apart:>9.3} {:>5.1} {:>9} {together:>12.3} {:>5.1} {:>7.2}  {name}",
+            "{:>7} {apart:>9.3} {:>5.1} {:>9} {together:>12.3} {:>5.1} {:>7.2} {packed:>9.3} {best_apart:>9.3} {best:>9.3} \
+             {best_packed:>9.3}  {name}",
             counts[0],
             bytes[0],
             counts[1],

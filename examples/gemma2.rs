@@ -126,6 +126,7 @@ fn load(folder: &Path, args: &Args) -> Result<Session> {
             bar.set_length(total_bytes);
             bar.set_position(done_bytes);
         }
+        Progress::Tuning { .. } => (),
         Progress::Compiling { pass } => {
             bar.set_message(format!("compiling ({pass})"));
             bar.tick();

@@ -35,6 +35,10 @@ pub struct RunArgs {
     /// [default: $BB_CPU, else native]
     #[arg(long, value_name = "NAME")]
     cpu: Option<String>,
+    /// Measure how to compute matrix products that there are no records of, which takes a while
+    /// [default: $BB_TUNE]; records are kept for every later run
+    #[arg(long)]
+    tune: bool,
     /// No progress and no notes on standard error
     #[arg(long, short)]
     pub quiet: bool,
@@ -125,6 +129,7 @@ impl RunArgs {
             threads: Some(self.threads()),
             context: Some(context),
             logits: rows,
+            tune: self.tune,
         }
     }
 }

@@ -37,6 +37,9 @@ impl Bar {
                 self.count("Loading", "{bytes}/{total_bytes}", done_bytes, total_bytes);
             }
             Progress::Compiling { pass } => self.spin(format!("Compiling: {pass}")),
+            Progress::Tuning { done, total } => {
+                self.count("Tuning", "{pos}/{len} products", done as u64, total as u64);
+            }
             Progress::Ready => self.clear(),
         }
     }

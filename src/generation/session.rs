@@ -40,6 +40,8 @@ pub struct Options {
     pub context: Option<usize>,
     /// Which logits [`Session::feed`] gives.
     pub logits: Rows,
+    /// Whether compiling for `native` measures how to compute products that there are no records of, which takes a while.
+    pub tune: bool,
 }
 
 impl Default for Options {
@@ -49,6 +51,7 @@ impl Default for Options {
             threads: None,
             context: None,
             logits: Rows::Last,
+            tune: false,
         }
     }
 }
@@ -67,6 +70,13 @@ pub enum Progress<'a> {
     Compiling {
         /// Which.
         pass: &'a str,
+    },
+    /// Products are measured.
+    Tuning {
+        /// How many are done.
+        done: usize,
+        /// How many there are.
+        total: usize,
     },
     /// Tokens can be fed.
     Ready,
@@ -197,7 +207,7 @@ impl Session {
             ..Info::default()
         };
         let start = Instant::now();
-        compile(&mut graph, &options.cpu, &mut info, progress)?;
+        compile(&mut graph, options, &mut info, progress)?;
         info.compile_s = start.elapsed().as_secs_f64();
         progress(Progress::Ready);
         Ok(Session {
@@ -449,15 +459,15 @@ fn load_weights(
     Ok(total_bytes)
 }
 
-/// Compiles the graph for the machine `cpu`, or leaves it to the reference executor.
+/// Compiles the graph for the machine that the options name, or leaves it to the reference executor.
 fn compile(
     graph: &mut Graph,
-    cpu: &str,
+    options: &Options,
     info: &mut Info,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<()> {
-    if cpu != "reference" {
-        info.report = compile_native(graph, cpu, progress)?;
+    if options.cpu != "reference" {
+        info.report = compile_native(graph, options, progress)?;
     }
     info.nodes_compiled = graph.n_nodes();
     (info.kernels, info.distinct_kernels) = graph.inspect(|dag| {
@@ -475,20 +485,43 @@ fn compile(
 #[cfg(feature = "llvm-backend")]
 fn compile_native(
     graph: &mut Graph,
-    cpu: &str,
+    options: &Options,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report> {
     use crate::compilers::{Generic, llvm_cpu::LlvmCpu};
-    let machine = match cpu {
+    let machine = match options.cpu.as_str() {
         "native" => LlvmCpu::native(),
         name => LlvmCpu::for_cpu(name),
     };
     progress(Progress::Compiling { pass: "llvm-cpu" });
-    graph.try_compile((Generic, machine), ())
+    if !options.tune {
+        return graph.try_compile((Generic, machine), ());
+    }
+    // Compiled in another thread: what measuring tells comes from there, and `progress` stays in this one.
+    let (sender, told) = std::sync::mpsc::channel();
+    let machine = machine.tune(true).on_tuning(move |done, total| {
+        // Nobody listens any more if this thread panicked.
+        let _ = sender.send((done, total));
+    });
+    std::thread::scope(|scope| {
+        let compiled = scope.spawn(|| graph.try_compile((Generic, machine), ()));
+        for (done, total) in told {
+            progress(Progress::Tuning { done, total });
+        }
+        match compiled.join() {
+            Ok(report) => report,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 #[cfg(not(feature = "llvm-backend"))]
-fn compile_native(_: &mut Graph, cpu: &str, _: &mut dyn FnMut(Progress<'_>)) -> Result<Report> {
+fn compile_native(
+    _: &mut Graph,
+    options: &Options,
+    _: &mut dyn FnMut(Progress<'_>),
+) -> Result<Report> {
+    let cpu = &options.cpu;
     Err(Error::msg(format!(
         "cannot compile for `{cpu}`: this program was built without LLVM; `reference` needs none"
     )))

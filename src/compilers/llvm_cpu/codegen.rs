@@ -21,7 +21,7 @@ use super::make::{Code, compile_all};
 use super::nest::nest_of;
 use super::packed::{self, Packs};
 use super::target::Target;
-use super::tune::{self, Choice, Records};
+use super::tune::{self, Choice, Tuning};
 use crate::compilers::Pass;
 use crate::error::{Error, Result};
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
@@ -33,8 +33,7 @@ pub struct Codegen {
     target: std::result::Result<Target, String>,
     emit_only: bool,
     packs: Packs,
-    records: Records,
-    tunes: bool,
+    tuning: Tuning,
     run: Mutex<Run>,
 }
 
@@ -122,48 +121,62 @@ impl Work {
     }
 }
 
+impl Job {
+    /// The product whose blocks are chosen; one with a map has those of one without.
+    fn tuned(&self) -> Option<&Contraction> {
+        match &self.work {
+            Work::Product(_, product) => Some(product),
+            Work::Epilogue(parts, _) => Some(&parts.product),
+            Work::Loops(_) | Work::Blocks(_) | Work::Decode(_) | Work::Attention(..) => None,
+        }
+    }
+}
+
 impl Codegen {
     /// For a target; `emit_only` compiles without using the code. Constant operands of products are packed once if
-    /// `packs` says so; products have the blocks of `records`, and if `tunes` what has no record is measured.
-    pub fn new(
-        target: Result<Target>,
-        emit_only: bool,
-        packs: Packs,
-        records: Records,
-        tunes: bool,
-    ) -> Codegen {
+    /// `packs` says so; `tuning` says how products are cut.
+    pub fn new(target: Result<Target>, emit_only: bool, packs: Packs, tuning: Tuning) -> Codegen {
         Codegen {
             target: target.map_err(|e| e.to_string()),
             emit_only,
             packs,
-            records,
-            tunes,
+            tuning,
             run: Mutex::default(),
         }
     }
 
     /// Measures products without record if asked to; says how many have one.
     fn tune(&self, run: &mut Run, target: &Target) {
-        let cache = ObjectCache::from_knobs();
-        let (mut measured, mut known) = (0, 0);
+        let Tuning {
+            records,
+            measures,
+            told,
+        } = &self.tuning;
         for job in &mut run.jobs {
-            // A product with a map has the blocks of one without.
-            let product = match &job.work {
-                Work::Product(_, product) => &**product,
-                Work::Epilogue(parts, _) => &parts.product,
-                Work::Loops(_) | Work::Blocks(_) | Work::Decode(_) | Work::Attention(..) => {
-                    continue;
-                }
-            };
-            job.choice = self.records.get(product, target);
-            if job.choice.is_none() && self.tunes && !self.emit_only {
-                // What cannot be tried out (sizes that no usual number fits, no memory) keeps the blocks that it has.
-                let new = tune::tune(product, target, &self.records, &cache);
-                job.choice = new.unwrap_or(None);
-                measured += usize::from(job.choice.is_some());
-            }
-            known += usize::from(job.choice.is_some());
+            job.choice = job.tuned().and_then(|product| records.get(product, target));
         }
+        let is_new = |job: &&mut Job| job.tuned().is_some() && job.choice.is_none();
+        let new = run.jobs.iter_mut().filter(is_new);
+        let new: Vec<&mut Job> = match measures & !self.emit_only {
+            true => new.collect(),
+            false => vec![],
+        };
+        let (cache, n_new, mut measured) = (ObjectCache::from_knobs(), new.len(), 0);
+        let tell = |done: usize| {
+            if let Some(told) = told.as_ref().filter(|_| n_new > 0) {
+                (told.0)(done, n_new);
+            }
+        };
+        tell(0);
+        for (done, job) in new.into_iter().enumerate() {
+            let product = job.tuned().expect("it was filtered by that");
+            // What cannot be tried out (sizes that no usual number fits, no memory) keeps the blocks that it has.
+            let choice = tune::tune(product, target, records, &cache);
+            job.choice = choice.unwrap_or(None);
+            measured += usize::from(job.choice.is_some());
+            tell(done + 1);
+        }
+        let known = run.jobs.iter().filter(|job| job.choice.is_some()).count();
         if known > 0 {
             run.notes.push(format!(
                 "{known} products in blocks of a record, {measured} of them just measured"

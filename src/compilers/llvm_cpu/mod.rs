@@ -14,7 +14,7 @@
 //! explicit vectors; matrix products go through [`gemm`]. [`target`] describes the machine, [`jit`] compiles and
 //! links, [`packed`] chooses operands that are packed once, [`cache`] keeps objects on disk, [`code`] is what the
 //! executor calls, [`mod@sequence`] makes one function of a
-//! small graph's kernels. [`mod@tune`] chooses blocks of products by measurement. [`limits`] measures what the machine can do at best.
+//! small graph's kernels. [`mod@tune`] chooses tiles and blocks of products by measurement. [`limits`] measures what the machine can do at best.
 //!
 //! What has no machine code runs on the reference executor, and the compilation's report says which and why.
 
@@ -57,7 +57,7 @@ use std::path::PathBuf;
 pub use target::Target;
 
 use self::packed::Packs;
-use self::tune::Records;
+use self::tune::{Records, Told, Tuning};
 use super::{Compiler, PassList, Report};
 use crate::error::Result;
 
@@ -81,6 +81,7 @@ pub struct LlvmCpu {
     packed_folder: Option<PathBuf>,
     records: Option<PathBuf>,
     tunes: bool,
+    told: Option<Told>,
 }
 
 impl LlvmCpu {
@@ -103,12 +104,38 @@ impl LlvmCpu {
         LlvmCpu::for_cpu("scalar")
     }
 
-    /// For the machine that this runs on, measuring once how to cut the operands of each matrix product into blocks:
-    /// see [`tune`]. Records of that are kept beside compiled objects, and every `LlvmCpu` uses them.
+    /// For the machine that this runs on, measuring once with which tile and blocks each matrix product is computed: see
+    /// [`mod@tune`]. Records of that are kept beside compiled objects, and every `LlvmCpu` uses them.
     pub fn tuned() -> LlvmCpu {
+        LlvmCpu::native().tune(true)
+    }
+
+    /// Whether products without a record are measured, as [`LlvmCpu::tuned`] does. Off by default; `BB_TUNE` changes the
+    /// default.
+    pub fn tune(self, on: bool) -> LlvmCpu {
+        LlvmCpu { tunes: on, ..self }
+    }
+
+    /// Tells `told` how many products of how many were measured: before the first, and after each.
+    ///
+    /// ```
+    /// use brain_blitz::prelude::*;
+    /// use std::sync::{Arc, Mutex};
+    /// let mut cx = Graph::new();
+    /// let x = cx.input((40, 8), DType::F32).set(vec![1.0; 320]);
+    /// let y = x.matmul(cx.input((8, 16), DType::F32).set(vec![1.0; 128])).retrieve();
+    /// let steps = Arc::new(Mutex::new(vec![]));
+    /// let told = steps.clone();
+    /// let folder = std::env::temp_dir().join(format!("records-{}", std::process::id()));
+    /// let tuned = LlvmCpu::tuned().records_in(&folder);
+    /// cx.compile((Generic, tuned.on_tuning(move |done, all| told.lock().unwrap().push((done, all)))), ());
+    /// assert_eq!(*steps.lock().unwrap(), [(0, 1), (1, 1)]);
+    /// # std::fs::remove_dir_all(folder).unwrap();
+    /// ```
+    pub fn on_tuning(self, told: impl Fn(usize, usize) + Send + Sync + 'static) -> LlvmCpu {
         LlvmCpu {
-            tunes: true,
-            ..LlvmCpu::default()
+            told: Some(Told(std::sync::Arc::new(told))),
+            ..self
         }
     }
 
@@ -129,7 +156,7 @@ impl LlvmCpu {
     }
 
     /// Whether constant right operands of matrix products are packed once and kept: products with many rows do not pack
-    /// them at every execution then (those that share a kernel with what is made of them still do). See [`packed`] for which these are and what memory it takes. Off by default;
+    /// them at every execution then. See [`packed`] for which these are and what memory it takes. Off by default;
     /// `BB_PACK` changes the default.
     ///
     /// ```
@@ -205,10 +232,13 @@ impl Compiler for LlvmCpu {
     fn passes(&self, list: &mut PassList) {
         kernels(list);
         let records = self.records.as_deref();
-        let records = records.map_or_else(Records::from_knobs, Records::in_dir);
-        let tunes = self.tunes || crate::knobs::tune();
+        let tuning = Tuning {
+            records: records.map_or_else(Records::from_knobs, Records::in_dir),
+            measures: self.tunes || crate::knobs::tune(),
+            told: self.told.clone(),
+        };
         let (target, packs) = (self.target(), self.packs());
-        let codegen = codegen::Codegen::new(target, self.emit_only, packs, records, tunes);
+        let codegen = codegen::Codegen::new(target, self.emit_only, packs, tuning);
         list.push(codegen);
     }
 }

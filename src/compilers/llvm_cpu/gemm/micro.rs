@@ -71,7 +71,7 @@ impl Tile {
     pub fn all(target: &Target) -> Vec<Tile> {
         let lanes = target.lanes();
         let sizes: &[(u32, u32)] = match lanes {
-            16 => &[(12, 2), (14, 2), (8, 3), (6, 4)],
+            16 => &[(12, 2), (8, 3), (6, 4)],
             8 => &[(6, 2), (4, 3)],
             _ => &[(4, 2)],
         };

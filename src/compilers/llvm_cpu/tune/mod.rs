@@ -1,32 +1,31 @@
-//! Blocks of matrix products chosen by measurement, and the records of such choices.
+//! Tiles and blocks of matrix products chosen by measurement, and the records of such choices.
 //!
 //! Before: a product with the usual tile, whose operands are cut as [`Blocks::of`] says. After: the same product with
 //! the fastest [`Choice`] of some on this machine: tiles first, with their usual blocks; then, with the best tile, blocks
 //! ([`candidates`]); then, with these, whose rows threads share. Measured once: records lie in files beside compiled
-//! objects, one for each workload
-//! (the product, the target, the processor's model, the number of threads, the version of this crate).
+//! objects, one for each workload (the product, the target, the processor's model, the number of threads, the version of
+//! this crate).
 //!
 //! [`LlvmCpu`](super::LlvmCpu) reads records and never measures; [`LlvmCpu::tuned`](super::LlvmCpu::tuned) measures what
-//! there is no record of. Results have the same bits with any blocks. A record that is damaged, or says something
-//! impossible, is none.
+//! there is no record of. Results have the same bits with any choice.
 //!
 //! Symbolic sizes are taken as [`TYPICAL`] when measuring. Deliberately absent: products inside of attention kernels,
 //! which have their own loops; how products run together ([`super::gemm::tiled`]), which follows from sizes.
 
-use std::path::{Path, PathBuf};
+mod records;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cache::{Key, ObjectCache};
+pub use records::Records;
+
+use super::cache::ObjectCache;
 use super::gemm::ir::Contraction;
 use super::gemm::{Blocks, Call, CompiledGemm, Gemm, Rhs, Side, Tile};
 use super::jit::Jit;
-use super::machine::cpu_model;
 use super::target::Target;
-use crate::atomic;
 use crate::error::{Error, Result};
 use crate::exec::pool;
-use crate::knobs;
 use crate::shape::Symbols;
 use crate::storage::AlignedBytes;
 
@@ -41,9 +40,6 @@ const LONG_ENOUGH: Duration = Duration::from_millis(40);
 
 /// What a candidate must bring to be chosen instead of the default.
 const WORTH: f64 = 0.97;
-
-/// The first line of a record.
-const TITLE: &str = concat!("brain-blitz tiles and blocks ", env!("CARGO_PKG_VERSION"));
 
 /// How a product is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,111 +65,25 @@ impl Choice {
     }
 }
 
-/// Where records are.
+/// What a compilation does about records.
 #[derive(Clone, Debug)]
-pub struct Records {
-    dir: Option<PathBuf>,
+pub struct Tuning {
+    /// Where they are.
+    pub records: Records,
+    /// Whether products without one are measured.
+    pub measures: bool,
+    /// Who is told how far that is.
+    pub told: Option<Told>,
 }
 
-impl Records {
-    /// Beside compiled objects, if those are kept.
-    pub fn from_knobs() -> Records {
-        Records {
-            dir: knobs::cache_dir().filter(|_| knobs::cache_enabled()),
-        }
+/// Somebody who is told how many products of how many were measured.
+#[derive(Clone)]
+pub struct Told(pub Arc<dyn Fn(usize, usize) + Send + Sync>);
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Told")
     }
-
-    /// In a folder, which is created when something is put into it.
-    pub fn in_dir(dir: &Path) -> Records {
-        Records {
-            dir: Some(dir.to_path_buf()),
-        }
-    }
-
-    /// What was chosen for a product, if it was.
-    pub fn get(&self, product: &Contraction, target: &Target) -> Option<Choice> {
-        let workload = workload(product, target);
-        let text = std::fs::read_to_string(self.path(&workload)?).ok()?;
-        let mut lines = text.lines();
-        let is_it = lines.next() == Some(TITLE) && lines.next() == Some(workload.as_str());
-        parse(lines.next().filter(|_| is_it)?, target)
-    }
-
-    /// Keeps a choice, or does nothing if it cannot.
-    pub fn put(&self, product: &Contraction, target: &Target, choice: Choice) {
-        let workload = workload(product, target);
-        let Some(path) = self.path(&workload) else {
-            return;
-        };
-        let text = format!("{TITLE}\n{workload}\n{}\n", text_of(choice));
-        let folder = path.parent().expect("the path has a folder");
-        if std::fs::create_dir_all(folder).is_ok() {
-            // Without a record it is measured again.
-            let _ = atomic::write_bytes(&path, text.as_bytes());
-        }
-    }
-
-    fn path(&self, workload: &str) -> Option<PathBuf> {
-        let name = format!("{}.blocks", Key::of(&[workload.as_bytes()]));
-        Some(self.dir.as_ref()?.join(name))
-    }
-}
-
-/// Everything that a choice depends on, in a line.
-fn workload(product: &Contraction, target: &Target) -> String {
-    let (cpu, threads) = (cpu_model(target), pool::default_threads());
-    let target = (target.name(), target.features());
-    format!(
-        "{product}; {} {}; {cpu}, {threads} threads",
-        target.0, target.1
-    )
-    .replace('\n', " ")
-}
-
-fn text_of(Choice { tile, blocks }: Choice) -> String {
-    let name = |side| match side {
-        Side::Lhs => "lhs",
-        Side::Rhs => "rhs",
-    };
-    let Blocks { mc, kc, nc, .. } = blocks;
-    format!(
-        "{} {} {mc} {kc} {nc} {} {} {}",
-        tile.rows,
-        tile.vectors,
-        name(blocks.first),
-        name(blocks.stays),
-        blocks.split.map_or("any", name)
-    )
-}
-
-fn parse(line: &str, target: &Target) -> Option<Choice> {
-    let words: Vec<&str> = line.split(' ').collect();
-    let [rows, vectors, mc, kc, nc, first, stays, split] = words[..] else {
-        return None;
-    };
-    let side = |word| match word {
-        "lhs" => Some(Side::Lhs),
-        "rhs" => Some(Side::Rhs),
-        _ => None,
-    };
-    let tile = Tile {
-        rows: rows.parse().ok()?,
-        vectors: vectors.parse().ok()?,
-        lanes: target.lanes(),
-    };
-    let blocks = Blocks {
-        mc: mc.parse().ok()?,
-        kc: kc.parse().ok()?,
-        nc: nc.parse().ok()?,
-        first: side(first)?,
-        stays: side(stays)?,
-        split: match split {
-            "any" => None,
-            word => Some(side(word)?),
-        },
-    };
-    let fits = Tile::all(target).contains(&tile) && blocks.fits(tile);
-    fits.then_some(Choice { tile, blocks })
 }
 
 /// The blocks that are measured with a tile: those of the choice first.
@@ -335,97 +245,14 @@ impl Trial {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::records::text_of;
     use super::*;
     use crate::compilers::llvm_cpu::LlvmCpu;
-    use crate::compilers::llvm_cpu::ir::Access;
     use crate::dtype::DType;
     use crate::prelude::{Generic, Graph};
-    use crate::shape::{Dims, Expr, IntoDims, View};
-
-    /// `[s, 40]` times `[n, 40]` transposed.
-    fn product(n: i64) -> Contraction {
-        let access = |input, dims: [Expr; 2]| Access {
-            input,
-            dtype: DType::F32,
-            view: View::contiguous(Dims::from_iter(dims)),
-        };
-        Contraction {
-            batch: ().into_dims(),
-            m: 's'.into_dims(),
-            n: n.into_dims(),
-            k: 40.into_dims(),
-            lhs: access(0, ['s'.into(), 40.into()]),
-            rhs: access(1, [n.into(), 40.into()]),
-            out_strides: (n, 1).into_dims(),
-            dtype: DType::F32,
-        }
-    }
-
-    #[test]
-    fn a_record_is_read_back_for_its_workload_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let records = Records::in_dir(folder.path());
-        for target in ["native", "x86-64-v3", "scalar"].map(|name| Target::for_cpu(name).unwrap()) {
-            for tile in Tile::all(&target) {
-                for blocks in candidates(Choice::with(tile)) {
-                    let choice = Choice { tile, blocks };
-                    records.put(&product(33), &target, choice);
-                    assert_eq!(records.get(&product(33), &target), Some(choice));
-                }
-            }
-            assert_eq!(records.get(&product(34), &target), None);
-        }
-    }
-
-    #[test]
-    fn what_is_damaged_or_impossible_is_no_record() {
-        let folder = tempfile::tempdir().unwrap();
-        let (records, target) = (Records::in_dir(folder.path()), Target::native());
-        let choice = Choice::of(&target);
-        let (tile, good) = (choice.tile, choice.blocks);
-        records.put(&product(33), &target, choice);
-        let path = records.path(&workload(&product(33), &target)).unwrap();
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert!(records.get(&product(33), &target).is_some());
-        let impossible = [
-            Blocks { mc: 0, ..good },
-            Blocks {
-                mc: good.mc + 1,
-                ..good
-            },
-            Blocks {
-                nc: good.nc + 1,
-                ..good
-            },
-            Blocks { kc: 0, ..good },
-            Blocks {
-                kc: 1 << 40,
-                ..good
-            },
-            Blocks {
-                nc: (1 << 40) * tile.columns() as usize,
-                ..good
-            },
-        ];
-        let replaced = |other| text.replace(&text_of(choice), &text_of(other));
-        let damaged = impossible.map(|blocks| replaced(Choice { tile, blocks }));
-        let unknown = Tile {
-            rows: tile.rows + 100,
-            ..tile
-        };
-        let cut = [
-            replaced(Choice {
-                tile: unknown,
-                blocks: good,
-            }),
-            text[..text.len() / 2].to_string(),
-            text.replace("any\n", "all\n"),
-        ];
-        for bad in damaged.iter().chain(&cut).filter(|bad| **bad != text) {
-            std::fs::write(&path, bad).unwrap();
-            assert_eq!(records.get(&product(33), &target), None, "{bad}");
-        }
-    }
+    use crate::shape::Expr;
 
     /// Compiles and runs a product; how many records there are then.
     fn records_after(folder: &Path, compiler: LlvmCpu) -> usize {
