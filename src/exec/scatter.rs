@@ -1,7 +1,7 @@
 //! Writing rows in place: what a scheduled `Scatter` does.
 //!
 //! The base is in the result's bytes already (or is copied there first); only the rows that the index names are
-//! written.
+//! written. Where one index stands for a whole row of neighbours, as in a cache of keys, the row is copied at once.
 
 use crate::dtype::DType;
 use crate::op::{ScatterMode, larger};
@@ -44,25 +44,51 @@ pub fn scatter(
     let size = dtype.size();
     assert_eq!(base.len(), outer * axis * inner * size, "base bytes");
     assert_eq!(updates.len(), outer * rows * inner * size, "update bytes");
-    // Shared memory may lie at any address.
-    let index = index.chunks_exact(size_of::<i32>()).map(read::<i32>);
-    assert_eq!(index.len(), outer * rows * inner, "index elements");
-    let row_of = |at: i32| usize::try_from(at).ok().filter(|&row| row < axis);
+    let four = size_of::<i32>();
+    assert_eq!(index.len(), outer * rows * inner * four, "index bytes");
     // All indices are looked at before the first write: a state is updated as a whole or not at all.
-    if let Some(bad) = index.clone().find(|&at| row_of(at).is_none()) {
-        return Err(format!(
-            "index {bad} is out of range for an axis of size {axis}"
-        ));
+    check(index, axis)?;
+    if updates.is_empty() {
+        return Ok(0);
     }
-    for (i, row) in index.filter_map(row_of).enumerate() {
-        let place = ((i / (rows * inner)) * axis + row) * inner + i % inner;
-        let (old, new) = (
-            &mut base[place * size..(place + 1) * size],
-            &updates[i * size..(i + 1) * size],
-        );
-        combine(dtype, mode, old, new);
+    let each = index
+        .chunks_exact(inner * four)
+        .zip(updates.chunks_exact(inner * size));
+    for (number, (index, updates)) in each.enumerate() {
+        let start = |row: i32| (number / rows * axis + row as usize) * inner * size;
+        let first = read::<i32>(&index[..four]);
+        let same = |all: bool, at: i32| all & (at == first);
+        if mode == ScatterMode::Set && numbers(index).fold(true, same) {
+            base[start(first)..][..updates.len()].copy_from_slice(updates);
+            continue;
+        }
+        for (i, (row, new)) in numbers(index).zip(updates.chunks_exact(size)).enumerate() {
+            let place = start(row) + i * size;
+            combine(dtype, mode, &mut base[place..place + size], new);
+        }
     }
     Ok(updates.len())
+}
+
+/// The integers of an index. Shared memory may lie at any address.
+fn numbers(index: &[u8]) -> impl Iterator<Item = i32> {
+    index.chunks_exact(size_of::<i32>()).map(read::<i32>)
+}
+
+/// Whether all indices are in range for an axis of this size.
+fn check(index: &[u8], axis: usize) -> Result<(), String> {
+    let none = (i32::MAX, i32::MIN);
+    let (lowest, highest) =
+        numbers(index).fold(none, |(low, high), at| (low.min(at), high.max(at)));
+    let is_in = |at: i32| usize::try_from(at).is_ok_and(|row| row < axis);
+    if index.is_empty() || is_in(lowest) && is_in(highest) {
+        return Ok(());
+    }
+    let bad = numbers(index).find(|&at| !is_in(at));
+    let bad = bad.expect("the lowest or the highest is out of range");
+    Err(format!(
+        "index {bad} is out of range for an axis of size {axis}"
+    ))
 }
 
 fn read<T: bytemuck::Pod>(bytes: &[u8]) -> T {

@@ -28,7 +28,7 @@ pub struct Place {
 pub enum Arg {
     Int(i64),
     Pointer(Place),
-    /// A pointer to an array of pointers.
+    /// A pointer to an array of pointers, of which all tables of a call have 32.
     Table(Vec<Place>),
 }
 
@@ -102,6 +102,7 @@ impl Batch {
         let out = &mut self.calls;
         let pushed = args.len().saturating_sub(REGISTERS.len());
         let _ = writeln!(out, "  subq ${}, %rsp", (8 * pushed).next_multiple_of(16));
+        let mut in_tables = 0;
         for (number, arg) in args.iter().enumerate() {
             match arg {
                 Arg::Int(value) => {
@@ -111,12 +112,15 @@ impl Batch {
                     let _ = writeln!(out, "  leaq {}, %rax", Batch::address(*place));
                 }
                 Arg::Table(places) => {
+                    let first = 8 * in_tables;
                     for (at, place) in places.iter().enumerate() {
                         let address = Batch::address(*place);
                         let _ = writeln!(out, "  leaq {address}, %rax");
-                        let _ = writeln!(out, "  movq %rax, table+{}(%rip)", 8 * at);
+                        let _ = writeln!(out, "  movq %rax, table+{}(%rip)", first + 8 * at);
                     }
-                    let _ = writeln!(out, "  leaq table(%rip), %rax");
+                    in_tables += places.len();
+                    assert!(in_tables <= 32, "too many pointers in a call");
+                    let _ = writeln!(out, "  leaq table+{first}(%rip), %rax");
                 }
             }
             let _ = match REGISTERS.get(number) {

@@ -114,6 +114,35 @@ fn micro_kernels_of_every_height() {
     }
 }
 
+#[test]
+fn kept_panels_are_widened() {
+    let Some(emulator) = Emulator::for_test("kept_panels_are_widened") else {
+        return;
+    };
+    let plain = View::contiguous([4, 4]);
+    let contraction = product(DType::BF16, plain.clone(), plain);
+    for (name, model) in TARGETS {
+        let target = Target::for_cpu(name).expect("a known target");
+        let gemm = compiled(&contraction, &target);
+        let objects = gemm.objects();
+        let mut batch = Batch::default();
+        batch.object("micro", objects.micro_object);
+        let mut wanted = Vec::new();
+        for steps in [0, 1, 7] {
+            let n = steps * objects.tile.columns() as usize;
+            let x = spread(&[n], steps, DType::BF16);
+            let (from, to) = (batch.input(x.bytes()), batch.output(4 * n));
+            let args = [Arg::Pointer(from), Arg::Pointer(to), Arg::Int(n as i64)];
+            batch.call(objects.widen, &args);
+            wanted.push((x.to_f32(), to));
+        }
+        let after = batch.run(&emulator, model).expect("the emulator runs");
+        for (want, place) in wanted {
+            assert_eq!(after.floats(place), want, "{name}");
+        }
+    }
+}
+
 /// Views of a `[30, 26]` buffer that packing treats differently.
 fn views() -> Vec<(&'static str, View)> {
     let x = View::contiguous([30, 26]);

@@ -8,6 +8,7 @@
 mod avx512;
 mod batch;
 mod cases;
+mod dot;
 mod gemm;
 
 use std::collections::HashMap;

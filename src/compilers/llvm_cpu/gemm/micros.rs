@@ -20,7 +20,7 @@ pub(super) struct Micros {
     /// Rows, vectors and symbol of each.
     pub(super) symbols: Vec<(u32, u32, String)>,
     /// The symbol of the widening function.
-    widen: String,
+    pub(super) widen: String,
     pub(super) object: Vec<u8>,
 }
 

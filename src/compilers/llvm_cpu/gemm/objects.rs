@@ -13,7 +13,9 @@ pub struct Objects<'a> {
     pub pack_object: &'a [u8],
     /// Rows, vectors and symbol of each micro-kernel, which has the signature of [`super::micro::MicroFn`].
     pub micros: &'a [(u32, u32, String)],
-    /// The object file that defines them.
+    /// The symbol of what widens kept panels, which has the signature of `widen`'s `WidenFn`: `fn(from, to, n)`.
+    pub widen: &'a str,
+    /// The object file that defines micro-kernels and widening.
     pub micro_object: &'a [u8],
     /// The register tile: panels of the left operand have its rows, those of the right one its columns.
     pub tile: Tile,
@@ -26,6 +28,7 @@ impl CompiledGemm {
             packs: &self.symbols,
             pack_object: &self.object,
             micros: &self.micro.symbols,
+            widen: &self.micro.widen,
             micro_object: &self.micro.object,
             tile: self.micro.tile,
         }
