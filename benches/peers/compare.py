@@ -133,8 +133,9 @@ def main():
     for row in rows:
         mine, medians = measured(args, row, workers)
         shown = [rate(mine["unit"], mine["amount"], t) if t else "" for t in medians]
-        ratio = min(t for t in medians[1:] if t) / medians[0]
-        cells = [row, str(mine["kernels"]), *shown, f"**{ratio:.2f}**"]
+        fastest = min((t for t in medians[1:] if t), default=None)
+        ratio = f"**{fastest / medians[0]:.2f}**" if fastest else ""
+        cells = [row, str(mine["kernels"]), *shown, ratio]
         lines.append("| " + " | ".join(cells) + " |")
         print(lines[-1], file=sys.stderr, flush=True)
     text = table(args, columns, workers, lines)

@@ -52,9 +52,9 @@ macro_rules! matmul {
     ($name:literal, $n:literal) => {
         Row {
             name: $name,
-            work: |scale| Work::Flop(2.0 * (scale.of($n, 48) as f64).powi(3)),
+            work: |scale| Work::Flop(2.0 * (scale.of($n, matmul_small($n)) as f64).powi(3)),
             build: |cx, scale| {
-                let n = scale.of($n, 48);
+                let n = scale.of($n, matmul_small($n));
                 input(cx, [n, n]).matmul(input(cx, [n, n]))
             },
             kernels: 1,
@@ -98,14 +98,14 @@ macro_rules! rows_of {
 }
 
 macro_rules! attention {
-    ($name:literal, $kernels:literal, $mask:expr) => {
+    ($name:literal, $kernels:literal, $mask:expr, $soft_cap:expr) => {
         Row {
             name: $name,
             work: |scale| {
                 let (heads, seq, width) = attention_size(scale);
                 Work::Flop((4 * heads * seq * seq * width) as f64)
             },
-            build: |cx, scale| attention(cx, scale, $mask),
+            build: |cx, scale| attention(cx, scale, $mask, $soft_cap),
             kernels: $kernels,
         }
     };
@@ -153,8 +153,11 @@ pub const ROWS: &[Row] = &[
         let w = vector(cx, n);
         x.rms_norm(-1, Some(w), 1e-6)
     }),
-    attention!("attention", 7, Mask::None),
-    attention!("attention_causal", 8, Mask::Causal),
+    attention!("attention", 7, Mask::None, None),
+    attention!("attention_soft_cap", 7, Mask::None, Some(50.0)),
+    attention!("attention_causal", 8, Mask::Causal, None),
+    // No longer than the context: nothing more is hidden, so the difference is what the window costs.
+    attention!("attention_window", 8, Mask::SlidingWindow(1024), None),
     Row {
         name: "mlp",
         work: |_| Work::Latency,
@@ -176,6 +179,11 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
+/// The size of a product in tests: smaller than any that is measured.
+fn matmul_small(n: usize) -> usize {
+    48.min(n / 2)
+}
+
 fn matvec_size(scale: Scale) -> (usize, usize) {
     (scale.of(73_728, 70), scale.of(2304, 50))
 }
@@ -189,14 +197,14 @@ fn attention_size(scale: Scale) -> (usize, usize, usize) {
     (scale.of(8, 2), scale.of(1024, 20), scale.of(64, 8))
 }
 
-fn attention(cx: &mut Graph, scale: Scale, mask: Mask) -> GraphTensor {
+fn attention(cx: &mut Graph, scale: Scale, mask: Mask, soft_cap: Option<f64>) -> GraphTensor {
     let (heads, seq, width) = attention_size(scale);
     let [q, k, v] = [0; 3].map(|_| {
         let x = cx.input((heads, seq, width), DType::F32);
         x.set(numbers(heads * seq * width))
     });
     let mut rule = ScoreRule::scaled(width);
-    rule.mask = mask;
+    (rule.mask, rule.soft_cap) = (mask, soft_cap);
     rule.attend(q, k, v, 0)
 }
 

@@ -16,6 +16,10 @@ pub const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 /// Files, or folders ending in `/`, that may hold `unsafe`, with the reason.
 pub const UNSAFE_FILES: &[(&str, &str)] = &[
     (
+        "benches/peers/rust/",
+        "calls other crates' products through pointers",
+    ),
+    (
         "src/compilers/llvm_cpu/",
         "builds, links and calls machine code",
     ),

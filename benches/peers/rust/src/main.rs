@@ -109,7 +109,11 @@ fn candle_row(row: &str) -> candle_core::Result<Option<Run>> {
             run(move || (((&x * &w)? + &b)?.gelu()?).mul(&candle_nn::ops::sigmoid(&z)?))
         }
         "attention" => {
-            let [q, k, v] = [random(&ATTENTION)?, random(&ATTENTION)?, random(&ATTENTION)?];
+            let [q, k, v] = [
+                random(&ATTENTION)?,
+                random(&ATTENTION)?,
+                random(&ATTENTION)?,
+            ];
             let scale = 1.0 / (ATTENTION[2] as f64).sqrt();
             run(move || {
                 let scores = (q.matmul(&k.transpose(D::Minus1, D::Minus2)?)? * scale)?;
@@ -188,7 +192,9 @@ fn main() {
     let n_threads: usize = threads.parse().expect(usage);
     let mut out = std::io::stdout();
     let mut answer = |line: &serde_json::Value| {
-        writeln!(out, "{line}").and_then(|()| out.flush()).expect("somebody reads");
+        writeln!(out, "{line}")
+            .and_then(|()| out.flush())
+            .expect("somebody reads");
     };
     answer(&version(&peer).into());
     let mut known: Option<(String, Option<Run>)> = None;
@@ -204,8 +210,6 @@ fn main() {
         }
         let seconds: f64 = seconds.parse().expect("a number of seconds");
         let run = known.as_mut().and_then(|(_, run)| run.as_mut());
-        answer(&run.map_or(serde_json::Value::Null, |run| {
-            measured(run, seconds).into()
-        }));
+        answer(&run.map_or(serde_json::Value::Null, |run| measured(run, seconds).into()));
     }
 }
