@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use brain_blitz::Error;
+use brain_blitz::blocks::BlockType;
 use brain_blitz::formats::Gemma2Config;
 use brain_blitz::formats::gguf::is_gguf;
 use brain_blitz::generation::session::{Options, Rows, Session};
@@ -35,6 +36,9 @@ pub struct RunArgs {
     /// [default: $BB_CPU, else native]
     #[arg(long, value_name = "NAME")]
     cpu: Option<String>,
+    /// Store weights in blocks of this type: q8_0, q4_0, ... [default: as the model has them]
+    #[arg(long, value_name = "TYPE", value_parser = block_type)]
+    quant: Option<BlockType>,
     /// Measure how to compute matrix products that there are no records of, which takes a while
     /// [default: $BB_TUNE]; records are kept for every later run
     #[arg(long)]
@@ -50,6 +54,16 @@ fn thread_count(text: &str) -> Result<usize, String> {
         Ok(n) => Ok(n),
         Err(_) => Err("not a number of threads".into()),
     }
+}
+
+/// A type that weights can be stored in.
+fn block_type(text: &str) -> Result<BlockType, String> {
+    let ty = BlockType::from_name(text).filter(|ty| ty.can_quantize() && ty.block_len() > 1);
+    ty.ok_or_else(|| {
+        let all = BlockType::all().filter(|ty| ty.can_quantize() && ty.block_len() > 1);
+        let names: Vec<String> = all.map(|ty| ty.name().to_lowercase()).collect();
+        format!("types are {}", names.join(", "))
+    })
 }
 
 impl ModelArgs {
@@ -129,6 +143,7 @@ impl RunArgs {
             threads: Some(self.threads()),
             context: Some(context),
             logits: rows,
+            quant: self.quant,
             tune: self.tune,
         }
     }

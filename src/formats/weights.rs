@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use super::bytes::Bytes;
 use super::gemma2_config::Gemma2Config;
 use super::gguf::{Gguf, ModelWeights, is_gguf};
 use super::safetensors::Checkpoint;
 use super::tensor::{StoredType, TensorView};
+use crate::blocks::BlockType;
 use crate::dtype::DType;
 use crate::error::Result;
 
@@ -25,6 +27,11 @@ pub trait Weights {
     /// # Errors
     /// If there is none of this name, or its numbers cannot be had.
     fn get(&self, name: &str) -> Result<TensorView>;
+
+    /// The blocks of a tensor that is stored in a low-bit type and means what they say.
+    fn blocks(&self, _name: &str) -> Option<(BlockType, Bytes)> {
+        None
+    }
 }
 
 impl Weights for Checkpoint {

@@ -7,20 +7,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::compilers::Report;
+use crate::blocks::BlockType;
+use crate::compilers::{Generic, Quantize, Report};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::exec::pool;
 use crate::exec::profile::Profile;
-use crate::formats::{Bytes, Gemma2Config, StoredType, Weights as StoredWeights, open_gemma2};
+use crate::formats::{Gemma2Config, Weights as StoredWeights, open_gemma2};
 use crate::graph::state::Stats;
 use crate::graph::{Graph, GraphTensor};
-use crate::nn::Module;
 use crate::nn::models::gemma2::{Gemma2, NEW_TOKENS, PAST_TOKENS};
 use crate::op::Op;
-use crate::shape::Expr;
 
-use super::synthetic;
+use super::blocks;
+use super::weights::Weights;
 pub use crate::nn::models::gemma2::Rows;
 
 /// Context when nobody asks for one, unless the model's own limit is lower.
@@ -38,6 +37,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// The most tokens that the caches hold; by default the model's limit, at most 4096.
     pub context: Option<usize>,
+    /// Stores weights that are not in blocks already in blocks of this type.
+    pub quant: Option<BlockType>,
     /// Which logits [`Session::feed`] gives.
     pub logits: Rows,
     /// Whether compiling for `native` measures how to compute products that there are no records of, which takes a while.
@@ -50,6 +51,7 @@ impl Default for Options {
             cpu: "native".into(),
             threads: None,
             context: None,
+            quant: None,
             logits: Rows::Last,
             tune: false,
         }
@@ -197,12 +199,16 @@ impl Session {
             graph.set_threads(n);
         }
         let model = Gemma2::new(&mut graph, &config, capacity, &|name| weights.dtype(name));
-        let weight_bytes = weights.load(&model, options, progress)?;
         let tokens = graph.input(NEW_TOKENS, DType::I32).set_name("tokens");
         let logits = model.forward(tokens, options.logits).retrieve();
+        let nodes_recorded = graph.n_nodes();
+        if let Weights::Stored(file) = weights {
+            blocks::keep(&mut graph, &model, file)?;
+        }
+        let weight_bytes = weights.load(&model, options, progress)?;
         let mut info = Info {
             load_s: start.elapsed().as_secs_f64(),
-            nodes_recorded: graph.n_nodes(),
+            nodes_recorded,
             weight_bytes,
             ..Info::default()
         };
@@ -332,133 +338,6 @@ fn capacity_of(config: &Gemma2Config, options: &Options) -> Result<usize> {
     }
 }
 
-/// Where the parameters' data comes from.
-enum Weights<'a> {
-    Stored(&'a dyn StoredWeights),
-    Random { dtype: DType, seed: u64 },
-    Absent { dtype: DType },
-}
-
-impl Weights<'_> {
-    fn dtype(&self, name: &str) -> DType {
-        match *self {
-            Weights::Stored(checkpoint) => stored_dtype(checkpoint, name),
-            Weights::Random { dtype, .. } | Weights::Absent { dtype } => dtype,
-        }
-    }
-
-    /// Gives every parameter its data; returns the bytes of all.
-    fn load(
-        &self,
-        model: &Gemma2,
-        options: &Options,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<u64> {
-        match *self {
-            Weights::Stored(checkpoint) => load_weights(model, checkpoint, progress),
-            Weights::Random { seed, .. } => random_weights(model, seed, options, progress),
-            Weights::Absent { .. } => sizes(model).map(|all| all.iter().sum()),
-        }
-    }
-}
-
-/// The bytes of each parameter.
-fn sizes(model: &Gemma2) -> Result<Vec<u64>> {
-    let parameters = model.parameters();
-    let bytes = parameters.iter().map(|(_, parameter)| {
-        let ty = parameter.ty();
-        let n = ty.numel().as_usize();
-        n.and_then(|n| n.checked_mul(ty.dtype.size()))
-            .map(|n| n as u64)
-    });
-    let all: Option<Vec<u64>> = bytes.collect();
-    all.ok_or_else(|| Error::msg("the model is too large"))
-}
-
-fn random_weights(
-    model: &Gemma2,
-    seed: u64,
-    options: &Options,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<u64> {
-    let bytes = sizes(model)?;
-    let total_bytes = bytes.iter().sum();
-    let n_threads = options.threads.unwrap_or_else(pool::default_threads);
-    let mut done_bytes = 0;
-    for (i, (_, parameter)) in model.parameters().iter().enumerate() {
-        let dtype = parameter.dtype();
-        let n = bytes[i] as usize / dtype.size();
-        let seed = seed.wrapping_add((i as u64) << 32);
-        parameter.try_set_shared(synthetic::weights(n, dtype, seed, n_threads)?)?;
-        done_bytes += bytes[i];
-        progress(Progress::Loading {
-            done_bytes,
-            total_bytes,
-        });
-    }
-    Ok(total_bytes)
-}
-
-/// The format that a parameter is computed from: the stored one when graphs have it, else `F32`.
-fn stored_dtype(checkpoint: &dyn StoredWeights, name: &str) -> DType {
-    let stored = checkpoint.stored_type(name);
-    let dtype = stored.and_then(StoredType::to_dtype);
-    dtype
-        .filter(|dtype| matches!(dtype, DType::F32 | DType::F16 | DType::BF16))
-        .unwrap_or(DType::F32)
-}
-
-/// A region of a file as an input's memory.
-struct Region(Bytes);
-
-impl AsRef<[u8]> for Region {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_slice()
-    }
-}
-
-/// Gives every parameter its data; returns the bytes of all.
-fn load_weights(
-    model: &Gemma2,
-    checkpoint: &dyn StoredWeights,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<u64> {
-    let parameters = model.parameters();
-    let file = |what: String| Error::msg(format!("{}: {what}", checkpoint.source().display()));
-    // The output layer is the embedding; some files have it twice.
-    let unknown = |name: &&str| parameters.get(name).is_none() && *name != "lm_head.weight";
-    if let Some(name) = checkpoint.names().into_iter().find(unknown) {
-        return Err(file(format!("the model has no parameter {name:?}")));
-    }
-    let mut tensors = Vec::new();
-    for (name, parameter) in parameters.iter() {
-        let tensor = checkpoint.get(name)?;
-        let dims: Vec<Expr> = tensor.shape.iter().map(|&n| Expr::from(n)).collect();
-        let ty = parameter.ty();
-        if dims[..] != ty.dims[..] {
-            let shape = &tensor.shape;
-            return Err(file(format!(
-                "tensor {name:?} has shape {shape:?}, but the configuration asks for {ty}"
-            )));
-        }
-        tensors.push((parameter, tensor));
-    }
-    let total_bytes = tensors.iter().map(|(_, t)| t.bytes.len() as u64).sum();
-    let mut done_bytes = 0;
-    for (parameter, tensor) in tensors {
-        let bytes = tensor
-            .convert_to(parameter.dtype())
-            .map_err(|e| file(e.to_string()))?;
-        parameter.try_set_shared(Arc::new(Region(bytes)))?;
-        done_bytes += tensor.bytes.len() as u64;
-        progress(Progress::Loading {
-            done_bytes,
-            total_bytes,
-        });
-    }
-    Ok(total_bytes)
-}
-
 /// Compiles the graph for the machine that the options name, or leaves it to the reference executor.
 fn compile(
     graph: &mut Graph,
@@ -466,8 +345,15 @@ fn compile(
     info: &mut Info,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<()> {
+    if let Some(ty) = options.quant {
+        progress(Progress::Compiling { pass: "quantize" });
+        info.report = graph.try_compile((Generic, Quantize::blocks(ty)), ())?;
+        info.weight_bytes = blocks::weight_bytes(graph);
+    }
     if options.cpu != "reference" {
+        let stored = std::mem::take(&mut info.report.stored);
         info.report = compile_native(graph, options, progress)?;
+        info.report.stored = stored;
     }
     info.nodes_compiled = graph.n_nodes();
     (info.kernels, info.distinct_kernels) = graph.inspect(|dag| {
@@ -488,7 +374,7 @@ fn compile_native(
     options: &Options,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report> {
-    use crate::compilers::{Generic, llvm_cpu::LlvmCpu};
+    use crate::compilers::llvm_cpu::LlvmCpu;
     let machine = match options.cpu.as_str() {
         "native" => LlvmCpu::native(),
         name => LlvmCpu::for_cpu(name),

@@ -19,7 +19,7 @@ pub fn options(cpu: &str, threads: usize) -> Options {
         threads: Some(threads),
         context: None,
         logits: Rows::All,
-        tune: false,
+        ..Options::default()
     }
 }
 

@@ -193,6 +193,7 @@ fn options() -> Options {
         threads: Some(1),
         context: None,
         logits: Rows::All,
+        ..Options::default()
     }
 }
 

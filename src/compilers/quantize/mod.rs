@@ -56,6 +56,8 @@ pub(crate) type Plan = Arc<dyn Fn(&str) -> Option<BlockType> + Send + Sync>;
 pub struct Quantize {
     plan: Plan,
     activations: Option<ActivationScheme>,
+    /// Whether data is encoded.
+    encodes: bool,
 }
 
 impl Quantize {
@@ -84,6 +86,15 @@ impl Quantize {
         Quantize {
             plan: Arc::new(plan),
             activations: Some(ActivationScheme::A8G32),
+            encodes: true,
+        }
+    }
+
+    /// Takes types without an encoder too, for data that comes in blocks.
+    pub fn stored(self) -> Quantize {
+        Quantize {
+            encodes: false,
+            ..self
         }
     }
 
@@ -114,7 +125,7 @@ impl Compiler for Quantize {
     type Output = Report;
 
     fn passes(&self, list: &mut PassList) {
-        list.push(WeightBlocks::new(self.plan.clone()));
+        list.push(WeightBlocks::new(self.plan.clone(), self.encodes));
         list.group(
             Group::Fixpoint,
             vec![

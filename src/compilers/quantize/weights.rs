@@ -13,13 +13,15 @@ use crate::shape::{View, numel};
 /// The pass; a hit is a weight that is stored in blocks.
 pub struct WeightBlocks {
     plan: Plan,
+    encodes: bool,
     notes: RefCell<Vec<String>>,
 }
 
 impl WeightBlocks {
-    pub(super) fn new(plan: Plan) -> WeightBlocks {
+    pub(super) fn new(plan: Plan, encodes: bool) -> WeightBlocks {
         WeightBlocks {
             plan,
+            encodes,
             notes: RefCell::default(),
         }
     }
@@ -44,7 +46,7 @@ impl Pass for WeightBlocks {
                 continue;
             };
             let row = node.ty.dims.last().and_then(|dim| dim.as_usize());
-            if !ty.can_quantize() {
+            if self.encodes && !ty.can_quantize() {
                 notes.push(format!(
                     "{} stays: there is no encoder for {ty}",
                     dag.describe(id)

@@ -84,6 +84,13 @@ impl Weights for ModelWeights {
         self.given(name, info.ty).to_dtype().map(StoredType::from)
     }
 
+    fn blocks(&self, name: &str) -> Option<(BlockType, Bytes)> {
+        let stored = self.names.get(name)?;
+        let tensor = self.file.get(stored).ok()?;
+        let is_low = tensor.ty.block_len() > 1 && tensor.ty.can_dequantize();
+        (is_low && !gemma2::is_norm(stored)).then_some((tensor.ty, tensor.bytes))
+    }
+
     fn get(&self, name: &str) -> Result<TensorView> {
         let Some(stored) = self.names.get(name) else {
             let near = did_you_mean(name, self.names.keys().map(String::as_str));
