@@ -100,12 +100,22 @@ impl<'c> Whole<'_, '_, 'c> {
                 }
             }
             BlockType::Q4_0 => {
-                let both = bytes(16);
-                let low = b.build_and(both, self.splat(8, 15, 16), "").expect(BUILT);
-                let high = b.build_right_shift(both, self.splat(8, 4, 16), false, "");
-                let all: Vec<u32> = (0..32).collect();
-                let w = e.shuffle(low.into(), high.expect(BUILT).into(), &all);
-                let w = w.into_vector_value();
+                // The bytes twice; of the second copy, every 32-bit lane moves by 4, and what that brings into a byte
+                // from its neighbour is masked away.
+                let both = bytes(16).into();
+                let twice: Vec<u32> = (0..32).map(|i| i % 16).collect();
+                let words = self.context().i32_type();
+                let by: Vec<_> = (0..8).map(|i| words.const_int(i / 4 * 4, false)).collect();
+                let both = e.shuffle(both, both, &twice);
+                let both = b.build_bit_cast(both, words.vec_type(8), "").expect(BUILT);
+                let by = inkwell::types::VectorType::const_vector(&by);
+                let moved = b.build_right_shift(both.into_vector_value(), by, false, "");
+                let kind = self.context().i8_type().vec_type(32);
+                let moved = b
+                    .build_bit_cast(moved.expect(BUILT), kind, "")
+                    .expect(BUILT);
+                let w = b.build_and(moved.into_vector_value(), self.splat(8, 15, 32), "");
+                let w = w.expect(BUILT);
                 match self.dots.offset(ty) {
                     0 => b.build_int_sub(w, self.splat(8, 8, 32), "").expect(BUILT),
                     _ => w,

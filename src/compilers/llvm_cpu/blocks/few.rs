@@ -15,7 +15,6 @@ use super::dot::{Dots, Whole};
 use crate::blocks::BlockType;
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::target::Target;
-use crate::dtype::DType;
 
 /// `fn(blocks, weights, records, out, next)`: addresses of rows of weights and of records of activations; the results
 /// go to `out[row of activations][row of weights]`. `next` is what will be read after this; it is only asked for.
@@ -123,10 +122,10 @@ impl<'c> Few<'_, '_, 'c> {
         let step = self.ty.block_bytes() as i64;
         let weights = self.weights.iter().map(|row| {
             let from = e.at(e.context.i8_type(), *row, e.mul(block, e.int(step)));
-            let scale = e.read_f32(DType::F16, from, 1).into_float_value();
-            (self.whole.weights(self.ty, from), scale)
+            (self.whole.weights(self.ty, from), from)
         });
-        let weights: Vec<_> = weights.collect();
+        let (weights, places): (Vec<_>, Vec<_>) = weights.unzip();
+        let scales = self.scales(&places);
         // The parts of a record of one block begin at these bytes.
         let parts = Record::of(1);
         let mut next = sums.to_vec();
@@ -134,15 +133,32 @@ impl<'c> Few<'_, '_, 'c> {
             let a = load(bytes, self.part(*record, 0, block, 32));
             let taken = load(ints, self.part(*record, parts.sums, block, 32));
             let scale = e.load(e.f32(), self.part(*record, parts.scales, block, 4), 4);
-            for (j, (w, by)) in weights.iter().enumerate() {
+            let both = e.splat(scale, ROWS as u32).into_vector_value();
+            let both = e.builder.build_float_mul(scales, both, "").expect(BUILT);
+            for (j, w) in weights.iter().enumerate() {
                 let sum = &mut next[i * weights.len() + j];
                 let whole = self.whole.of_block(*w, a, taken);
-                let by = e.builder.build_float_mul(*by, scale.into_float_value(), "");
-                let by = e.splat(by.expect(BUILT).into(), 8);
+                let by = e.shuffle(both.into(), both.into(), &[j as u32; 8]);
                 *sum = e.fma(self.whole.to_float(whole), by, *sum);
             }
         }
         next
+    }
+
+    /// The scales of blocks of up to [`ROWS`] rows, as one vector: it is converted and multiplied at once.
+    fn scales(&self, places: &[PointerValue<'c>]) -> VectorValue<'c> {
+        let e = self.whole.e;
+        let half = e.context.f16_type();
+        let mut all = half.vec_type(ROWS as u32).const_zero();
+        for (i, place) in places.iter().enumerate() {
+            let one = e.load(half, *place, 2);
+            let at = e.context.i32_type().const_int(i as u64, false);
+            let insert = e.builder.build_insert_element(all, one, at, "");
+            all = insert.expect(BUILT);
+        }
+        let kind = e.context.f32_type().vec_type(ROWS as u32);
+        let wide = e.builder.build_float_ext(all, kind, "");
+        wide.expect(BUILT)
     }
 
     /// The eight partial sums, added.
