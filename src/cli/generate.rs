@@ -2,6 +2,7 @@
 
 use brain_blitz::formats::Tokenizer;
 use brain_blitz::formats::tokenizer::DecodeStream;
+use brain_blitz::generation::chat::{ChatTemplate, Message};
 use brain_blitz::generation::sampler::{Sampler, Sampling};
 use brain_blitz::generation::session::{Rows, Session};
 use serde::Serialize;
@@ -28,6 +29,9 @@ pub struct Args {
     /// Token ids to continue, exactly as given: 2,17,99
     #[arg(long, value_name = "IDS", group = "input")]
     tokens: Option<TokenList>,
+    /// The prompt is a user's message to a chat model: put it into the form of the model's chat template
+    #[arg(long, conflicts_with = "tokens")]
+    chat: bool,
     /// Tokens to generate at most; the end-of-text token and the model's context end it earlier
     #[arg(
         long,
@@ -79,7 +83,7 @@ Examples:
   brain-blitz generate --model models/gemma2-shakespeare --prompt 'HAMLET:' --temperature 0
   brain-blitz generate --model models/gemma2-shakespeare --prompt 'HAMLET:' --top-p 0.9 --seed 7
   brain-blitz generate --model models/gemma2-shakespeare --tokens 2,17,99 --json
-  brain-blitz generate --model gemma-2-2b-it-Q8_0.gguf --prompt 'Hello'
+  brain-blitz generate --model gemma-2-2b-it-Q8_0.gguf --chat --prompt 'Why is the sky blue?'
 
 The prompt is printed first, then the continuation as it comes; without a tokenizer.json, token ids
 are printed instead. Ctrl-C ends the text where it is; a second Ctrl-C ends the program.
@@ -117,7 +121,8 @@ pub fn run(args: &Args) -> Outcome {
     })?;
     let config = args.model.open_config()?;
     let tokenizer = open_tokenizer(args, config.bos_token_id)?;
-    let prompt = prompt_ids(args, tokenizer.as_ref())?;
+    let eos = config.eos_token_ids.first().copied();
+    let prompt = prompt_ids(args, tokenizer.as_ref(), eos)?;
     tokens::check(&prompt, &config)?;
     let context = context_for(prompt.len().saturating_add(args.max_tokens), &config);
     let mut bar = Bar::new(args.json || args.model.run.quiet);
@@ -164,11 +169,30 @@ fn open_tokenizer(args: &Args, bos: Option<u32>) -> Outcome<Option<Tokenizer>> {
     }))
 }
 
-fn prompt_ids(args: &Args, tokenizer: Option<&Tokenizer>) -> Outcome<Vec<u32>> {
+fn prompt_ids(args: &Args, tokenizer: Option<&Tokenizer>, eos: Option<u32>) -> Outcome<Vec<u32>> {
     match (&args.prompt, &args.tokens, tokenizer) {
+        (Some(text), _, Some(tokenizer)) if args.chat => chat_ids(args, text, tokenizer, eos),
         (Some(text), _, Some(tokenizer)) => Ok(tokenizer.encode(text, tokenizer.adds_bos())?),
         (None, Some(TokenList(ids)), _) => Ok(ids.clone()),
         _ => Err(Failure::new("give either --prompt or --tokens")),
+    }
+}
+
+/// The ids of a user's message in the form of the model's chat template, up to where the model is to answer.
+fn chat_ids(args: &Args, text: &str, tokenizer: &Tokenizer, eos: Option<u32>) -> Outcome<Vec<u32>> {
+    let path = args.model.path();
+    let Some(template) = ChatTemplate::open(path, tokenizer, eos)? else {
+        let failure = Failure::new(format!("{}: holds no chat template", path.display()));
+        return Err(failure.hint("without --chat, the prompt is a text to continue"));
+    };
+    let text = template.render(&[Message::new("user", text)], true)?;
+    let ids = tokenizer.encode(&text, false)?;
+    // Some templates begin with the token themselves.
+    match tokenizer.bos() {
+        Some(bos) if tokenizer.adds_bos() && ids.first() != Some(&bos) => {
+            Ok([vec![bos], ids].concat())
+        }
+        _ => Ok(ids),
     }
 }
 

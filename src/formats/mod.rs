@@ -17,6 +17,7 @@ use std::path::Path;
 use crate::error::Error;
 
 pub mod bytes;
+mod chat_template;
 pub mod csv;
 pub mod digest;
 pub mod gemma2_config;
@@ -33,6 +34,7 @@ pub mod tokenizer;
 mod weights;
 
 pub use bytes::Bytes;
+pub use chat_template::chat_template;
 pub use gemma2_config::Gemma2Config;
 pub use gguf::Gguf;
 pub use huggingface::ConfigReader;

@@ -77,6 +77,49 @@ fn a_quantized_model_writes_text() {
 }
 
 #[test]
+fn a_chat_template_puts_the_prompt_into_its_form() {
+    let folder = tempdir().unwrap();
+    for name in [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ] {
+        fs::copy(shakespeare().join(name), folder.path().join(name)).unwrap();
+    }
+    let chat = |model: &Path| {
+        let mut command = program(model, "generate --model MODEL --chat --max-tokens 0");
+        command.args(["--prompt", " hi "]);
+        command
+    };
+    let args = "generate --model MODEL --chat --max-tokens 0 --prompt hi";
+    fail_with(folder.path(), args, &["holds no chat template", "hint: "]);
+    let template = folder.path().join("chat_template.jinja");
+    fs::write(
+        &template,
+        "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content | trim }}\n{% endfor %}",
+    )
+    .unwrap();
+    assert_eq!(succeed(chat(folder.path())), "[user] hi\n\n");
+    // It goes along to a GGUF file.
+    let file = folder.path().join("x.gguf");
+    succeed(convert(folder.path(), &file, "--quant q8_0"));
+    let mut command = chat(&file);
+    command.arg("--json");
+    let found = succeed_json(command);
+    assert_eq!(found["text"], "[user] hi\n");
+    let tokens = found["tokens"].as_array().unwrap();
+    assert_eq!(
+        tokens.iter().filter(|&id| *id == 2).count(),
+        1,
+        "one <bos>: {tokens:?}"
+    );
+    fs::write(&template, "{{ raise_exception('not today') }}").unwrap();
+    fail_with(folder.path(), args, &["chat template", "not today"]);
+    fail(2, &tiny(), "generate --model MODEL --chat --tokens 3");
+}
+
+#[test]
 fn conversion_tells_what_did_not_fit() {
     let folder = tempdir().unwrap();
     let file = folder.path().join("tiny.gguf");

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 mod blocks;
+mod chat;
 mod convert;
 mod model;
 mod reader;

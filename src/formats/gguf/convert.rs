@@ -4,7 +4,7 @@
 //! which. Vectors (norms) stay `F32`, and integers stay as they are. Data goes from the mapped input to the output in small
 //! pieces, so the memory that is needed does not depend on the model.
 //!
-//! The tokenizer of a checkpoint's folder goes along as the text of its `tokenizer.json`
+//! The chat template of a checkpoint's folder goes along, and its tokenizer as the text of its `tokenizer.json`
 //! (`tokenizer.huggingface.json`, a key that the format defines), which is exact, and as llama.cpp's lists where these
 //! say the same.
 
@@ -14,7 +14,7 @@ use super::super::bytes::Bytes;
 use super::super::gemma2_config::Gemma2Config;
 use super::super::safetensors::Checkpoint;
 use super::super::tensor::StoredType;
-use super::super::{format_error, tokenizer};
+use super::super::{chat_template, format_error, tokenizer};
 use super::recode::recode;
 use super::{
     BlockTensor, Gguf, TensorInfo, Writer, gemma2, is_gguf, tensor_field, tokenizer_write,
@@ -173,6 +173,9 @@ fn of_folder(input: &Path) -> Result<(Writer, Vec<Item>)> {
     if let Some(text) = tokenizer::text_of_folder(input)? {
         tokenizer_write::add_lists(&text, &mut writer);
         writer.set(TOKENIZER_KEY, text);
+    }
+    if let Some(template) = chat_template::chat_template(input)? {
+        writer.set(chat_template::KEY, template);
     }
     let mut items = Vec::new();
     for parameter in checkpoint.names() {
