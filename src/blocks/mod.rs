@@ -4,7 +4,7 @@
 //! 32 numbers, 128 bytes   ->   Q8_0: [d: f16][32 x i8], 34 bytes   ->   32 numbers d * q
 //! ```
 //!
-//! The formats, their names and their numbers are those of ggml, which GGUF files store; one row of [`TABLE`] says all
+//! The formats, their names and their numbers are those of ggml, which GGUF files store; one row of `TABLE` says all
 //! about one of them. What ggml can store and this file can only measure (lattice codebooks, integers) has a row
 //! too, so that every file can be listed.
 //!

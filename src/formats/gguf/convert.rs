@@ -48,7 +48,7 @@ impl Options {
         }
     }
 
-    fn embedding(&self) -> BlockType {
+    fn embedding_type(&self) -> BlockType {
         let coarse = self.quant.bits_per_weight() < 3.0;
         let default = if coarse { BlockType::Q8_0 } else { self.quant };
         self.embedding.unwrap_or(default)
@@ -94,7 +94,7 @@ pub fn convert(
     options: &Options,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<Converted>> {
-    for ty in [options.quant, options.embedding()] {
+    for ty in [options.quant, options.embedding_type()] {
         if !ty.can_quantize() {
             return Err(Error::msg(format!("there is no encoder for {ty}")));
         }
@@ -217,7 +217,7 @@ fn plan(item: &Item, options: &Options) -> Converted {
     let wanted = match item.name.as_str() {
         _ if !item.ty.can_dequantize() => item.ty,
         _ if item.shape.iter().filter(|&&n| n != 1).count() < 2 => BlockType::F32,
-        gemma2::EMBEDDING => options.embedding(),
+        gemma2::EMBEDDING => options.embedding_type(),
         _ => options.quant,
     };
     let row = item.shape.last().copied().unwrap_or(1);
