@@ -1,9 +1,10 @@
 //! Handwritten digits: a small convolutional network after LeNet-5 (LeCun et al. 1998), trained with Adam.
 //!
-//!     cargo run --release --example mnist_cnn -- [--data DIR] [--epochs N] [--seed N] [--threads N]
+//!     cargo run --release --example mnist_cnn -- [--data DIR] [--epochs N] [--seed N] [--threads N] [--out DIR]
 //!     cargo run --release --example mnist_cnn -- --profile
 //!
-//! Prints loss, accuracy and the time of a step after each epoch; with `--profile`, what the kernels of a step take.
+//! Prints loss, accuracy and the time of a step after each epoch; with `--out`, saves a checkpoint after each, and goes on
+//! from the last one with the bits of a run that did not stop; with `--profile`, what the kernels of a step take.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,10 +15,11 @@ use brain_blitz::graph::IntoData;
 use brain_blitz::hl_ops::{Conv, CrossEntropy, Padding, Pool};
 use brain_blitz::nn::{Conv2d, Linear, Module, Visitor};
 use brain_blitz::prelude::*;
+use brain_blitz::train::checkpoint::{Checkpoint, Store, parameter_arrays, set_parameters};
 use brain_blitz::train::data::loader::Epoch;
 use brain_blitz::train::data::mnist::{Kind, Mnist, Split};
 use brain_blitz::train::data::{Batch, DataLoader, Dataset};
-use brain_blitz::train::optim::{Adam, Optimizer};
+use brain_blitz::train::optim::{Adam, Optimizer, States};
 use brain_blitz::train::schedule::Schedule;
 use clap::Parser;
 
@@ -41,6 +43,9 @@ struct Options {
     /// Threads that may work; all cores by default
     #[arg(long)]
     threads: Option<usize>,
+    /// The folder of checkpoints
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// Times steps on one batch of noise instead of training
     #[arg(long)]
     profile: bool,
@@ -63,8 +68,14 @@ fn main() -> Result<()> {
         trainer.graph.set_threads(threads);
         judge.graph.set_threads(threads);
     }
+    let store = options.out.map(|folder| Store::new(folder).keep(2));
+    let run = (options.epochs, options.seed);
+    let done = match &store {
+        Some(store) => trainer.resume(store, run)?,
+        None => 0,
+    };
     println!("epoch    loss  accuracy  ms per step");
-    for epoch in 0..options.epochs {
+    for epoch in done..options.epochs {
         let (loss, time) = trainer.epoch(batches.epoch(epoch.into()))?;
         let accuracy = judge.accuracy(&trainer.model, &test)?;
         let ms = time.as_secs_f64() * 1e3;
@@ -72,6 +83,9 @@ fn main() -> Result<()> {
             "{:>5}  {loss:>6.4}  {accuracy:>6.2} %  {ms:>11.3}",
             epoch + 1
         );
+        if let Some(store) = &store {
+            trainer.save(store, run, epoch + 1)?;
+        }
     }
     Ok(())
 }
@@ -134,6 +148,7 @@ pub struct Trainer {
     /// What compiling it did.
     pub report: Report,
     model: LeNet,
+    states: States,
     images: GraphTensor,
     labels: GraphTensor,
     loss: GraphTensor,
@@ -154,12 +169,13 @@ impl Trainer {
         let grads = graph.compile(Autograd::new(&params, loss), ());
         let warm_up = n_steps / 10;
         let schedule = Schedule::cosine(RATE, 0.0, n_steps - warm_up).after_warm_up(warm_up, 0.1);
-        Adam::new(schedule).step(&mut graph, &params, &grads);
+        let states = Adam::new(schedule).step(&mut graph, &params, &grads);
         let report = graph.compile(<(Generic, LlvmCpu)>::default(), loss);
         Trainer {
             graph,
             report,
             model,
+            states,
             images,
             labels,
             loss,
@@ -172,6 +188,36 @@ impl Trainer {
         self.labels.set(labels);
         self.graph.execute();
         self.loss.data()[0]
+    }
+
+    /// Saves everything that the run, of so many epochs and this seed, needs to go on after `epoch` of them.
+    fn save(&self, store: &Store, run: (u32, u64), epoch: u32) -> Result<()> {
+        let carried = self.model.state();
+        store.save(&Checkpoint {
+            step: epoch.into(),
+            weights: parameter_arrays(&self.model.parameters())?,
+            state: parameter_arrays(self.states.iter().chain(carried.iter()))?,
+            meta: run,
+        })?;
+        Ok(())
+    }
+
+    /// Takes up the last checkpoint, if there is one; gives the number of epochs that are behind.
+    fn resume(&self, store: &Store, run: (u32, u64)) -> Result<u32> {
+        let Some(loaded) = store.load_latest::<(u32, u64)>()? else {
+            return Ok(0);
+        };
+        let checkpoint = loaded.checkpoint;
+        if checkpoint.meta != run {
+            return Err(Error::msg(
+                "the checkpoints are those of a run of other epochs or of another seed",
+            ));
+        }
+        let carried = self.model.state();
+        set_parameters(&self.model.parameters(), &checkpoint.weights)?;
+        let all = self.states.iter().chain(carried.iter());
+        set_parameters(all, &checkpoint.state)?;
+        Ok(checkpoint.step as u32)
     }
 
     /// Trains on these batches; gives the mean loss and the median time of a step.
@@ -217,10 +263,9 @@ impl Judge {
 
     /// Percent of right answers on images that were not trained on.
     fn accuracy(&mut self, trained: &LeNet, images: &Mnist) -> Result<f64> {
-        let (to, from) = (self.model.parameters(), trained.parameters());
-        for ((_, to), (_, from)) in to.iter().zip(from.iter()) {
-            to.set(from.array());
-        }
+        let weights = parameter_arrays(&trained.parameters())?;
+        set_parameters(&self.model.parameters(), &weights)?;
+        set_parameters(&self.model.state(), &parameter_arrays(&trained.state())?)?;
         let mut n_right = 0.0;
         for batch in DataLoader::new(images.clone(), TEST_BATCH).epoch(0) {
             let [images, labels] = fields(batch?);

@@ -1,5 +1,6 @@
 //! `Remat`: less memory, the same bits.
 
+#[cfg(feature = "llvm-backend")]
 #[path = "support/gemma2.rs"]
 mod gemma2;
 #[path = "support/inputs.rs"]
@@ -7,9 +8,9 @@ mod inputs;
 
 use brain_blitz::compilers::{Remat, Report};
 use brain_blitz::graph::state::Stats;
-use brain_blitz::nn::{Dropout, Module};
+use brain_blitz::nn::Dropout;
 use brain_blitz::prelude::*;
-use brain_blitz::train::optim::{AdamW, Optimizer, Sgd};
+use brain_blitz::train::optim::{Optimizer, Sgd};
 use inputs::numbers;
 
 /// A recorded training step, what it is compared by, and its states.
@@ -79,8 +80,11 @@ fn perceptron(activation: fn(GraphTensor) -> GraphTensor) -> Recorded {
     Recorded { cx, wanted }
 }
 
+#[cfg(feature = "llvm-backend")]
 /// The small Gemma 2 on two windows of twelve tokens, with gradients and a step of AdamW.
 fn language_model() -> Recorded {
+    use brain_blitz::nn::Module;
+    use brain_blitz::train::optim::AdamW;
     let mut cx = Graph::new();
     let (model, config) = gemma2::tiny(&mut cx);
     let tokens: Vec<i32> = (0..24).map(|i| i * 37 % config.vocab_size as i32).collect();

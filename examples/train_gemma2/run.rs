@@ -79,6 +79,8 @@ fn config(tokenizer: &Tokenizer, length: usize) -> Gemma2Config {
 struct Recorded {
     cx: Graph,
     params: Parameters,
+    /// What the model carries on beside its parameters.
+    carried: Parameters,
     inputs: [GraphTensor; 2],
     loss: GraphTensor,
 }
@@ -95,10 +97,11 @@ impl Recorded {
         let log_probabilities = model.forward_sequences(inputs[0]).log_softmax(-1);
         let target = inputs[1].unsqueeze(-1);
         let loss = -log_probabilities.gather(-1, target).mean(..);
-        let params = model.parameters();
+        let (params, carried) = (model.parameters(), model.state());
         Recorded {
             cx,
             params,
+            carried,
             inputs,
             loss: loss.retrieve(),
         }
@@ -205,7 +208,7 @@ pub fn run(args: &Args, texts: &Texts, tokenizer: &Tokenizer) -> Result<Trained>
     step.cx.try_compile(<(Generic, LlvmCpu)>::default(), ())?;
     let validation = Validation::new(&config, args, val)?;
     let store = Store::new(args.out.join("checkpoints")).keep(2);
-    let (done, position) = resume(&store, &Run::of(args), &step.params, &states)?;
+    let (done, position) = resume(&store, &Run::of(args), &step, &states)?;
     let mut trainer = Trainer {
         args,
         step,
@@ -252,7 +255,7 @@ impl Trainer<'_> {
             let values = [("loss", loss), ("tokens_per_second", speed)];
             self.metrics.write(self.done, epoch, &values)?;
             if self.done.is_multiple_of(self.args.every) || self.done == steps {
-                let val = self.validation.loss(&self.step.params, self.bos)?;
+                let val = self.validation.loss(&self.step, self.bos)?;
                 self.metrics.write(self.done, epoch, &[("val_loss", val)])?;
                 self.bar
                     .hide_while(|| println!("{:>8} {loss:>10.4} {val:>12.4}", self.done));
@@ -264,12 +267,11 @@ impl Trainer<'_> {
     }
 
     fn save(&self) -> Result<()> {
-        let states = self.states.iter();
-        let state = states.map(|(name, tensor)| Ok((name.to_string(), tensor.try_array()?)));
+        let state = self.states.iter().chain(self.step.carried.iter());
         self.store.save(&Checkpoint {
             step: self.done,
             weights: checkpoint::parameter_arrays(&self.step.params)?,
-            state: state.collect::<Result<Arrays>>()?,
+            state: checkpoint::parameter_arrays(state)?,
             meta: Meta {
                 position: self.position,
                 run: Run::of(self.args),
@@ -301,12 +303,7 @@ impl Run {
 }
 
 /// Steps done and place in the text; the first values stay where there is no checkpoint.
-fn resume(
-    store: &Store,
-    run: &Run,
-    params: &Parameters,
-    states: &States,
-) -> Result<(u64, Position)> {
+fn resume(store: &Store, run: &Run, step: &Recorded, states: &States) -> Result<(u64, Position)> {
     let Some(loaded) = store.load_latest::<Meta>()? else {
         return Ok((0, Position::default()));
     };
@@ -322,12 +319,9 @@ fn resume(
         );
         return Err(Error::msg(what));
     }
-    checkpoint::set_parameters(params, &checkpoint.weights)?;
-    for (name, tensor) in states.iter() {
-        let missing = || Error::msg(format!("the checkpoint has no state {name:?}"));
-        let array = checkpoint.state.get(name).ok_or_else(missing)?;
-        tensor.try_set(array.clone())?;
-    }
+    checkpoint::set_parameters(&step.params, &checkpoint.weights)?;
+    let all = states.iter().chain(step.carried.iter());
+    checkpoint::set_parameters(all, &checkpoint.state)?;
     eprintln!("going on after step {}", checkpoint.step);
     Ok((checkpoint.step, checkpoint.meta.position))
 }
@@ -349,9 +343,14 @@ impl Validation {
         Ok(Validation { recorded, loader })
     }
 
-    fn loss(&mut self, params: &Parameters, bos: i32) -> Result<f64> {
-        for (name, tensor) in params.iter() {
-            self.recorded.params.try_set(name, tensor.try_array()?)?;
+    fn loss(&mut self, trained: &Recorded, bos: i32) -> Result<f64> {
+        let own = &self.recorded;
+        let pairs = [
+            (&own.params, &trained.params),
+            (&own.carried, &trained.carried),
+        ];
+        for (own, trained) in pairs {
+            checkpoint::set_parameters(own, &checkpoint::parameter_arrays(trained)?)?;
         }
         let mut total = 0.0;
         for batch in self.loader.epoch(0) {

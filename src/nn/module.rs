@@ -231,6 +231,15 @@ pub struct Parameters {
     entries: Vec<Parameter>,
 }
 
+impl<'a> IntoIterator for &'a Parameters {
+    type Item = (&'a str, GraphTensor);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter().collect::<Vec<_>>().into_iter()
+    }
+}
+
 impl Parameters {
     /// Name and tensor of each parameter.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, GraphTensor)> {

@@ -18,7 +18,7 @@
 //! One process at a time may save to a store. What is in a checkpoint is the caller's business: arrays by name, and one
 //! serde type for the rest (step of the schedule, seeds, a loader's [`Position`](super::data::Position)).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::formats::{
     self, Bytes, StoredType, TensorView, digest, format_error, io_error, safetensors,
 };
-use crate::nn::Parameters;
+use crate::graph::GraphTensor;
 
 /// The file with the weights; the name is that of a model's file, so that a checkpoint can be opened as a model.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
@@ -361,33 +361,65 @@ fn write_arrays(file: &Path, arrays: &Arrays) -> Result<FileFacts> {
     })
 }
 
-/// The current data of all parameters, by name.
+/// The current data of tensors with names: a model's parameters, its state, an optimizer's states, or several of these
+/// in a chain.
+///
+/// ```
+/// use brain_blitz::nn::{BatchNorm, Module};
+/// use brain_blitz::prelude::*;
+/// use brain_blitz::train::checkpoint::{parameter_arrays, set_parameters};
+/// let mut cx = Graph::new();
+/// let norm = BatchNorm::new(&mut cx, 3);
+/// norm.init(1);
+/// let weights = parameter_arrays(&norm.parameters())?;
+/// // Running statistics are no parameters, but without them training does not go on as it would have.
+/// let state = parameter_arrays(&norm.state())?;
+/// assert!(state.keys().eq(["running_mean", "running_var"]));
+/// set_parameters(&norm.parameters(), &weights)?;
+/// set_parameters(&norm.state(), &state)?;
+/// # Ok::<(), brain_blitz::Error>(())
+/// ```
 ///
 /// # Errors
-/// If one has no data.
-pub fn parameter_arrays(parameters: &Parameters) -> Result<Arrays> {
-    let arrays = parameters.iter();
-    arrays
-        .map(|(name, tensor)| Ok((name.to_owned(), tensor.try_array()?)))
-        .collect()
+/// If one has no data, or two have the same name.
+pub fn parameter_arrays<'a>(
+    tensors: impl IntoIterator<Item = (&'a str, GraphTensor)>,
+) -> Result<Arrays> {
+    let mut arrays = Arrays::new();
+    for (name, tensor) in tensors {
+        if arrays
+            .insert(name.to_owned(), tensor.try_array()?)
+            .is_some()
+        {
+            return Err(Error::msg(format!("two tensors are called {name:?}")));
+        }
+    }
+    Ok(arrays)
 }
 
-/// Gives all parameters their data.
+/// Gives tensors their data, by name.
 ///
 /// # Errors
-/// If a parameter is not among the arrays, an array is no parameter, or one does not fit; no parameter is changed by
+/// If a tensor is not among the arrays, an array is none of the tensors', or one does not fit; no tensor is changed by
 /// the first two.
-pub fn set_parameters(parameters: &Parameters, arrays: &Arrays) -> Result<()> {
-    if let Some((name, _)) = parameters.iter().find(|row| !arrays.contains_key(row.0)) {
-        return Err(Error::msg(format!("the checkpoint has no {name:?}")));
+pub fn set_parameters<'a>(
+    tensors: impl IntoIterator<Item = (&'a str, GraphTensor)>,
+    arrays: &Arrays,
+) -> Result<()> {
+    let mut both = Vec::new();
+    for (name, tensor) in tensors {
+        let array = arrays.get(name);
+        let missing = || Error::msg(format!("the checkpoint has no {name:?}"));
+        both.push((name, tensor, array.ok_or_else(missing)?));
     }
-    if let Some(name) = arrays.keys().find(|name| parameters.get(name).is_none()) {
+    let names: BTreeSet<&str> = both.iter().map(|row| row.0).collect();
+    if let Some(name) = arrays.keys().find(|name| !names.contains(name.as_str())) {
         return Err(Error::msg(format!(
             "the checkpoint has {name:?}, which the model has not"
         )));
     }
-    let mut both = arrays.iter();
-    both.try_for_each(|(name, array)| parameters.try_set(name, array.clone()))
+    let mut both = both.into_iter();
+    both.try_for_each(|(_, tensor, array)| tensor.try_set(array.clone()).map(drop))
 }
 
 fn remove(folder: &Path) -> Result<()> {

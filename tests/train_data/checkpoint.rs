@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use brain_blitz::array::{Array, Data};
 use brain_blitz::formats;
-use brain_blitz::graph::Graph;
-use brain_blitz::nn::{Linear, Module};
+use brain_blitz::hl_ops::Conv;
+use brain_blitz::nn::{BatchNorm, Conv2d, Linear, Module, Visitor};
+use brain_blitz::prelude::*;
 use brain_blitz::train::checkpoint::{self, Checkpoint, Store, parameter_arrays, set_parameters};
 use brain_blitz::train::data::Position;
+use brain_blitz::train::optim::{Adam, Optimizer, States};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use tempfile::tempdir;
@@ -290,6 +292,117 @@ fn a_models_parameters_go_to_arrays_and_back() {
         error,
         "the checkpoint has \"scale\", which the model has not"
     );
+}
+
+#[test]
+fn two_tensors_of_one_name_are_not_saved_as_one() {
+    let mut cx = Graph::new();
+    let layer = Linear::new(&mut cx, 3, 2, true);
+    layer.init(1);
+    let params = layer.parameters();
+    let twice = parameter_arrays(params.iter().chain(params.iter()));
+    let error = twice.unwrap_err().to_string();
+    assert_eq!(error, "two tensors are called \"weight\"");
+}
+
+/// Two convolutions with a norm in between, trained on images that depend on the step.
+struct Normed {
+    cx: Graph,
+    model: (Conv2d, BatchNorm, Conv2d),
+    states: States,
+    images: GraphTensor,
+}
+
+impl Module for Normed {
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        visitor.module("first", &self.model.0);
+        visitor.module("norm", &self.model.1);
+        visitor.module("last", &self.model.2);
+    }
+}
+
+impl Normed {
+    fn new(compiled: bool) -> Normed {
+        let mut cx = Graph::new();
+        let images = cx.input((4, 2, 5, 5), DType::F32);
+        let first = Conv2d::new(&mut cx, 2, 3, 3, Conv::default());
+        let mut norm = BatchNorm::new(&mut cx, 3);
+        norm.training = true;
+        let last = Conv2d::new(&mut cx, 3, 1, 3, Conv::default());
+        let hidden = norm.forward(first.forward(images)).relu();
+        // So that the parameters depend on the running statistics too.
+        let mean = norm.running_mean.reshape((1, 3, 1, 1)).expand((4, 3, 3, 3));
+        let seen = hidden + mean;
+        let loss = (last.forward(seen) - 1.0).square().mean(..);
+        let model = (first, norm, last);
+        let mut trained = Normed {
+            cx,
+            model,
+            states: States::default(),
+            images,
+        };
+        trained.init(5);
+        let params = trained.parameters();
+        let grads = trained.cx.compile(Autograd::new(&params, loss), ());
+        trained.states = Adam::new(0.01).step(&mut trained.cx, &params, &grads);
+        if compiled {
+            trained.cx.compile(<(Generic, LlvmCpu)>::default(), ());
+        }
+        trained
+    }
+
+    fn run(&mut self, steps: std::ops::Range<usize>) {
+        for step in steps {
+            let image = |i: usize| ((i * 37 + step * 11) % 23) as f32 / 7.0 - 1.0;
+            self.images.set((0..200).map(image).collect::<Vec<f32>>());
+            self.cx.execute();
+        }
+    }
+
+    fn checkpoint(&self, step: u64) -> Checkpoint<()> {
+        let carried = self.state();
+        Checkpoint {
+            step,
+            weights: parameter_arrays(&self.parameters()).unwrap(),
+            state: parameter_arrays(self.states.iter().chain(carried.iter())).unwrap(),
+            meta: (),
+        }
+    }
+}
+
+#[test]
+fn a_model_with_running_statistics_goes_on_bit_by_bit() {
+    for compiled in [false, true] {
+        let folder = tempdir().unwrap();
+        let store = Store::new(folder.path());
+        let mut whole = Normed::new(compiled);
+        whole.run(0..4);
+        store.save(&whole.checkpoint(4)).unwrap();
+        whole.run(4..8);
+
+        let loaded = store.load_latest::<()>().unwrap().unwrap().checkpoint;
+        let go_on = |forgets: bool| {
+            let mut rest = Normed::new(compiled);
+            let carried = rest.state();
+            let all = rest.states.iter().chain(carried.iter());
+            set_parameters(&rest.parameters(), &loaded.weights).unwrap();
+            set_parameters(all, &loaded.state).unwrap();
+            if forgets {
+                carried.init(5);
+            }
+            rest.run(4..8);
+            rest.checkpoint(8)
+        };
+        let whole = whole.checkpoint(8);
+        assert!(whole.state.contains_key("norm.running_var"));
+        assert_eq!(go_on(false), whole, "compiled: {compiled}");
+        let forgetful = go_on(true);
+        assert_ne!(
+            forgetful.state["norm.running_mean"],
+            whole.state["norm.running_mean"]
+        );
+        assert_ne!(forgetful.weights, whole.weights);
+    }
 }
 
 /// Names the folder in which the child saves.

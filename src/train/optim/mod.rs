@@ -109,6 +109,15 @@ pub struct States {
     when: Option<GraphTensor>,
 }
 
+impl<'a> IntoIterator for &'a States {
+    type Item = (&'a str, GraphTensor);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter().collect::<Vec<_>>().into_iter()
+    }
+}
+
 impl States {
     /// Name and tensor of each state, the counter `step` first. Their data can be read with
     /// [`GraphTensor::array`] and set with [`GraphTensor::set`] between executions.
