@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use brain_blitz::nn::Init;
+use brain_blitz::nn::{Activation, Init, Layer, Linear, Module, Parameters, Sequential};
 use brain_blitz::prelude::*;
 use brain_blitz::train::optim::{Adam, Optimizer, Sgd, States};
 
@@ -17,7 +17,7 @@ const BATCH: usize = 256;
 struct Model {
     name: &'static str,
     sizes: &'static [usize],
-    update: fn(&mut Graph, &[GraphTensor], &[GraphTensor]) -> States,
+    update: fn(&mut Graph, &Parameters, &[GraphTensor]) -> States,
 }
 
 const MODELS: &[Model] = &[
@@ -73,16 +73,17 @@ fn recorded(model: &Model) -> (Graph, GraphTensor) {
     images.set(Init::Normal(0.0, 1.0).numbers(&[BATCH, n_in], 1, 0));
     let labels: Vec<i32> = (0..BATCH as i32).map(|i| i * 7 % 10).collect();
     let labels = cx.input(BATCH, DType::I32).set(labels);
-    let (mut x, mut params) = (images, Vec::new());
+    let mut network = Sequential::new();
     for (i, ends) in model.sizes.windows(2).enumerate() {
-        let weight = cx.input((ends[1], ends[0]), DType::F32);
-        weight.set(Init::LeCunUniform.numbers(&[ends[1], ends[0]], 2, i as u64));
-        let bias = cx.input(ends[1], DType::F32).set_zeros();
-        let hidden = if i == 0 { x } else { x.relu() };
-        x = hidden.matmul(weight.transpose(0, 1)) + bias;
-        params.extend([weight, bias]);
+        if i > 0 {
+            network = network.then(Activation::Relu);
+        }
+        network = network.then(Linear::new(&mut cx, ends[0], ends[1], true));
     }
-    let chosen = x.log_softmax(1) * labels.one_hot(10, DType::F32);
+    network.init(2);
+    let params = network.parameters();
+    let logits = network.forward(images);
+    let chosen = logits.log_softmax(1) * labels.one_hot(10, DType::F32);
     let loss = (chosen.sum(..) * (-1.0 / BATCH as f64)).retrieve();
     let grads = cx.compile(Autograd::new(&params, loss), ());
     (model.update)(&mut cx, &params, &grads);

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use brain_blitz::array::Array;
-use brain_blitz::nn::Init;
+use brain_blitz::nn::{Activation, Init, Layer, Linear, Module, Sequential};
 use brain_blitz::prelude::*;
+use brain_blitz::train::checkpoint::{parameter_arrays, set_parameters};
 use brain_blitz::train::data::loader::Epoch;
 use brain_blitz::train::data::mnist::{Kind, Mnist, Split};
 use brain_blitz::train::data::{Batch, DataLoader, Dataset};
@@ -69,31 +70,23 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Weights and biases, layer by layer.
-type Params = Vec<GraphTensor>;
-
-/// The network on `[n, 784]` images, to `[n, 10]` logits.
-fn network(cx: &mut Graph, images: GraphTensor) -> (Params, GraphTensor) {
-    let (mut params, mut x) = (Params::new(), images);
-    for (i, ends) in SIZES.windows(2).enumerate() {
-        let weight = cx.input((ends[1], ends[0]), DType::F32);
-        let bias = cx.input(ends[1], DType::F32);
-        let hidden = if i == 0 { x } else { x.relu() };
-        x = hidden.matmul(weight.transpose(0, 1)) + bias;
-        params.extend([weight, bias]);
-    }
-    (params, x)
+/// The network from `[n, 784]` images to `[n, 10]` logits.
+fn network(cx: &mut Graph) -> Sequential {
+    Sequential::new()
+        .then(Linear::new(cx, SIZES[0], SIZES[1], true))
+        .then(Activation::Relu)
+        .then(Linear::new(cx, SIZES[1], SIZES[2], true))
 }
 
 /// Two graphs: one whose execution is a training step, one that counts right answers.
 struct Trainer {
     step: Graph,
-    params: Params,
+    model: Sequential,
     images: GraphTensor,
     labels: GraphTensor,
     loss: GraphTensor,
     test: Graph,
-    test_params: Params,
+    test_model: Sequential,
     test_images: GraphTensor,
     test_labels: GraphTensor,
     n_right: GraphTensor,
@@ -104,12 +97,15 @@ impl Trainer {
         let (mut step, mut test) = (Graph::new(), Graph::new());
         let images = step.input((BATCH, SIZES[0]), DType::F32);
         let labels = step.input(BATCH, DType::I32);
-        let (params, logits) = network(&mut step, images);
-        for (stream, param) in params.iter().enumerate() {
+        let model = network(&mut step);
+        let params = model.parameters();
+        // PyTorch draws the first biases as it does the weights.
+        for (stream, (_, param)) in params.iter().enumerate() {
             let bound = (SIZES[stream / 2] as f32).recip().sqrt();
             let dims: Vec<usize> = param.dims().iter().filter_map(|d| d.as_usize()).collect();
             param.set(Init::Uniform(-bound, bound).numbers(&dims, seed, stream as u64));
         }
+        let logits = model.forward(images);
         let chosen = logits.log_softmax(1) * labels.one_hot(SIZES[2], DType::F32);
         let loss = (chosen.sum(..) * (-1.0 / BATCH as f64)).retrieve();
         let grads = step.compile(Autograd::new(&params, loss), ());
@@ -118,7 +114,8 @@ impl Trainer {
 
         let test_images = test.input((TEST_BATCH, SIZES[0]), DType::F32);
         let test_labels = test.input(TEST_BATCH, DType::I32);
-        let (test_params, logits) = network(&mut test, test_images);
+        let test_model = network(&mut test);
+        let logits = test_model.forward(test_images);
         let is_right = logits.argmax(1).eq(test_labels).cast(DType::F32);
         let n_right = is_right.sum(..).retrieve();
         test.compile(<(Generic, LlvmCpu)>::default(), n_right);
@@ -128,12 +125,12 @@ impl Trainer {
         }
         Trainer {
             step,
-            params,
+            model,
             images,
             labels,
             loss,
             test,
-            test_params,
+            test_model,
             test_images,
             test_labels,
             n_right,
@@ -158,9 +155,8 @@ impl Trainer {
 
     /// Percent of right answers on images that were not trained on.
     fn accuracy(&mut self, images: &Mnist) -> Result<f64> {
-        for (to, from) in self.test_params.iter().zip(&self.params) {
-            to.set(from.array());
-        }
+        let weights = parameter_arrays(&self.model.parameters())?;
+        set_parameters(&self.test_model.parameters(), &weights)?;
         let mut n_right = 0.0;
         for batch in DataLoader::new(images.clone(), TEST_BATCH).epoch(0) {
             let [images, labels] = fields(batch?);
