@@ -33,6 +33,7 @@ mod normalisation;
 mod operand;
 mod pool;
 mod pool_adaptive;
+mod qr;
 mod random;
 mod reduction;
 mod resize;

@@ -169,6 +169,10 @@ pub const FAMILY: Family = Family {
             vec![sign, logarithm].into()
         }),
         ("linalg.inv", |c| c.x().inverse().into()),
+        ("linalg.qr", |c| {
+            let (q, r) = c.x().qr();
+            vec![q, r].into()
+        }),
         ("linalg.solve", |c| solve(c).into()),
         ("linalg.solve_triangular", |c| solve_triangular(c).into()),
         ("linalg.cholesky", |c| {
@@ -186,6 +190,6 @@ pub const FAMILY: Family = Family {
         ("trace", |c| c.x().diagonal(0, 0, 1).sum(0).into()),
     ],
     excluded: &[],
-    n_cases: 184,
+    n_cases: 191,
     rtol: 1e-4,
 };
