@@ -3,6 +3,7 @@
 
 mod blocks;
 pub mod chat;
+mod compile;
 pub mod sampler;
 pub mod session;
 pub mod synthetic;

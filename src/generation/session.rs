@@ -2,13 +2,11 @@
 //!
 //! Weights are mapped, not copied: a parameter stored in a format that graphs have is read where the file lies.
 
-use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::blocks::BlockType;
-use crate::compilers::{Generic, Quantize, Report};
+use crate::compilers::Report;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::profile::Profile;
@@ -16,9 +14,9 @@ use crate::formats::{Gemma2Config, Weights as StoredWeights, open_gemma2};
 use crate::graph::state::Stats;
 use crate::graph::{Graph, GraphTensor};
 use crate::nn::models::gemma2::{Gemma2, NEW_TOKENS, PAST_TOKENS};
-use crate::op::Op;
 
 use super::blocks;
+use super::compile::compile;
 use super::weights::Weights;
 pub use crate::nn::models::gemma2::Rows;
 
@@ -336,79 +334,4 @@ fn capacity_of(config: &Gemma2Config, options: &Options) -> Result<usize> {
         ))),
         Some(n) => Ok(n),
     }
-}
-
-/// Compiles the graph for the machine that the options name, or leaves it to the reference executor.
-fn compile(
-    graph: &mut Graph,
-    options: &Options,
-    info: &mut Info,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<()> {
-    if let Some(ty) = options.quant {
-        progress(Progress::Compiling { pass: "quantize" });
-        info.report = graph.try_compile((Generic, Quantize::blocks(ty)), ())?;
-        info.weight_bytes = blocks::weight_bytes(graph);
-    }
-    if options.cpu != "reference" {
-        let stored = std::mem::take(&mut info.report.stored);
-        info.report = compile_native(graph, options, progress)?;
-        info.report.stored = stored;
-    }
-    info.nodes_compiled = graph.n_nodes();
-    (info.kernels, info.distinct_kernels) = graph.inspect(|dag| {
-        let codes = dag.ids().filter_map(|id| match &dag.node(id).op {
-            Op::Kernel(kernel) => kernel.code().map(Arc::as_ptr),
-            _ => None,
-        });
-        let codes: Vec<_> = codes.map(<*const _>::cast::<u8>).collect();
-        let distinct: BTreeSet<_> = codes.iter().collect();
-        (codes.len(), distinct.len())
-    });
-    Ok(())
-}
-
-#[cfg(feature = "llvm-backend")]
-fn compile_native(
-    graph: &mut Graph,
-    options: &Options,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<Report> {
-    use crate::compilers::llvm_cpu::LlvmCpu;
-    let machine = match options.cpu.as_str() {
-        "native" => LlvmCpu::native(),
-        name => LlvmCpu::for_cpu(name),
-    };
-    progress(Progress::Compiling { pass: "llvm-cpu" });
-    if !options.tune {
-        return graph.try_compile((Generic, machine), ());
-    }
-    // Compiled in another thread: what measuring tells comes from there, and `progress` stays in this one.
-    let (sender, told) = std::sync::mpsc::channel();
-    let machine = machine.tune(true).on_tuning(move |done, total| {
-        // Nobody listens any more if this thread panicked.
-        let _ = sender.send((done, total));
-    });
-    std::thread::scope(|scope| {
-        let compiled = scope.spawn(|| graph.try_compile((Generic, machine), ()));
-        for (done, total) in told {
-            progress(Progress::Tuning { done, total });
-        }
-        match compiled.join() {
-            Ok(report) => report,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
-}
-
-#[cfg(not(feature = "llvm-backend"))]
-fn compile_native(
-    _: &mut Graph,
-    options: &Options,
-    _: &mut dyn FnMut(Progress<'_>),
-) -> Result<Report> {
-    let cpu = &options.cpu;
-    Err(Error::msg(format!(
-        "cannot compile for `{cpu}`: this program was built without LLVM; `reference` needs none"
-    )))
 }

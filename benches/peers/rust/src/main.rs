@@ -6,7 +6,7 @@
 //!
 //! Sizes and operations are those of the crate's file; the data's values do not matter to any of these programs.
 
-use std::io::{BufRead, Write};
+use std::io::Write;
 use std::time::Instant;
 
 use candle_core::{D, DType, Device, Tensor};
