@@ -3,9 +3,9 @@
 //! Before: `x[s, k] * w[n, k]` with an input `w`, packed at every execution that has many rows. After: the product's
 //! code takes `w` in panels ([`super::gemm::packed`]); the executor packs it when it changes and keeps it.
 //!
-//! Only right operands: inputs in F32 or BF16 that the graph does not assign to, of fixed sizes, for products whose
-//! number of rows is not always small. With few rows a product still reads the input as it is, row by row, which is
-//! faster than reading panels. Products that share a kernel with what is made of them ([`super::epilogue`]) have their
+//! Only right operands: inputs in F32 or BF16 that the graph does not assign to, of fixed sizes, for products that may
+//! have many rows and have more than a few columns. With few rows a product still reads the input as it is, row by row,
+//! in the order of dot products, which panels do not have. Products that share a kernel with what is made of them ([`super::epilogue`]) have their
 //! operands packed once as well, all or none. The bits are those of operands that are packed at every execution.
 //!
 //! Off unless asked for: as few rows need the input itself, packed operands take memory in addition, as much as the
