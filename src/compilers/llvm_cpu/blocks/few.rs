@@ -148,14 +148,19 @@ impl<'c> Few<'_, '_, 'c> {
     /// The scales of blocks of up to [`ROWS`] rows, as one vector: it is converted and multiplied at once.
     fn scales(&self, places: &[PointerValue<'c>]) -> VectorValue<'c> {
         let e = self.whole.e;
-        let half = e.context.f16_type();
-        let mut all = half.vec_type(ROWS as u32).const_zero();
+        let (word, long) = (e.context.i16_type(), e.i64());
+        // Put together from integers: a load into a lane of a vector would wait for whatever that register held.
+        let mut all = e.int(0);
         for (i, place) in places.iter().enumerate() {
-            let one = e.load(half, *place, 2);
-            let at = e.context.i32_type().const_int(i as u64, false);
-            let insert = e.builder.build_insert_element(all, one, at, "");
-            all = insert.expect(BUILT);
+            let one = e.load(word, *place, 2).into_int_value();
+            let one = e.builder.build_int_z_extend(one, long, "").expect(BUILT);
+            let by = e.int(16 * i as i64);
+            let one = e.builder.build_left_shift(one, by, "").expect(BUILT);
+            all = e.builder.build_or(all, one, "").expect(BUILT);
         }
+        let halves = e.context.f16_type().vec_type(ROWS as u32);
+        let all = e.builder.build_bit_cast(all, halves, "").expect(BUILT);
+        let all = all.into_vector_value();
         let kind = e.context.f32_type().vec_type(ROWS as u32);
         let wide = e.builder.build_float_ext(all, kind, "");
         wide.expect(BUILT)
