@@ -119,8 +119,28 @@ fn ops_that_carry_no_gradient_are_these() {
         .collect();
     assert_eq!(
         without,
-        ["input", "constant", "iota", "random", "less_than", "detach"]
+        [
+            "input",
+            "constant",
+            "iota",
+            "random",
+            "less_than",
+            "detach",
+            "dequantize"
+        ]
     );
+}
+
+#[test]
+fn rounded_activations_pass_gradients_on() {
+    let mut cx = Graph::new();
+    let x = cx.input((2, 3), DType::F32);
+    x.set([[254.0, 3.1, -1.2], [0.0, 0.0, 0.0]]);
+    let y = x.fake_quantize(brain_blitz::op::ActivationScheme::A8Tok);
+    let dx = cx.compile(Autograd::new(x, y * y), ())[0].retrieve();
+    cx.execute();
+    // Twice the rounded numbers.
+    assert_eq!(dx.data(), [508.0, 8.0, -4.0, 0.0, 0.0, 0.0]);
 }
 
 /// A function of one tensor, and the numbers it is tried on.
