@@ -57,6 +57,21 @@ impl ActivationScheme {
         }
     }
 
+    /// Rounds a row.
+    pub fn round(self, row: &mut [f32]) {
+        let group = self.group(row.len());
+        for group in row.chunks_mut(group) {
+            let (scale, inverse) = activation_scale(group);
+            for x in group {
+                let whole = match inverse == 0.0 {
+                    true => 0.0,
+                    false => (*x * inverse).round_ties_even(),
+                };
+                *x = whole * scale;
+            }
+        }
+    }
+
     /// How many numbers of a row of `k` share a scale.
     pub fn group(self, k: usize) -> usize {
         match self {
@@ -132,19 +147,7 @@ fn eval_fake_quantize(op: &Op, inputs: &[Array], _: &EvalContext<'_>) -> Result<
     let dims = inputs[0].dims();
     let k = dims.last().copied().unwrap_or(0);
     let mut out = inputs[0].to_f32();
-    for row in out.chunks_mut(k.max(1)) {
-        for group in row.chunks_mut(scheme.group(k)) {
-            let (scale, inverse) = activation_scale(group);
-            for x in group {
-                let whole = if inverse == 0.0 {
-                    0.0
-                } else {
-                    (*x * inverse).round_ties_even()
-                };
-                *x = whole * scale;
-            }
-        }
-    }
+    out.chunks_mut(k.max(1)).for_each(|row| scheme.round(row));
     Ok(Array::new(dims.to_vec(), Data::F32(out)))
 }
 

@@ -5,8 +5,11 @@ use std::path::Path;
 use brain_blitz::blocks::BlockType;
 use brain_blitz::dtype::DType;
 use brain_blitz::formats::gguf::{Gguf, ModelWeights, Value, Writer};
-use brain_blitz::formats::{Checkpoint, Gemma2Config, StoredType, Weights, npy};
+use brain_blitz::formats::{
+    Checkpoint, Gemma2Config, StoredType, TensorView, Weights, npy, open_gemma2,
+};
 use brain_blitz::generation::session::{Options, Rows, Session};
+use brain_blitz::op::Op;
 use tempfile::tempdir;
 
 use crate::{data, gemma2};
@@ -199,11 +202,42 @@ fn options() -> Options {
 
 /// The logits of a checkpoint's prompt, computed from `path`.
 fn logits(path: &Path, checkpoint: &str) -> Vec<f32> {
+    let mut session = Session::load(path, &options(), &mut |_| ()).unwrap();
+    session.feed(&prompt(checkpoint)).unwrap().to_vec()
+}
+
+/// The weights of a file without their blocks: all of them as numbers.
+struct Decoded(Box<dyn Weights>);
+
+impl Weights for Decoded {
+    fn source(&self) -> &Path {
+        self.0.source()
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.0.names()
+    }
+
+    fn stored_type(&self, name: &str) -> Option<StoredType> {
+        self.0.stored_type(name)
+    }
+
+    fn get(&self, name: &str) -> brain_blitz::Result<TensorView> {
+        self.0.get(name)
+    }
+}
+
+/// [`logits`] with decoded weights, and activations as they are.
+fn logits_of_numbers(path: &Path, checkpoint: &str) -> Vec<f32> {
+    let (config, weights) = open_gemma2(path, DType::F32).unwrap();
+    let mut session = Session::new(config, &Decoded(weights), &options(), &mut |_| ()).unwrap();
+    session.feed(&prompt(checkpoint)).unwrap().to_vec()
+}
+
+fn prompt(checkpoint: &str) -> Vec<u32> {
     let ids = npy::read(gemma2(checkpoint).join("ref_input_ids.npy")).unwrap();
     let ids: Vec<i64> = bytemuck::pod_collect_to_vec(&ids.bytes);
-    let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
-    let mut session = Session::load(path, &options(), &mut |_| ()).unwrap();
-    session.feed(&ids).unwrap().to_vec()
+    ids.into_iter().map(|id| id as u32).collect()
 }
 
 fn reference(checkpoint: &str) -> Vec<f32> {
@@ -237,7 +271,7 @@ fn logits_of_converted_files_equal_the_reference() {
         let options = brain_blitz::formats::gguf::Options::new(ty);
         brain_blitz::formats::gguf::convert(&gemma2(name), &path, &options, &mut |_, _| ())
             .unwrap();
-        logits(&path, name)
+        logits_of_numbers(&path, name)
     };
     for name in ["tiny", "odd", "sharded"] {
         assert_near(&convert(name, BlockType::F32), &reference(name), 1e-3);
@@ -255,6 +289,45 @@ fn logits_of_converted_files_equal_the_reference() {
     let four = error(convert("tiny", BlockType::Q4_0));
     assert!((eight - 0.06995).abs() < 2e-4, "{eight}");
     assert!((four - 0.7248).abs() < 2e-3, "{four}");
+}
+
+#[test]
+fn blocks_of_a_file_are_computed_with_as_they_are() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("x.gguf");
+    let options = brain_blitz::formats::gguf::Options::new(BlockType::Q8_0);
+    brain_blitz::formats::gguf::convert(&gemma2("tiny"), &path, &options, &mut |_, _| ()).unwrap();
+    let session = Session::load(&path, &self::options(), &mut |_| ()).unwrap();
+    let count = |dtype| {
+        session.graph().inspect(|dag| {
+            let inputs = dag.ids().filter(|&id| {
+                let node = dag.node(id);
+                matches!(node.op, Op::Input { .. })
+                    && node.ty.dtype == dtype
+                    && node.ty.dims.len() == 2
+            });
+            inputs.count()
+        })
+    };
+    let blocks = brain_blitz::formats::gguf::Gguf::open(&path).unwrap();
+    let blocks = blocks
+        .tensors()
+        .iter()
+        .filter(|info| info.ty == BlockType::Q8_0)
+        .count();
+    assert!(blocks > 7);
+    assert_eq!(
+        count(DType::U8),
+        blocks,
+        "every weight in blocks is an input of bytes"
+    );
+    // Activations are rounded to 8 bits too, which changes a little, but not much.
+    let (rounded, numbers) = (logits(&path, "tiny"), logits_of_numbers(&path, "tiny"));
+    let square = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
+    let sum: f64 = rounded.iter().zip(&numbers).map(square).sum();
+    let all: f64 = numbers.iter().map(|x| f64::from(*x).powi(2)).sum();
+    let error = (sum / all).sqrt();
+    assert!(error > 1e-3 && error < 0.12, "{error}");
 }
 
 #[test]

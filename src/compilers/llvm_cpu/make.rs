@@ -88,9 +88,7 @@ impl Maker<'_> {
         Ok(match &job.work {
             Work::Loops(nest) => Arc::new(self.loops(&job.name, key, nest)?),
             Work::Decode(rows) => Arc::new(DecodeCode {
-                name: job
-                    .name
-                    .replacen("decode", &format!("decode_{}", rows.ty()), 1),
+                name: job.name.replacen("decode", &rows.make().name(), 1),
                 key,
                 rows: (**rows).clone(),
             }),

@@ -1,4 +1,5 @@
-//! Blocks → numbers, where nothing multiplies by them: rows that were looked up, types without kernels.
+//! Blocks → numbers, where nothing multiplies by them (rows that were looked up, types without kernels), and activations
+//! rounded for somebody else than a product.
 //!
 //! The decoders are those of [`crate::blocks`], which define what blocks mean; threads take rows.
 
@@ -6,56 +7,75 @@ use crate::blocks::BlockType;
 use crate::compilers::llvm_cpu::code::{evaluate, has};
 use crate::error::Result;
 use crate::exec::pool;
-use crate::op::{Kernel, KernelCall, KernelInput, NativeCode, Op, Work};
+use crate::op::{ActivationScheme, Kernel, KernelCall, KernelInput, NativeCode, Op, Work};
 use crate::shape::{Expr, Symbols, numel};
 
 /// Numbers below which a second thread costs more than it brings.
 const SERIAL: usize = 1 << 14;
 
-/// Rows of whole blocks, one after the other.
+/// What is made of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Make {
+    /// Numbers of blocks.
+    Numbers(BlockType),
+    /// Numbers rounded to 8 bits.
+    Rounded(ActivationScheme),
+}
+
+impl Make {
+    /// For names.
+    pub fn name(self) -> String {
+        match self {
+            Make::Numbers(ty) => format!("decode_{ty}"),
+            Make::Rounded(scheme) => format!("round_{}", scheme.name()),
+        }
+    }
+}
+
+/// Rows, one after the other.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct BlockRows {
-    ty: BlockType,
+    make: Make,
     rows: [Expr; 1],
-    /// Bytes of a row.
+    /// Bytes of a row that is read.
     bytes: usize,
+    /// Numbers in a row that is written.
+    numbers: usize,
 }
 
 impl BlockRows {
-    /// The rows that a kernel of one step decodes, if it does that.
+    /// The rows that a kernel of one step makes, if it does that.
     pub fn of(kernel: &Kernel) -> Option<BlockRows> {
         let [step] = &kernel.steps[..] else {
             return None;
         };
-        let Op::Dequantize(ty) = step.op else {
-            return None;
+        let make = match step.op {
+            Op::Dequantize(ty) => Make::Numbers(ty),
+            Op::FakeQuantize(scheme) => Make::Rounded(scheme),
+            _ => return None,
         };
         let (KernelInput::Operand(0), view) = &step.inputs[0] else {
             return None;
         };
         let stored = &kernel.operands[0];
         let (last, outer) = stored.dims.split_last()?;
-        let whole = view.is_identity(stored.numel());
+        let whole = view.is_identity(stored.numel()) && stored.dims.len() == step.ty.dims.len();
         whole.then_some(BlockRows {
-            ty,
+            make,
             rows: [numel(outer)],
-            bytes: last.as_usize()?,
+            bytes: last.as_usize()? * stored.dtype.size(),
+            numbers: step.ty.dims.last()?.as_usize()?,
         })
-    }
-
-    /// Numbers in a row.
-    fn numbers(&self) -> usize {
-        self.bytes / self.ty.block_bytes() * self.ty.block_len()
     }
 
     /// For names: rows and their length.
     pub fn dims(&self) -> Vec<Expr> {
-        vec![self.rows[0], self.numbers().into()]
+        vec![self.rows[0], self.numbers.into()]
     }
 
-    /// The type of the blocks.
-    pub fn ty(&self) -> BlockType {
-        self.ty
+    /// What is made.
+    pub fn make(&self) -> Make {
+        self.make
     }
 }
 
@@ -81,7 +101,7 @@ impl NativeCode for DecodeCode {
         let start = params.len();
         evaluate(&self.rows.rows, symbols, params)?;
         let units = params[start].max(0) as usize;
-        let cost = units.saturating_mul(self.rows.numbers());
+        let cost = units.saturating_mul(self.rows.numbers);
         Ok(Work {
             units,
             cost,
@@ -97,7 +117,7 @@ impl NativeCode for DecodeCode {
     // SAFETY: the trait's contract: the buffers fit the types under the call's symbols and do not overlap.
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()> {
         let run = Run(call.buffers[0].cast_const(), call.buffers[1].cast());
-        let (bytes, numbers) = (self.rows.bytes, self.rows.numbers());
+        let (bytes, numbers) = (self.rows.bytes, self.rows.numbers);
         pool::for_each_range(call.work.n_threads, call.work.units, &|rows| {
             let run = &run;
             for row in rows {
@@ -108,8 +128,16 @@ impl NativeCode for DecodeCode {
                         std::slice::from_raw_parts_mut(run.1.add(row * numbers), numbers),
                     )
                 };
-                let decoded = self.rows.ty.dequantize(from, to);
-                decoded.expect("the op is only made for types with a decoder");
+                match self.rows.make {
+                    Make::Numbers(ty) => {
+                        let decoded = ty.dequantize(from, to);
+                        decoded.expect("the op is only made for types with a decoder");
+                    }
+                    Make::Rounded(scheme) => {
+                        bytemuck::cast_slice_mut(to).copy_from_slice(from);
+                        scheme.round(to);
+                    }
+                }
             }
         });
         Ok(())

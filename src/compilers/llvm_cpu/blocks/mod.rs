@@ -99,7 +99,7 @@ fn candidate(dag: &Dag, id: NodeIndex) -> Option<(Kernel, Vec<NodeIndex>)> {
     Some((Kernel::new("blocks".into(), steps, operands), nodes))
 }
 
-/// Blocks that something else than a product reads → a kernel that decodes them.
+/// Blocks and rounded activations that something else than a product reads → a kernel that makes them.
 pub struct DecodedRows;
 
 impl Pass for DecodedRows {
@@ -111,9 +111,9 @@ impl Pass for DecodedRows {
         let mut patch = Patch::new();
         for id in dag.topological()? {
             let node = dag.node(id);
-            let Op::Dequantize(_) = node.op else {
+            if !matches!(node.op, Op::Dequantize(_) | Op::FakeQuantize(_)) {
                 continue;
-            };
+            }
             let (source, view) = dag.operands(id)[0];
             let step = KernelStep {
                 op: node.op.clone(),
