@@ -247,6 +247,8 @@ fn random_numbers_are_the_same_again() {
     assert!(randoms(Some(Remat::new(budget))) > 5);
 }
 
+/// The later passes are those of `LlvmCpu`, one of which merges equal nodes.
+#[cfg(feature = "llvm-backend")]
 #[test]
 fn later_passes_do_not_undo_it() {
     let again = |budget: usize| {
