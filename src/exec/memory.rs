@@ -3,7 +3,7 @@
 //! The largest buffers are placed first, each at the lowest offset where it touches no buffer that is needed at the
 //! same time (greedy by size: Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020). Placing
 //! them in the order of the steps would leave holes that the large ones do not fit. Where that needs more than the steps do,
-//! other orders are tried ([`Order`]) and the best is taken.
+//! other orders are tried (`Order`) and the best is taken.
 //!
 //! All tables keep their capacity, so planning again (symbols changed) allocates nothing once the largest plan was
 //! seen; while sizes stay the same up to their alignment, so does the plan.

@@ -153,7 +153,7 @@ impl Session {
     }
 
     /// A session of a model with this configuration whose weights are random numbers in the format `dtype`; see
-    /// [`synthetic`].
+    /// [`synthetic`](super::synthetic).
     ///
     /// # Errors
     /// If `dtype` is not a floating-point format of at most 32 bits, memory is short, or the model cannot be compiled.

@@ -159,7 +159,7 @@ pub struct Work {
 /// One call of native code.
 pub struct KernelCall<'a> {
     /// The buffers of the operands in order, then that of the result, then that of the packed operand if there is a
-    /// [`NativeCode::packing`].
+    /// [`NativeCode::packings`].
     pub buffers: &'a [*mut u8],
     /// Working memory of [`Work::scratch_bytes`], 64-byte aligned.
     pub scratch: *mut u8,

@@ -1,6 +1,6 @@
 //! A right operand packed once, whole, for many executions.
 //!
-//! Before: any view of the operand. After: panels in BF16 for such an operand ([`super::widen`] makes F32 of a block when
+//! Before: any view of the operand. After: panels in BF16 for such an operand (`widen` makes F32 of a block when
 //! it is needed), else in F32: for each batch and block of K, panels of the tile's columns, `[panel][k][columns]`, the last one filled up with
 //! zeros. The blocks of K are those of [`Gemm::run`], so where a block of panels begins follows from the sizes alone.
 //!
