@@ -107,13 +107,12 @@ pub fn threads() -> Option<usize> {
         .filter(|&n| n > 0)
 }
 
-/// Whether compiled objects are kept on disk.
-pub fn cache_enabled() -> bool {
-    read("BB_CACHE").is_none_or(|value| value != "off" && value != "0")
-}
-
-/// Where compiled objects are kept: `BB_CACHE_DIR`, else the user's cache folder; `None` when there is none.
-pub fn cache_dir() -> Option<std::path::PathBuf> {
+/// Where compiled objects are kept: `BB_CACHE_DIR`, else the user's cache folder; `None` when there is none, or
+/// `BB_CACHE` is off.
+pub fn cache_folder() -> Option<std::path::PathBuf> {
+    if read("BB_CACHE").is_some_and(|value| value == "off" || value == "0") {
+        return None;
+    }
     if let Some(dir) = read("BB_CACHE_DIR") {
         return Some(dir.into());
     }

@@ -233,9 +233,10 @@ fn printable(text: &str) -> String {
 /// A value in one line.
 fn short_text(value: &Value) -> String {
     let text = match value {
-        Value::String(text) => printable(text),
+        Value::String(text) => text.clone(),
         other => serde_json::to_string(&short_json(other)).unwrap_or_default(),
     };
+    let text = printable(&text);
     match text.char_indices().nth(WIDEST) {
         None => text,
         Some((cut, _)) => format!("{}...", &text[..cut]),

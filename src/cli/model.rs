@@ -58,9 +58,10 @@ fn thread_count(text: &str) -> Result<usize, String> {
 
 /// A type that weights can be stored in.
 fn block_type(text: &str) -> Result<BlockType, String> {
-    let ty = BlockType::from_name(text).filter(|ty| ty.can_quantize() && ty.block_len() > 1);
+    let fits = |ty: &BlockType| ty.can_quantize() && ty.block_len() > 1;
+    let ty = BlockType::from_name(text).filter(fits);
     ty.ok_or_else(|| {
-        let all = BlockType::all().filter(|ty| ty.can_quantize() && ty.block_len() > 1);
+        let all = BlockType::all().filter(fits);
         let names: Vec<String> = all.map(|ty| ty.name().to_lowercase()).collect();
         format!("types are {}", names.join(", "))
     })

@@ -13,6 +13,7 @@ use super::{Compiler, Pass};
 use crate::array::Array;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::exec::pool;
 use crate::graph::state::State;
 use crate::graph::{Dag, GraphTensor, Inner, NodeIndex, StoredAs, text, verify};
 use crate::knobs;
@@ -269,7 +270,9 @@ fn convert(
             StoredAs::Format(to) => state.convert(input, from, to),
             StoredAs::Blocks(ty) => {
                 let name = (input, name_of(dag, input));
-                report.stored.extend(state.quantize(name, from, ty)?);
+                let n_threads = state.n_threads.unwrap_or_else(pool::default_threads);
+                let stored = state.quantize(name, from, ty, n_threads)?;
+                report.stored.extend(stored);
             }
         }
     }

@@ -69,6 +69,11 @@ pub(crate) fn io_error(path: &Path, source: std::io::Error) -> Error {
     }
 }
 
+/// How messages call a tensor.
+fn tensor_field(name: &str) -> String {
+    format!("tensor {}", quote(name))
+}
+
 /// A foreign string as it may stand in a message: quoted, with control characters escaped, cut to a readable length.
 fn quote(text: &str) -> String {
     let short = shorten(text);

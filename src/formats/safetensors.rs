@@ -21,7 +21,7 @@ use serde_json::Value;
 use super::bytes::Bytes;
 use super::suggest::did_you_mean;
 use super::tensor::{StoredType, TensorView};
-use super::{format_error, json, quote};
+use super::{format_error, json, quote, tensor_field};
 use crate::error::Result;
 
 mod header;
@@ -235,11 +235,6 @@ impl Checkpoint {
             bytes: self.shards[entry.shard].bytes.slice(entry.start..entry.end),
         })
     }
-}
-
-/// How messages call a tensor.
-fn tensor_field(name: &str) -> String {
-    format!("tensor {}", quote(name))
 }
 
 /// The map from tensor name to shard file of an index, with every shard's path checked to stay in the folder.

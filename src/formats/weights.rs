@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use super::bytes::Bytes;
 use super::gemma2_config::Gemma2Config;
-use super::gguf::{Gguf, ModelWeights, is_gguf};
+use super::gguf::{BlockTensor, Gguf, ModelWeights, is_gguf};
 use super::safetensors::Checkpoint;
 use super::tensor::{StoredType, TensorView};
-use crate::blocks::BlockType;
 use crate::dtype::DType;
 use crate::error::Result;
 
@@ -29,7 +27,7 @@ pub trait Weights {
     fn get(&self, name: &str) -> Result<TensorView>;
 
     /// The blocks of a tensor that is stored in a low-bit type and means what they say.
-    fn blocks(&self, _name: &str) -> Option<(BlockType, Bytes)> {
+    fn blocks(&self, _name: &str) -> Option<BlockTensor> {
         None
     }
 }

@@ -8,7 +8,6 @@ use crate::error::Result;
 use crate::formats::Weights;
 use crate::graph::Graph;
 use crate::nn::Module;
-use crate::op::Op;
 
 /// Makes the parameters that `file` has in blocks inputs of such blocks, before any data is there: then the file's bytes
 /// are their data as they are.
@@ -18,9 +17,9 @@ use crate::op::Op;
 pub(super) fn keep(graph: &mut Graph, model: &impl Module, file: &dyn Weights) -> Result<()> {
     let mut types: BTreeMap<String, BlockType> = BTreeMap::new();
     for (name, parameter) in model.parameters().iter() {
-        if let Some((ty, _)) = file.blocks(name) {
+        if let Some(tensor) = file.blocks(name) {
             parameter.set_name(name);
-            types.insert(name.to_string(), ty);
+            types.insert(name.to_string(), tensor.ty);
         }
     }
     if types.is_empty() {
@@ -29,17 +28,4 @@ pub(super) fn keep(graph: &mut Graph, model: &impl Module, file: &dyn Weights) -
     let plan = move |name: &str| types.get(name).copied();
     graph.try_compile((Generic, Quantize::mixed(plan).stored()), ())?;
     Ok(())
-}
-
-/// The bytes of all named inputs of two dimensions or more with data, as they are stored.
-pub(super) fn weight_bytes(graph: &Graph) -> u64 {
-    graph.inspect(|dag| {
-        let bytes = dag.ids().filter_map(|id| {
-            let node = dag.node(id);
-            let is_weight = matches!(node.op, Op::Input { .. }) && node.name.is_some();
-            let n = node.ty.numel().as_usize().filter(|_| is_weight)?;
-            Some((n * node.ty.dtype.size()) as u64)
-        });
-        bytes.sum()
-    })
 }

@@ -9,7 +9,7 @@
 //! `raise_exception`, and the methods of Python's strings and dictionaries that occur in them.
 //!
 //! A template is a program of whoever made the file: it runs a bounded number of steps and reaches nothing but its
-//! arguments.
+//! arguments. What memory its texts take is not bounded.
 //!
 //! Deliberately absent: calls of tools, pictures, the current date.
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::blocks;
 use super::session::{Info, Options, Progress};
 use crate::compilers::{Generic, Quantize, Report};
 use crate::error::Result;
@@ -20,7 +19,10 @@ pub(super) fn compile(
     if let Some(ty) = options.quant {
         progress(Progress::Compiling { pass: "quantize" });
         info.report = graph.try_compile((Generic, Quantize::blocks(ty)), ())?;
-        info.weight_bytes = blocks::weight_bytes(graph);
+        for stored in &info.report.stored {
+            info.weight_bytes -= stored.bytes_before as u64;
+            info.weight_bytes += stored.bytes as u64;
+        }
     }
     if options.cpu != "reference" {
         let stored = std::mem::take(&mut info.report.stored);

@@ -117,7 +117,7 @@ pub struct Session {
 
 impl Session {
     /// Loads a checkpoint folder in the Hugging Face layout (`config.json` and safetensors files), or a GGUF file, and
-    /// compiles it. Weights that a GGUF file stores in blocks are computed with as `F32`.
+    /// compiles it. Weights that a GGUF file stores in blocks stay in them.
     ///
     /// ```no_run
     /// use brain_blitz::generation::{Options, Session};

@@ -7,7 +7,8 @@ use super::synthetic;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::pool;
-use crate::formats::{Bytes, StoredType, Weights as StoredWeights};
+use crate::formats::{Bytes, StoredType, TensorView, Weights as StoredWeights};
+use crate::graph::GraphTensor;
 use crate::nn::Module;
 use crate::nn::models::gemma2::Gemma2;
 use crate::shape::Expr;
@@ -104,6 +105,22 @@ impl AsRef<[u8]> for Region {
     }
 }
 
+/// A tensor of a file.
+enum Stored {
+    Blocks(Bytes),
+    Numbers(TensorView),
+}
+
+impl Stored {
+    /// Its bytes in the file.
+    fn len(&self) -> u64 {
+        match self {
+            Stored::Blocks(bytes) => bytes.len() as u64,
+            Stored::Numbers(tensor) => tensor.bytes.len() as u64,
+        }
+    }
+}
+
 /// Gives every parameter its data; returns the bytes of all.
 fn load_weights(
     model: &Gemma2,
@@ -117,38 +134,43 @@ fn load_weights(
     if let Some(name) = checkpoint.names().into_iter().find(unknown) {
         return Err(file(format!("the model has no parameter {name:?}")));
     }
-    let (mut tensors, mut low) = (Vec::new(), Vec::new());
-    for (name, parameter) in parameters.iter() {
-        if let Some((_, bytes)) = checkpoint.blocks(name) {
-            low.push((parameter, bytes));
-            continue;
-        }
-        let tensor = checkpoint.get(name)?;
-        let dims: Vec<Expr> = tensor.shape.iter().map(|&n| Expr::from(n)).collect();
+    let fits = |name: &str, parameter: GraphTensor, shape: &[usize]| {
+        let dims: Vec<Expr> = shape.iter().map(|&n| Expr::from(n)).collect();
         let ty = parameter.ty();
-        if dims[..] != ty.dims[..] {
-            let shape = &tensor.shape;
-            return Err(file(format!(
+        match dims[..] == ty.dims[..] {
+            true => Ok(()),
+            false => Err(file(format!(
                 "tensor {name:?} has shape {shape:?}, but the configuration asks for {ty}"
-            )));
+            ))),
         }
+    };
+    // What is stored in blocks is the parameter's memory as it is; other formats are converted.
+    let mut tensors = Vec::new();
+    for (name, parameter) in parameters.iter() {
+        let tensor = match checkpoint.blocks(name) {
+            Some(blocks) => {
+                fits(name, parameter, &blocks.shape)?;
+                Stored::Blocks(blocks.bytes)
+            }
+            None => {
+                let tensor = checkpoint.get(name)?;
+                fits(name, parameter, &tensor.shape)?;
+                Stored::Numbers(tensor)
+            }
+        };
         tensors.push((parameter, tensor));
     }
-    let low_bytes = low.iter().map(|(_, bytes)| bytes.len() as u64);
-    let plain_bytes = tensors.iter().map(|(_, t)| t.bytes.len() as u64);
-    let total_bytes = low_bytes.chain(plain_bytes).sum();
+    let total_bytes = tensors.iter().map(|(_, tensor)| tensor.len()).sum();
     let mut done_bytes = 0;
-    for (parameter, bytes) in low {
-        done_bytes += bytes.len() as u64;
-        let set = parameter.try_set_shared(Arc::new(Region(bytes)));
-        set.map_err(|e| file(e.to_string()))?;
-    }
     for (parameter, tensor) in tensors {
-        let bytes = tensor
-            .convert_to(parameter.dtype())
-            .map_err(|e| file(e.to_string()))?;
+        done_bytes += tensor.len();
+        let bytes = match tensor {
+            Stored::Blocks(bytes) => bytes,
+            Stored::Numbers(tensor) => tensor
+                .convert_to(parameter.dtype())
+                .map_err(|e| file(e.to_string()))?,
+        };
         parameter.try_set_shared(Arc::new(Region(bytes)))?;
-        done_bytes += tensor.bytes.len() as u64;
         progress(Progress::Loading {
             done_bytes,
             total_bytes,

@@ -18,6 +18,8 @@ pub struct StoredTensor {
     pub ty: BlockType,
     /// How many numbers it has.
     pub n: usize,
+    /// What it took before.
+    pub bytes_before: usize,
     /// What it takes now.
     pub bytes: usize,
     /// Root of the mean squared difference from the numbers before.

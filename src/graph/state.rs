@@ -191,20 +191,12 @@ impl State {
         (bytes, from): (&[u8], DType),
         ty: BlockType,
     ) -> Result<()> {
-        let (out, ..) = quantized::encode(bytes, from, ty, 1)?;
-        let (dims, storage, since) = (None, Storage::Owned(out), self.runs);
-        self.inputs.insert(
-            input,
-            InputData {
-                dims,
-                storage,
-                since,
-            },
-        );
+        let (blocks, ..) = quantized::encode(bytes, from, ty, 1)?;
+        self.insert_blocks(input, blocks, self.runs);
         Ok(())
     }
 
-    /// Stores an input's data, if it has any, in blocks.
+    /// Stores an input's data, if it has any, in blocks, on up to `n_threads` threads.
     ///
     /// # Errors
     /// A number that blocks cannot hold; no memory.
@@ -213,34 +205,34 @@ impl State {
         (input, name): (u32, String),
         from: DType,
         ty: BlockType,
+        n_threads: usize,
     ) -> Result<Option<StoredTensor>> {
         let Some(data) = self.inputs.remove(input) else {
             return Ok(None);
         };
-        let n = data.storage.bytes().len() / from.size();
-        let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
-        let n_threads = self.n_threads.unwrap_or_else(cores);
-        let encoded = quantized::encode(data.storage.bytes(), from, ty, n_threads);
-        let (out, rmse, snr_db) = encoded.map_err(|e| Error::msg(format!("{name}: {e}")))?;
-        let bytes = out.len();
-        let storage = Storage::Owned(out);
-        let (dims, since) = (None, data.since);
-        self.inputs.insert(
-            input,
-            InputData {
-                dims,
-                storage,
-                since,
-            },
-        );
-        Ok(Some(StoredTensor {
+        let numbers = data.storage.bytes();
+        let encoded = quantized::encode(numbers, from, ty, n_threads);
+        let (blocks, rmse, snr_db) = encoded.map_err(|e| Error::msg(format!("{name}: {e}")))?;
+        let stored = StoredTensor {
             name,
             ty,
-            n,
-            bytes,
+            n: numbers.len() / from.size(),
+            bytes_before: numbers.len(),
+            bytes: blocks.len(),
             rmse,
             snr_db,
-        }))
+        };
+        self.insert_blocks(input, blocks, data.since);
+        Ok(Some(stored))
+    }
+
+    fn insert_blocks(&mut self, input: u32, blocks: AlignedBytes, since: i64) {
+        let data = InputData {
+            dims: None,
+            storage: Storage::Owned(blocks),
+            since,
+        };
+        self.inputs.insert(input, data);
     }
 }
 

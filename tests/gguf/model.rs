@@ -4,7 +4,7 @@ use std::path::Path;
 
 use brain_blitz::blocks::BlockType;
 use brain_blitz::dtype::DType;
-use brain_blitz::formats::gguf::{Gguf, ModelWeights, Value, Writer};
+use brain_blitz::formats::gguf::{Gguf, ModelWeights, Sink, TensorInfo, Value, Writer};
 use brain_blitz::formats::{
     Checkpoint, Gemma2Config, StoredType, TensorView, Weights, npy, open_gemma2,
 };
@@ -291,6 +291,35 @@ fn logits_of_converted_files_equal_the_reference() {
     assert!((four - 0.7248).abs() < 2e-3, "{four}");
 }
 
+/// As many blocks, but in rows of another length: nothing but the shape tells.
+#[test]
+fn blocks_of_another_shape_are_an_error_that_names_the_tensor() {
+    let folder = tempdir().unwrap();
+    let (path, turned) = (folder.path().join("x.gguf"), folder.path().join("y.gguf"));
+    let options = brain_blitz::formats::gguf::Options::new(BlockType::Q8_0);
+    brain_blitz::formats::gguf::convert(&gemma2("tiny"), &path, &options, &mut |_, _| ()).unwrap();
+    let file = Gguf::open(&path).unwrap();
+    let mut writer = Writer::new();
+    for (key, value) in file.metadata() {
+        writer.set(key, value.clone());
+    }
+    for info in file.tensors() {
+        let mut shape = info.shape.clone();
+        if info.name == "blk.1.attn_q.weight" {
+            shape.reverse();
+        }
+        writer.tensor(&info.name, info.ty, &shape);
+    }
+    let write = |info: &TensorInfo, sink: &mut Sink<'_>| sink.write(&file.get(&info.name)?.bytes);
+    writer
+        .write(&turned, &mut |info, sink| write(info, sink))
+        .unwrap();
+    let error = Session::load(&turned, &self::options(), &mut |_| ()).err();
+    let error = error.expect("the shape is wrong").to_string();
+    let what = "\"model.layers.1.self_attn.q_proj.weight\" has shape [64, 128], but the configuration asks for f32[128, 64]";
+    assert!(error.contains(what), "{error}");
+}
+
 #[test]
 fn blocks_of_a_file_are_computed_with_as_they_are() {
     let folder = tempdir().unwrap();
@@ -321,6 +350,25 @@ fn blocks_of_a_file_are_computed_with_as_they_are() {
         blocks,
         "every weight in blocks is an input of bytes"
     );
+    // The checkpoint, stored in the same blocks while it is loaded.
+    let quant = Some(BlockType::Q8_0);
+    let options = Options {
+        quant,
+        ..self::options()
+    };
+    let made = Session::load(&gemma2("tiny"), &options, &mut |_| ()).unwrap();
+    assert_eq!(made.info().report.stored.len(), blocks);
+    // What rows of 32 numbers fit into is in blocks of 34 bytes, the rest as it was.
+    let checkpoint = Checkpoint::open(gemma2("tiny")).unwrap();
+    let bytes = checkpoint.names().map(|name| {
+        let shape = checkpoint.get(name).unwrap().shape;
+        let n: usize = shape.iter().product();
+        match shape[..] {
+            [_, row] if row % 32 == 0 => n / 32 * 34,
+            _ => 4 * n,
+        }
+    });
+    assert_eq!(made.info().weight_bytes, bytes.sum::<usize>() as u64);
     // Activations are rounded to 8 bits too, which changes a little, but not much.
     let (rounded, numbers) = (logits(&path, "tiny"), logits_of_numbers(&path, "tiny"));
     let square = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);

@@ -143,6 +143,11 @@ fn what_cannot_be_written_is_an_error_and_leaves_the_old_file() {
         failure(Writer::new().set("general.alignment", "32"), 0),
         what
     );
+    // A power of two, but more than files are read with.
+    assert_eq!(
+        failure(Writer::new().set("general.alignment", 1u32 << 21), 0),
+        what
+    );
 }
 
 #[test]

@@ -81,7 +81,7 @@ impl ObjectCache {
     /// The cache that `BB_CACHE` and `BB_CACHE_DIR` ask for.
     pub fn from_knobs() -> ObjectCache {
         ObjectCache {
-            dir: knobs::cache_dir().filter(|_| knobs::cache_enabled()),
+            dir: knobs::cache_folder(),
         }
     }
 

@@ -40,6 +40,7 @@ pub mod machine;
 mod make;
 pub mod materialize;
 pub mod nest;
+mod once;
 pub mod packed;
 pub mod rows;
 pub mod sequence;

@@ -91,10 +91,9 @@ fn is_weight(dag: &Dag, id: NodeIndex) -> bool {
         let fits = match &dag.node(reader).op {
             Op::Cast(DType::F32) if view.is_identity(node.ty.numel()) => {
                 let mut readers = dag.readers(reader);
-                readers
-                    .all(|(reader, slot, view)| is_by_rows(dag, reader, slot, view, (id, reader)))
+                readers.all(|(reader, slot, view)| is_by_rows(dag, reader, slot, view, id))
             }
-            _ => is_by_rows(dag, reader, slot, view, (id, reader)),
+            _ => is_by_rows(dag, reader, slot, view, id),
         };
         if !fits {
             return false;
@@ -104,13 +103,7 @@ fn is_weight(dag: &Dag, id: NodeIndex) -> bool {
 }
 
 /// Whether a node multiplies and adds up whole rows of what it reads, or looks rows up.
-fn is_by_rows(
-    dag: &Dag,
-    reader: NodeIndex,
-    slot: usize,
-    view: &View,
-    (weight, _): (NodeIndex, NodeIndex),
-) -> bool {
+fn is_by_rows(dag: &Dag, reader: NodeIndex, slot: usize, view: &View, weight: NodeIndex) -> bool {
     match &dag.node(reader).op {
         Op::Gather { axis: 0 } => slot == 0 && view.is_identity(dag.node(weight).ty.numel()),
         Op::Binary(BinaryOp::Mul) => {

@@ -10,7 +10,6 @@
 
 use std::path::Path;
 
-use super::super::bytes::Bytes;
 use super::super::gemma2_config::Gemma2Config;
 use super::super::safetensors::Checkpoint;
 use super::super::tensor::StoredType;
@@ -74,10 +73,7 @@ pub struct Converted {
 
 /// A tensor that is to be converted.
 struct Item {
-    name: String,
-    ty: BlockType,
-    shape: Vec<usize>,
-    bytes: Bytes,
+    tensor: BlockTensor,
     /// What is added to its numbers.
     add: f32,
 }
@@ -109,9 +105,12 @@ pub fn convert(
     }
     let report: Vec<Converted> = items.iter().map(|item| plan(item, options)).collect();
     for (item, planned) in items.iter().zip(&report) {
-        writer.tensor(&item.name, planned.to, &item.shape);
+        writer.tensor(&item.tensor.name, planned.to, &item.tensor.shape);
     }
-    let total = items.iter().map(|item| item.bytes.len() as u64).sum();
+    let total = items
+        .iter()
+        .map(|item| item.tensor.bytes.len() as u64)
+        .sum();
     let mut done = 0;
     progress(done, total);
     let mut next = items.iter();
@@ -119,16 +118,25 @@ pub fn convert(
         let item = next
             .next()
             .expect("the writer asks for each tensor once, in order");
-        let (bytes, size) = (item.bytes.len() as u64, info.size().max(1) as u64);
+        let (bytes, size) = (item.tensor.bytes.len() as u64, info.size().max(1) as u64);
         let mut written = 0;
-        let recoded = recode(&item.bytes, item.ty, info.ty, item.add, &mut |piece| {
-            written += piece.len() as u64;
-            progress(done + bytes * written / size, total);
-            sink.write(piece)
-        });
+        let recoded = recode(
+            &item.tensor.bytes,
+            item.tensor.ty,
+            info.ty,
+            item.add,
+            &mut |piece| {
+                written += piece.len() as u64;
+                let part = u128::from(bytes) * u128::from(written) / u128::from(size);
+                progress(done + part as u64, total);
+                sink.write(piece)
+            },
+        );
         done += bytes;
         recoded.map_err(|error| match error {
-            Error::Message(what) => format_error(input, tensor_field(&item.name), None, what),
+            Error::Message(what) => {
+                format_error(input, tensor_field(&item.tensor.name), None, what)
+            }
             other => other,
         })
     })?;
@@ -146,18 +154,8 @@ fn of_gguf(input: &Path) -> Result<(Writer, Vec<Item>)> {
         }
     }
     let items = file.tensors().iter().map(|info| {
-        let tensor = file.get(&info.name)?;
-        let BlockTensor {
-            name,
-            ty,
-            shape,
-            bytes,
-        } = tensor;
         Ok(Item {
-            name,
-            ty,
-            shape,
-            bytes,
+            tensor: file.get(&info.name)?,
             add: 0.0,
         })
     });
@@ -200,37 +198,38 @@ fn of_folder(input: &Path) -> Result<(Writer, Vec<Item>)> {
             }
         };
         let add = if gemma2::is_norm(&name) { 1.0 } else { 0.0 };
-        items.push(Item {
+        let (shape, bytes) = (tensor.shape, tensor.bytes);
+        let tensor = BlockTensor {
             name,
             ty,
-            shape: tensor.shape,
-            bytes: tensor.bytes,
-            add,
-        });
+            shape,
+            bytes,
+        };
+        items.push(Item { tensor, add });
     }
-    items.sort_by_key(|item| gemma2::place(&item.name));
+    items.sort_by_key(|item| gemma2::place(&item.tensor.name));
     Ok((writer, items))
 }
 
 /// How a tensor is to be stored.
 fn plan(item: &Item, options: &Options) -> Converted {
-    let wanted = match item.name.as_str() {
-        _ if !item.ty.can_dequantize() => item.ty,
-        _ if item.shape.iter().filter(|&&n| n != 1).count() < 2 => BlockType::F32,
+    let wanted = match item.tensor.name.as_str() {
+        _ if !item.tensor.ty.can_dequantize() => item.tensor.ty,
+        _ if item.tensor.shape.iter().filter(|&&n| n != 1).count() < 2 => BlockType::F32,
         gemma2::EMBEDDING => options.embedding_type(),
         _ => options.quant,
     };
-    let row = item.shape.last().copied().unwrap_or(1);
+    let row = item.tensor.shape.last().copied().unwrap_or(1);
     let to = fitting(wanted, row);
-    let elements = item.shape.iter().product::<usize>();
+    let elements = item.tensor.elements();
     let size = to.bytes_of(elements).expect("the rows are whole blocks");
     Converted {
-        name: item.name.clone(),
-        from: item.ty,
+        name: item.tensor.name.clone(),
+        from: item.tensor.ty,
         to,
         instead_of: (to != wanted).then_some(wanted),
         elements,
-        bytes: (item.bytes.len(), size),
+        bytes: (item.tensor.bytes.len(), size),
     }
 }
 

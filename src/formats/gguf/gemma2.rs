@@ -82,8 +82,11 @@ pub(super) fn place(tensor: &str) -> (usize, usize) {
     let row = INNER
         .iter()
         .position(|row| stem.strip_suffix(".weight") == Some(row.0));
-    let layer = layer.parse().unwrap_or(MOST_LAYERS);
-    (layer + 1, row.unwrap_or(INNER.len()))
+    // Behind the embedding, whatever number a foreign name has.
+    let layer = layer
+        .parse()
+        .map_or(usize::MAX, |n: usize| n.saturating_add(1));
+    (layer, row.unwrap_or(INNER.len()))
 }
 
 /// Whether a tensor is stored plus one.
@@ -435,4 +438,23 @@ fn read_eos(file: &Gguf, vocab_size: usize) -> Result<Vec<u32>> {
         found.extend(id?.filter(|id| !found.contains(id)));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place;
+
+    #[test]
+    fn layers_come_by_number_behind_the_embedding() {
+        let largest = format!("blk.{}.attn_norm.weight", usize::MAX);
+        let beyond = format!("blk.{}0.attn_norm.weight", usize::MAX);
+        let names = [
+            "token_embd.weight",
+            "blk.2.attn_q.weight",
+            "blk.10.attn_q.weight",
+            &largest,
+        ];
+        assert!(names.map(place).is_sorted());
+        assert!(place(&beyond) > place(names[2]));
+    }
 }

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use super::bytes::Bytes;
 use super::suggest::did_you_mean;
-use super::{format_error, quote};
+use super::{format_error, quote, tensor_field};
 use crate::blocks::BlockType;
 use crate::error::{Error, Result};
 
@@ -141,15 +141,20 @@ impl Gguf {
     /// If the bytes are not a valid GGUF file.
     pub fn from_bytes(file: &Path, bytes: Bytes) -> Result<Gguf> {
         let header = parse::parse(file, &bytes)?;
-        parse::check_unique(file, &header.tensors)?;
-        let names = header.tensors.iter().map(|tensor| tensor.name.clone());
+        let mut by_name = BTreeMap::new();
+        for (at, tensor) in header.tensors.iter().enumerate() {
+            if by_name.insert(tensor.name.clone(), at).is_some() {
+                let field = tensor_field(&tensor.name);
+                return Err(format_error(file, field, None, "occurs twice"));
+            }
+        }
         Ok(Gguf {
             file: file.to_path_buf(),
             bytes,
             version: header.version,
             alignment: header.alignment,
             metadata: header.metadata,
-            by_name: names.zip(0..).collect(),
+            by_name,
             tensors: header.tensors,
         })
     }
@@ -221,11 +226,6 @@ pub fn is_gguf(path: &Path) -> bool {
     let mut magic = [0; MAGIC.len()];
     let mut read = || File::open(path).and_then(|mut file| file.read_exact(&mut magic));
     path.is_file() && (named || (read().is_ok() && magic == MAGIC))
-}
-
-/// How messages call a tensor.
-fn tensor_field(name: &str) -> String {
-    format!("tensor {}", quote(name))
 }
 
 /// How messages call an entry of the metadata.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bytemuck::Pod;
 
-use super::super::{format_error, quote};
+use super::super::format_error;
 use super::value::{Array, Value, kind};
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, TensorInfo, metadata_field, tensor_field};
 use crate::blocks::BlockType;
@@ -18,7 +18,7 @@ const DEEPEST: usize = 4;
 /// The most dimensions that ggml's tensors have.
 const MOST_DIMS: u32 = 4;
 /// The largest alignment that is believed.
-const LARGEST_ALIGNMENT: u64 = 1 << 20;
+pub(super) const LARGEST_ALIGNMENT: u64 = 1 << 20;
 /// The least bytes of an entry of the metadata (length and name, type, value) and of a tensor (name, dimensions, type, offset).
 const LEAST_ENTRY: usize = 8 + 4 + 1;
 const LEAST_TENSOR: usize = 8 + 4 + 4 + 8;
@@ -340,16 +340,4 @@ pub(super) fn size_of_tensor(ty: BlockType, shape: &[usize]) -> Result<usize, St
         .try_fold(1usize, |product, &dim| product.checked_mul(dim));
     let size = elements.and_then(|n| ty.bytes_of(n));
     size.ok_or_else(|| format!("the size of {ty}{shape:?} overflows"))
-}
-
-/// The error that a name occurs twice, if one does.
-pub(super) fn check_unique(file: &Path, tensors: &[TensorInfo]) -> Result<()> {
-    let mut seen = std::collections::BTreeSet::new();
-    match tensors.iter().find(|tensor| !seen.insert(&tensor.name)) {
-        None => Ok(()),
-        Some(tensor) => {
-            let field = format!("tensor {}", quote(&tensor.name));
-            Err(format_error(file, field, None, "occurs twice"))
-        }
-    }
 }

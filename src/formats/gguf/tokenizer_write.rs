@@ -59,24 +59,21 @@ impl Merge {
     }
 }
 
-/// Adds llama.cpp's lists for the tokenizer in `text`, if they say the same; tells whether they do.
-pub(super) fn add_lists(text: &str, writer: &mut Writer) -> bool {
-    match lists(text) {
-        None => false,
-        Some(lists) => {
-            writer.set(MODEL_KEY, "llama").set(PRE_KEY, "default");
-            if let Some(id) = lists.unknown {
-                writer.set(UNKNOWN_KEY, id);
-            }
-            writer
-                .set(ADD_BOS_KEY, true)
-                .set(PREFIX_KEY, false)
-                .set(TOKENS_KEY, lists.tokens)
-                .set(SCORES_KEY, lists.scores)
-                .set(TYPES_KEY, lists.types);
-            true
-        }
+/// Adds llama.cpp's lists for the tokenizer in `text`, if they say the same.
+pub(super) fn add_lists(text: &str, writer: &mut Writer) {
+    let Some(lists) = lists(text) else {
+        return;
+    };
+    writer.set(MODEL_KEY, "llama").set(PRE_KEY, "default");
+    if let Some(id) = lists.unknown {
+        writer.set(UNKNOWN_KEY, id);
     }
+    writer
+        .set(ADD_BOS_KEY, true)
+        .set(PREFIX_KEY, false)
+        .set(TOKENS_KEY, lists.tokens)
+        .set(SCORES_KEY, lists.scores)
+        .set(TYPES_KEY, lists.types);
 }
 
 struct Lists {

@@ -6,9 +6,9 @@ use std::path::Path;
 use super::super::bytes::Bytes;
 use super::super::tensor::{StoredType, TensorView};
 use super::super::weights::Weights;
-use super::super::{format_error, suggest::did_you_mean};
+use super::super::{format_error, suggest::did_you_mean, tensor_field};
 use super::recode::recode;
-use super::{Gguf, gemma2, tensor_field};
+use super::{BlockTensor, Gguf, gemma2};
 use crate::blocks::BlockType;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -54,11 +54,6 @@ impl ModelWeights {
         })
     }
 
-    /// The file.
-    pub fn file(&self) -> &Gguf {
-        &self.file
-    }
-
     /// The format that a tensor of type `ty` is given in.
     fn given(&self, name: &str, ty: BlockType) -> BlockType {
         match ty {
@@ -84,11 +79,11 @@ impl Weights for ModelWeights {
         self.given(name, info.ty).to_dtype().map(StoredType::from)
     }
 
-    fn blocks(&self, name: &str) -> Option<(BlockType, Bytes)> {
+    fn blocks(&self, name: &str) -> Option<BlockTensor> {
         let stored = self.names.get(name)?;
         let tensor = self.file.get(stored).ok()?;
         let is_low = tensor.ty.block_len() > 1 && tensor.ty.can_dequantize();
-        (is_low && !gemma2::is_norm(stored)).then_some((tensor.ty, tensor.bytes))
+        (is_low && !gemma2::is_norm(stored)).then_some(tensor)
     }
 
     fn get(&self, name: &str) -> Result<TensorView> {

@@ -122,7 +122,9 @@ impl Writer {
             return Ok(DEFAULT_ALIGNMENT);
         };
         let n = match value {
-            Value::U32(n) if n.is_power_of_two() => usize::try_from(*n).ok(),
+            Value::U32(n) if n.is_power_of_two() && u64::from(*n) <= parse::LARGEST_ALIGNMENT => {
+                usize::try_from(*n).ok()
+            }
             _ => None,
         };
         let what = "is not a u32 that is a power of two";

@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::super::tensor::StoredType;
-use super::super::{format_error, json, quote};
-use super::{LONGEST_HEADER, METADATA, tensor_field};
+use super::super::{format_error, json, quote, tensor_field};
+use super::{LONGEST_HEADER, METADATA};
 use crate::error::{Error, Result};
 
 /// Bytes of the header's length, at the start of the file.

@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::super::format_error;
 use super::super::tensor::TensorView;
-use super::{LONGEST_HEADER, METADATA, tensor_field};
+use super::super::tensor_field;
+use super::{LONGEST_HEADER, METADATA};
 use crate::atomic;
 use crate::error::Result;
 

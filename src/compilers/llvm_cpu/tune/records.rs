@@ -28,7 +28,7 @@ impl Records {
     /// Beside compiled objects, if those are kept.
     pub fn from_knobs() -> Records {
         Records {
-            dir: knobs::cache_dir().filter(|_| knobs::cache_enabled()),
+            dir: knobs::cache_folder(),
         }
     }
 
