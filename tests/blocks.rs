@@ -206,6 +206,36 @@ fn bits_depend_on_neither_target_nor_threads() {
     }
 }
 
+/// A graph with both ways of rounding, executed twice with other activations.
+#[test]
+fn schemes_live_side_by_side_and_results_are_of_the_current_numbers() {
+    let (m, n, k) = (3, 9, 64);
+    let case = Case::new(BlockType::Q8_0, ActivationScheme::A8G32, (m, n, k));
+    let mut cx = Graph::new();
+    let x = cx.input((m, k), DType::F32).set(case.x.clone());
+    let bytes = case.bytes();
+    let w = cx.input((n, bytes.len() / n), DType::U8).set(bytes);
+    let w = w.dequantize(case.ty).transpose(0, 1);
+    let [a, b] = ActivationScheme::ALL.map(|scheme| x.fake_quantize(scheme).matmul(w).retrieve());
+    cx.execute();
+    let first = [a, b].map(|y| y.data());
+    x.set(noise(m * k, 7));
+    cx.execute();
+    let second = [a, b].map(|y| y.data());
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    assert_eq!(n_block_kernels(&cx), 2);
+    for (numbers, expected) in [(noise(m * k, 7), &second), (case.x, &first)] {
+        x.set(numbers);
+        cx.execute();
+        for (y, expected) in [a, b].iter().zip(expected) {
+            let close = |(a, b): (f32, &f32)| (a - b).abs() < 1e-4;
+            assert!(y.data().into_iter().zip(expected).all(close));
+        }
+    }
+    let differ = |a: &Vec<f32>, b: &Vec<f32>| a.iter().zip(b).any(|(a, b)| (a - b).abs() > 1e-2);
+    assert!(differ(&first[0], &second[0]));
+}
+
 #[test]
 fn what_is_no_plain_product_is_not_taken() {
     let mut cx = Graph::new();

@@ -199,6 +199,11 @@ impl Target {
         &self.name
     }
 
+    /// The name as symbols have it.
+    pub fn symbol_part(&self) -> String {
+        self.name.replace('-', "_")
+    }
+
     /// LLVM's name of the CPU.
     pub fn cpu(&self) -> &str {
         &self.cpu

@@ -28,34 +28,48 @@ use crate::op::ActivationScheme;
 /// `fn(blocks, x, record, words)`: writes the record of a row; `i16` too if `words` is not 0.
 pub type RoundFn = unsafe extern "C" fn(blocks: i64, x: *const f32, record: *mut u8, words: i64);
 
-/// Where the parts of a record of `blocks` blocks begin.
-pub struct Record {
-    /// Sums of four.
-    pub sums: usize,
-    /// Scales.
-    pub scales: usize,
-    /// Sums of blocks.
-    pub totals: usize,
-    /// Words.
-    pub words: usize,
+/// A part of a record.
+#[derive(Clone, Copy)]
+pub struct Part {
+    /// Bytes before it, for each block of the row.
+    from: usize,
+    /// Bytes of a block.
+    step: usize,
 }
 
-impl Record {
-    /// For rows of `blocks` blocks.
-    pub const fn of(blocks: usize) -> Record {
-        Record {
-            sums: 32 * blocks,
-            scales: 64 * blocks,
-            totals: 68 * blocks,
-            words: 72 * blocks,
-        }
-    }
+const fn part(from: usize, step: usize) -> Part {
+    Part { from, step }
+}
 
-    /// Bytes of a record, a multiple of 64.
-    pub const fn bytes(blocks: usize, words: bool) -> usize {
-        let bytes = if words { 136 } else { 72 };
-        (bytes * blocks).next_multiple_of(64)
+/// The numbers, `i8`.
+pub const NUMBERS: Part = part(0, 32);
+/// Sums of four.
+pub const SUMS: Part = part(32, 32);
+/// Scales.
+pub const SCALES: Part = part(64, 4);
+/// Sums of blocks.
+pub const TOTALS: Part = part(68, 4);
+/// The numbers, `i16`.
+pub const WORDS: Part = part(72, 64);
+
+impl Part {
+    /// Where a block's share lies, in a function whose first argument is the number of blocks of a row.
+    pub fn of<'c>(
+        self,
+        e: &Emit<'_, 'c>,
+        record: PointerValue<'c>,
+        block: IntValue<'c>,
+    ) -> PointerValue<'c> {
+        let start = e.mul(e.int_argument(0), e.int(self.from as i64));
+        let at = e.add(start, e.mul(block, e.int(self.step as i64)));
+        e.at(e.context.i8_type(), record, at)
     }
+}
+
+/// Bytes of a record of `blocks` blocks, a multiple of 64.
+pub const fn record_bytes(blocks: usize, words: bool) -> usize {
+    let last = if words { WORDS } else { TOTALS };
+    ((last.from + last.step) * blocks).next_multiple_of(64)
 }
 
 /// 1.5 * 2^23: a number below 2^22 added to it is rounded to a whole number, to even at a tie.
@@ -211,12 +225,9 @@ impl<'c> Round<'_, '_, 'c> {
         e.select(none.into(), nothing, whole.expect(BUILT).into())
     }
 
-    /// Where part `from * blocks + at * step` of the record is.
-    fn place(&self, from: usize, block: IntValue<'c>, step: usize) -> PointerValue<'c> {
-        let e = self.e;
-        let part = e.mul(e.int_argument(0), e.int(from as i64));
-        let at = e.add(part, e.mul(block, e.int(step as i64)));
-        e.at(e.context.i8_type(), e.pointer_argument(2), at)
+    /// Where a block's share of a part is written.
+    fn place(&self, part: Part, block: IntValue<'c>) -> PointerValue<'c> {
+        part.of(self.e, self.e.pointer_argument(2), block)
     }
 
     fn store(&self, block: IntValue<'c>, whole: BasicValueEnum<'c>, scale: BasicValueEnum<'c>) {
@@ -231,7 +242,7 @@ impl<'c> Round<'_, '_, 'c> {
                 .build_int_truncate(whole.into_vector_value(), kind, "");
             value.expect(BUILT)
         };
-        e.store(narrow(8), self.place(0, block, 32), 1);
+        e.store(narrow(8), self.place(NUMBERS, block), 1);
         let mut sums = whole;
         for half in [16, 8] {
             let lanes = |first: u32| -> Vec<u32> { (0..half).map(|i| 2 * i + first).collect() };
@@ -250,15 +261,19 @@ impl<'c> Round<'_, '_, 'c> {
             .builder
             .build_int_mul(sums.into_vector_value(), factor, "")
             .expect(BUILT);
-        e.store(sums, self.place(32, block, 32), 4);
-        e.store(scale, self.place(64, block, 4), 4);
+        e.store(sums, self.place(SUMS, block), 4);
+        e.store(scale, self.place(SCALES, block), 4);
         let kind = sums.get_type().into();
         let total = e.intrinsic("llvm.vector.reduce.add", &[kind], &[sums.into()]);
-        e.store(total.expect("it has a result"), self.place(68, block, 4), 4);
+        e.store(
+            total.expect("it has a result"),
+            self.place(TOTALS, block),
+            4,
+        );
         let wants_words = e.compare(IntPredicate::NE, e.int_argument(3), e.int(0));
         e.branch(
             wants_words,
-            || e.store(narrow(16), self.place(72, block, 64), 2),
+            || e.store(narrow(16), self.place(WORDS, block), 2),
             || {},
         );
     }

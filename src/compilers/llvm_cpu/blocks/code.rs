@@ -1,11 +1,10 @@
 //! Kernels of products with block weights, and the loops around them.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::activations::{Record, RoundFn, emit_round};
+use super::activations::{RoundFn, emit_round, record_bytes};
 use super::dot::Dots;
 use super::few::{self, FewFn, emit_few};
 use super::ir::BlockProduct;
@@ -15,11 +14,12 @@ use crate::blocks::BlockType;
 use crate::compilers::llvm_cpu::cache::ObjectCache;
 use crate::compilers::llvm_cpu::code::{evaluate, has};
 use crate::compilers::llvm_cpu::jit::{Jit, compile_module_cached};
+use crate::compilers::llvm_cpu::once::OncePerProcess;
 use crate::compilers::llvm_cpu::target::Target;
 use crate::error::Result;
 use crate::exec::pool;
 use crate::op::{ActivationScheme, KernelCall, NativeCode, Work};
-use crate::shape::{Expr, Symbols};
+use crate::shape::Symbols;
 
 /// Rows of activations from which laying weights out in panels pays.
 const MANY: usize = 8;
@@ -34,7 +34,6 @@ const PIECE: usize = 64;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Kind {
     ty: BlockType,
-    scheme: ActivationScheme,
     target: Target,
 }
 
@@ -56,30 +55,19 @@ impl CompiledBlocks {
         target: &Target,
         cache: &ObjectCache,
     ) -> Result<Arc<CompiledBlocks>> {
-        type Made = HashMap<Kind, Arc<CompiledBlocks>>;
-        static MADE: Mutex<Option<Made>> = Mutex::new(None);
-        let kind = Kind {
-            ty: product.ty,
-            scheme: product.scheme,
-            target: target.clone(),
-        };
-        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = made.get_or_insert_default();
-        if let Some(known) = made.get(&kind) {
-            return Ok(known.clone());
-        }
-        let dots = Dots::of(kind.ty, target);
-        let object = compile_module_cached(target, cache, |context, module| {
-            kind.emit(dots, context, module);
-            Ok(())
-        })?;
-        let compiled = Arc::new(CompiledBlocks {
-            kind: kind.clone(),
-            dots,
-            object,
-        });
-        made.insert(kind, compiled.clone());
-        Ok(compiled)
+        static MADE: OncePerProcess<Kind, CompiledBlocks> = OncePerProcess::new();
+        MADE.get_or_make(Kind::of(product, target), |kind| {
+            let dots = Dots::of(kind.ty, target);
+            let object = compile_module_cached(target, cache, |context, module| {
+                kind.emit(dots, context, module);
+                Ok(())
+            })?;
+            Ok(CompiledBlocks {
+                kind: kind.clone(),
+                dots,
+                object,
+            })
+        })
     }
 
     /// The code of a product.
@@ -93,12 +81,14 @@ impl CompiledBlocks {
         jit: &Arc<Jit>,
     ) -> Result<BlockCode> {
         let kind = &self.kind;
-        jit.add_once(&kind.round(), &self.object)?;
+        // One object for all ways of rounding: it is known by a symbol that every product of the kind has.
+        jit.add_once(&kind.few((1, few::ROWS)), &self.object)?;
         // SAFETY: the symbols are of functions that `emit_round`, `emit_few` and `emit_tile` wrote, with these
         // signatures.
         let (round, few, tiles) = unsafe {
             let address = |symbol: String| jit.address(&symbol);
-            let round = std::mem::transmute::<*const (), RoundFn>(address(kind.round())?);
+            let round =
+                std::mem::transmute::<*const (), RoundFn>(address(kind.round(product.scheme))?);
             let mut few = Vec::new();
             for shape in few::shapes(&kind.target) {
                 let function = std::mem::transmute::<*const (), FewFn>(address(kind.few(shape))?);
@@ -115,7 +105,6 @@ impl CompiledBlocks {
             name,
             key,
             product: product.clone(),
-            rows: [product.m],
             dots: self.dots,
             most: few::most(&kind.target),
             round,
@@ -127,12 +116,19 @@ impl CompiledBlocks {
 }
 
 impl Kind {
-    fn isa(&self) -> String {
-        self.target.name().replace('-', "_")
+    fn of(product: &BlockProduct, target: &Target) -> Kind {
+        Kind {
+            ty: product.ty,
+            target: target.clone(),
+        }
     }
 
-    fn round(&self) -> String {
-        let (ty, scheme) = (self.ty.name(), self.scheme.name());
+    fn isa(&self) -> String {
+        self.target.symbol_part()
+    }
+
+    fn round(&self, scheme: ActivationScheme) -> String {
+        let (ty, scheme) = (self.ty.name(), scheme.name());
         format!("round_{scheme}_{ty}_{}", self.isa())
     }
 
@@ -155,7 +151,9 @@ impl Kind {
         module: &inkwell::module::Module<'c>,
     ) {
         let factor = dots.factor(self.ty);
-        emit_round(context, module, &self.round(), self.scheme, factor);
+        for scheme in ActivationScheme::ALL {
+            emit_round(context, module, &self.round(scheme), scheme, factor);
+        }
         for shape in few::shapes(&self.target) {
             emit_few(context, module, &self.few(shape), (self.ty, dots), shape);
         }
@@ -171,11 +169,7 @@ impl Kind {
 /// # Errors
 /// Failure of LLVM.
 pub fn assembly(product: &BlockProduct, target: &Target) -> Result<String> {
-    let kind = Kind {
-        ty: product.ty,
-        scheme: product.scheme,
-        target: target.clone(),
-    };
+    let kind = Kind::of(product, target);
     crate::compilers::llvm_cpu::jit::assembly(target, |context, module| {
         kind.emit(Dots::of(kind.ty, target), context, module);
         Ok(())
@@ -188,7 +182,6 @@ pub struct BlockCode {
     name: String,
     key: u64,
     product: BlockProduct,
-    rows: [Expr; 1],
     dots: Dots,
     /// Rows of activations of the largest kernel for few.
     most: usize,
@@ -218,7 +211,7 @@ impl BlockCode {
     }
 
     fn record_bytes(&self) -> usize {
-        Record::bytes(self.product.n_blocks(), self.dots.has_words())
+        record_bytes(self.product.n_blocks(), self.dots.has_words())
     }
 
     fn panel_bytes(&self) -> usize {
@@ -234,7 +227,7 @@ impl NativeCode for BlockCode {
 
     fn prepare(&self, symbols: &Symbols, n_threads: usize, params: &mut Vec<i64>) -> Result<Work> {
         let start = params.len();
-        evaluate(&self.rows, symbols, params)?;
+        evaluate(&[self.product.m], symbols, params)?;
         let m = params[start].max(0) as usize;
         let cost = m
             .saturating_mul(self.product.n)
@@ -254,7 +247,7 @@ impl NativeCode for BlockCode {
     }
 
     fn depends_on(&self, symbol: char) -> bool {
-        has(&self.rows, symbol)
+        has(&[self.product.m], symbol)
     }
 
     // SAFETY: the trait's contract: the buffers fit the types under the call's symbols and do not overlap.

@@ -36,7 +36,7 @@ impl Make {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct BlockRows {
     make: Make,
-    rows: [Expr; 1],
+    rows: Expr,
     /// Bytes of a row that is read.
     bytes: usize,
     /// Numbers in a row that is written.
@@ -62,7 +62,7 @@ impl BlockRows {
         let whole = view.is_identity(stored.numel()) && stored.dims.len() == step.ty.dims.len();
         whole.then_some(BlockRows {
             make,
-            rows: [numel(outer)],
+            rows: numel(outer),
             bytes: last.as_usize()? * stored.dtype.size(),
             numbers: step.ty.dims.last()?.as_usize()?,
         })
@@ -70,7 +70,7 @@ impl BlockRows {
 
     /// For names: rows and their length.
     pub fn dims(&self) -> Vec<Expr> {
-        vec![self.rows[0], self.numbers.into()]
+        vec![self.rows, self.numbers.into()]
     }
 
     /// What is made.
@@ -99,7 +99,7 @@ impl NativeCode for DecodeCode {
 
     fn prepare(&self, symbols: &Symbols, n_threads: usize, params: &mut Vec<i64>) -> Result<Work> {
         let start = params.len();
-        evaluate(&self.rows.rows, symbols, params)?;
+        evaluate(&[self.rows.rows], symbols, params)?;
         let units = params[start].max(0) as usize;
         let cost = units.saturating_mul(self.rows.numbers);
         Ok(Work {
@@ -111,7 +111,7 @@ impl NativeCode for DecodeCode {
     }
 
     fn depends_on(&self, symbol: char) -> bool {
-        has(&self.rows.rows, symbol)
+        has(&[self.rows.rows], symbol)
     }
 
     // SAFETY: the trait's contract: the buffers fit the types under the call's symbols and do not overlap.

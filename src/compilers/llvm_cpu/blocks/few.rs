@@ -10,7 +10,7 @@ use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue, VectorValue};
 
-use super::activations::Record;
+use super::activations::{NUMBERS, SCALES, SUMS};
 use super::dot::{Dots, Whole};
 use crate::blocks::BlockType;
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
@@ -96,20 +96,6 @@ impl<'c> Few<'_, '_, 'c> {
         }
     }
 
-    /// What lies at `from * blocks + block * step` bytes of a record.
-    fn part(
-        &self,
-        record: PointerValue<'c>,
-        from: usize,
-        block: IntValue<'c>,
-        step: usize,
-    ) -> PointerValue<'c> {
-        let e = self.whole.e;
-        let start = e.mul(e.int_argument(0), e.int(from as i64));
-        let at = e.add(start, e.mul(block, e.int(step as i64)));
-        e.at(e.context.i8_type(), record, at)
-    }
-
     fn block(&self, block: IntValue<'c>, sums: &[BasicValueEnum<'c>]) -> Vec<BasicValueEnum<'c>> {
         let e = self.whole.e;
         let load = |kind: inkwell::types::VectorType<'c>, from| -> VectorValue<'c> {
@@ -126,13 +112,11 @@ impl<'c> Few<'_, '_, 'c> {
         });
         let (weights, places): (Vec<_>, Vec<_>) = weights.unzip();
         let scales = self.scales(&places);
-        // The parts of a record of one block begin at these bytes.
-        let parts = Record::of(1);
         let mut next = sums.to_vec();
         for (i, record) in self.records.iter().enumerate() {
-            let a = load(bytes, self.part(*record, 0, block, 32));
-            let taken = load(ints, self.part(*record, parts.sums, block, 32));
-            let scale = e.load(e.f32(), self.part(*record, parts.scales, block, 4), 4);
+            let a = load(bytes, NUMBERS.of(e, *record, block));
+            let taken = load(ints, SUMS.of(e, *record, block));
+            let scale = e.load(e.f32(), SCALES.of(e, *record, block), 4);
             let both = e.splat(scale, ROWS as u32).into_vector_value();
             let both = e.builder.build_float_mul(scales, both, "").expect(BUILT);
             for (j, w) in weights.iter().enumerate() {

@@ -17,7 +17,7 @@ use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue, VectorValue};
 
-use super::activations::Record;
+use super::activations::{NUMBERS, SCALES, TOTALS, WORDS};
 use super::dot::{Dots, Whole};
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::target::Target;
@@ -103,7 +103,7 @@ impl<'c> Kernel<'_, '_, 'c> {
         for (j, scale) in self.vectors(panel, scales).into_iter().enumerate() {
             for (i, record) in self.records.iter().enumerate() {
                 let sum = &mut next[i * self.n() + j];
-                let by = self.part(*record, Record::of(1).scales, block, 4);
+                let by = SCALES.of(e, *record, block);
                 let by = e.splat(e.load(e.f32(), by, 4), self.lanes);
                 let value = self.whole.to_float(whole[i * self.n() + j]);
                 let value = e.builder.build_float_mul(
@@ -133,7 +133,7 @@ impl<'c> Kernel<'_, '_, 'c> {
         let (e, b) = (self.whole.e, &self.whole.e.builder);
         let (dots, n) = (self.whole.dots, self.n());
         let total = |record: &PointerValue<'c>| {
-            let from = self.part(*record, Record::of(1).totals, block, 4);
+            let from = TOTALS.of(e, *record, block);
             let total = e.load(e.context.i32_type(), from, 4);
             e.splat(total, self.lanes).into_vector_value()
         };
@@ -196,29 +196,15 @@ impl<'c> Kernel<'_, '_, 'c> {
         group: usize,
     ) -> VectorValue<'c> {
         let e = self.whole.e;
-        let (part, step) = match self.whole.dots.has_words() {
-            true => (Record::of(1).words, 64),
-            false => (0, 32),
+        let part = match self.whole.dots.has_words() {
+            true => WORDS,
+            false => NUMBERS,
         };
-        let from = self.part(record, part, block, step);
+        let from = part.of(e, record, block);
         let from = e.at(e.context.i8_type(), from, e.int(4 * group as i64));
         let four = e.load(e.context.i32_type(), from, 4);
         let all = e.splat(four, self.lanes);
         let all = e.builder.build_bit_cast(all, self.kind(), "").expect(BUILT);
         all.into_vector_value()
-    }
-
-    /// What lies at `from * blocks + block * step` bytes of a record.
-    fn part(
-        &self,
-        record: PointerValue<'c>,
-        from: usize,
-        block: IntValue<'c>,
-        step: usize,
-    ) -> PointerValue<'c> {
-        let e = self.whole.e;
-        let start = e.mul(e.int_argument(0), e.int(from as i64));
-        let at = e.add(start, e.mul(block, e.int(step as i64)));
-        e.at(e.context.i8_type(), record, at)
     }
 }

@@ -17,8 +17,7 @@
 //! Deliberately absent: views with padding or of several layers, and large operands of which only the other dim is
 //! contiguous.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use inkwell::context::Context;
 use inkwell::module::Module;
@@ -36,6 +35,7 @@ use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::emit_view::Params;
 use crate::compilers::llvm_cpu::jit::{Jit, compile_module_cached};
 use crate::compilers::llvm_cpu::lower::STRIPES;
+use crate::compilers::llvm_cpu::once::OncePerProcess;
 use crate::compilers::llvm_cpu::target::Target;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -78,7 +78,7 @@ pub fn shapes(target: &Target) -> impl Iterator<Item = (usize, usize)> {
 
 /// The symbol of a kernel.
 pub fn symbol(dtypes: [DType; 2], (few, many): (usize, usize), target: &Target) -> String {
-    let isa = target.name().replace('-', "_");
+    let isa = target.symbol_part();
     let [a, b] = dtypes.map(|dtype| dtype.name());
     format!("dot_{a}x{b}_f32_{few}x{many}_{isa}")
 }
@@ -286,26 +286,19 @@ struct Kernels {
 impl Kernels {
     /// Compiled once per process.
     fn of(dtypes: [DType; 2], target: &Target, cache: &ObjectCache) -> Result<Arc<Kernels>> {
-        type Made = HashMap<(Target, [DType; 2]), Arc<Kernels>>;
-        static MADE: Mutex<Option<Made>> = Mutex::new(None);
-        let mut made = MADE.lock().expect("nothing panics while holding this lock");
-        let made = made.get_or_insert_default();
-        let key = (target.clone(), dtypes);
-        if let Some(kernels) = made.get(&key) {
-            return Ok(kernels.clone());
-        }
-        let symbols = shapes(target).map(|shape| (shape, symbol(dtypes, shape, target)));
-        let object = compile_module_cached(target, cache, |context, module| {
-            shapes(target).for_each(|shape| emit_dot(context, module, dtypes, shape, target));
-            Ok(())
-        })?;
-        let kernels = Arc::new(Kernels {
-            shape: shape(target),
-            symbols: symbols.collect(),
-            object,
-        });
-        made.insert(key, kernels.clone());
-        Ok(kernels)
+        static MADE: OncePerProcess<(Target, [DType; 2]), Kernels> = OncePerProcess::new();
+        MADE.get_or_make((target.clone(), dtypes), |_| {
+            let symbols = shapes(target).map(|shape| (shape, symbol(dtypes, shape, target)));
+            let object = compile_module_cached(target, cache, |context, module| {
+                shapes(target).for_each(|shape| emit_dot(context, module, dtypes, shape, target));
+                Ok(())
+            })?;
+            Ok(Kernels {
+                shape: shape(target),
+                symbols: symbols.collect(),
+                object,
+            })
+        })
     }
 }
 

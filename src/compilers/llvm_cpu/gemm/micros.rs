@@ -1,7 +1,6 @@
 //! The micro-kernels of a tile on a target, and what widens panels for them, compiled once per process.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use inkwell::context::Context;
 use inkwell::module::Module;
@@ -10,6 +9,7 @@ use super::micro::{MicroFn, Tile, emit_micro};
 use super::widen::{self, WidenFn};
 use crate::compilers::llvm_cpu::cache::ObjectCache;
 use crate::compilers::llvm_cpu::jit::{Jit, compile_module_cached};
+use crate::compilers::llvm_cpu::once::OncePerProcess;
 use crate::compilers::llvm_cpu::target::Target;
 use crate::error::Result;
 
@@ -27,28 +27,21 @@ pub(super) struct Micros {
 impl Micros {
     /// Those of a tile on a target.
     pub(super) fn of(target: &Target, tile: Tile, cache: &ObjectCache) -> Result<Arc<Micros>> {
-        type Made = HashMap<(Target, Tile), Arc<Micros>>;
-        static MADE: Mutex<Option<Made>> = Mutex::new(None);
-        let mut made = MADE.lock().expect("nothing panics while holding this lock");
-        let made = made.get_or_insert_default();
-        let key = (target.clone(), tile);
-        if let Some(micros) = made.get(&key) {
-            return Ok(micros.clone());
-        }
-        let (symbols, widen) = (micro_symbols(tile, target), widen::symbol(tile, target));
-        let object = compile_module_cached(target, cache, |context, module| {
-            emit_micros(context, module, tile, &symbols);
-            widen::emit(context, module, &widen, tile);
-            Ok(())
-        })?;
-        let micros = Arc::new(Micros {
-            tile,
-            symbols,
-            widen,
-            object,
-        });
-        made.insert(key, micros.clone());
-        Ok(micros)
+        static MADE: OncePerProcess<(Target, Tile), Micros> = OncePerProcess::new();
+        MADE.get_or_make((target.clone(), tile), |_| {
+            let (symbols, widen) = (micro_symbols(tile, target), widen::symbol(tile, target));
+            let object = compile_module_cached(target, cache, |context, module| {
+                emit_micros(context, module, tile, &symbols);
+                widen::emit(context, module, &widen, tile);
+                Ok(())
+            })?;
+            Ok(Micros {
+                tile,
+                symbols,
+                widen,
+                object,
+            })
+        })
     }
 
     /// The kernel for each number of rows, and within that for each number of vectors; and the widening function.
