@@ -130,4 +130,19 @@ mod tests {
         let found = cx.first_not_finite().expect("all is set").expect("NaN");
         assert!(found.node.contains("\"pixels\""), "{found}");
     }
+
+    #[test]
+    fn nothing_is_computed_after_a_nan() {
+        let mut cx = Graph::new();
+        let x = cx.input((2, 2), DType::F32).set_name("pixels");
+        x.set([[1.0, f32::NAN], [2.0, 3.0]]);
+        // A row that is not there.
+        let rows = cx.input((1, 2), DType::I32).set([[7, 7]]);
+        x.gather(0, rows).retrieve();
+        let found = cx
+            .first_not_finite()
+            .expect("it stops before")
+            .expect("NaN");
+        assert!(found.node.contains("\"pixels\""), "{found}");
+    }
 }

@@ -70,12 +70,16 @@ pub fn evaluate_while(
     let schedule = super::schedule::Schedule::new(dag)?;
     let mut values: FxHashMap<NodeIndex, Array> = FxHashMap::default();
     let is_input = |node: &NodeIndex| matches!(dag.node(*node).op, Op::Input { .. });
+    let mut goes_on = true;
     for node in schedule.places.nodes().filter(is_input) {
         let array = input_array(dag, state, node)?;
-        watch(node, &[], &array);
+        goes_on &= watch(node, &[], &array);
         values.insert(node, array);
     }
     for step in &schedule.steps {
+        if !goes_on {
+            break;
+        }
         let mut operands = Vec::with_capacity(step.operands.len());
         for (operand, view) in dag.operands(step.node) {
             let view = view.resolve(&state.symbols);
@@ -86,11 +90,8 @@ pub fn evaluate_while(
             operands.push(values[&operand].look(&view));
         }
         let out = eval_node(dag, step.node, &operands, &state.symbols)?;
-        let goes_on = watch(step.node, &operands, &out);
+        goes_on = watch(step.node, &operands, &out);
         values.insert(step.node, out);
-        if !goes_on {
-            break;
-        }
     }
     Ok(values)
 }

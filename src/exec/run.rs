@@ -30,7 +30,7 @@ use crate::graph::state::{Program, State, Stats};
 use crate::graph::{Dag, NodeIndex};
 use crate::op::Op;
 use crate::shape::{Expr, RUN, Symbols};
-use crate::storage::{ALIGNMENT, AlignedBytes, Storage};
+use crate::storage::{AlignedBytes, Storage};
 
 /// How a step is done.
 #[derive(Clone, Copy)]
@@ -193,12 +193,6 @@ impl Executable {
     /// Evaluates every size and lays the buffers out.
     fn plan(&mut self, dag: &Dag, symbols: &Symbols) -> Result<()> {
         buffer_sizes(dag, &self.schedule, symbols, &mut self.sizes)?;
-        let total = self.sizes.iter().try_fold(0usize, |total, &size| {
-            total.checked_add(size.checked_next_multiple_of(ALIGNMENT)?)
-        });
-        if total.is_none_or(|total| total > isize::MAX as usize) {
-            return Err(Error::msg("the results need more memory than there can be"));
-        }
         self.plan.plan(&self.schedule.buffers, &self.sizes);
         self.arena.try_grow_to(self.plan.arena_bytes)
     }

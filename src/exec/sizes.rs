@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Dag, Node, NodeIndex};
 use crate::op::{KernelInput, Op, TensorType};
 use crate::shape::{Expr, RUN, Symbols, View};
+use crate::storage::ALIGNMENT;
 
 /// Everything that the views of these nodes, and of the kernels among them, assume of the symbols.
 pub(super) fn requirements(dag: &Dag, nodes: &[NodeIndex]) -> Vec<(Expr, NodeIndex)> {
@@ -118,7 +119,7 @@ pub(super) fn elements_of(
 /// The bytes of each arena buffer of a schedule.
 ///
 /// # Errors
-/// As [`elements_of`].
+/// As [`elements_of`]; more bytes together than an address can have.
 pub(super) fn buffer_sizes(
     dag: &Dag,
     schedule: &Schedule,
@@ -130,6 +131,12 @@ pub(super) fn buffer_sizes(
         let ty = &dag.node(buffer.node).ty;
         let elements = elements_of(dag, buffer.node, &ty.dims, symbols)?;
         out.push(elements * ty.dtype.size());
+    }
+    let total = out.iter().try_fold(0usize, |total, &size| {
+        total.checked_add(size.checked_next_multiple_of(ALIGNMENT)?)
+    });
+    if total.is_none_or(|total| total > isize::MAX as usize) {
+        return Err(Error::msg("the results need more memory than there can be"));
     }
     Ok(())
 }

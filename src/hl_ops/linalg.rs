@@ -27,7 +27,7 @@ fn order(op: &str, x: GraphTensor) -> i64 {
 
 /// `0, 1, .. n - 1` as a column `[n, 1]`.
 #[track_caller]
-fn column_of_rows(x: GraphTensor, n: i64) -> GraphTensor {
+pub(super) fn column_of_rows(x: GraphTensor, n: i64) -> GraphTensor {
     GraphTensor::leaf(x.graph, Op::Iota { len: n.into() }).unsqueeze(1)
 }
 
@@ -39,7 +39,7 @@ fn row(x: GraphTensor, i: i64) -> GraphTensor {
 
 /// Column `i` of matrices, `[.., n, 1]`.
 #[track_caller]
-fn column(x: GraphTensor, i: i64) -> GraphTensor {
+pub(super) fn column(x: GraphTensor, i: i64) -> GraphTensor {
     x.slice_axis(-1, i, i + 1)
 }
 

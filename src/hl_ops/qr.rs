@@ -6,6 +6,7 @@
 //! is 0 below it already.
 
 use super::coordinates::constant_like;
+use super::linalg::{column, column_of_rows};
 use super::movement::expand_view;
 use super::operand::fail;
 use crate::graph::GraphTensor;
@@ -24,7 +25,7 @@ impl Reflection {
     /// The one that makes `column`, `[.., m, 1]`, 0 below row `i`.
     #[track_caller]
     fn of(column: GraphTensor, i: i64, m: i64) -> Reflection {
-        let at = numbers(column, m).unsqueeze(1);
+        let at = column_of_rows(column, m);
         let (zero, one) = (constant_like(column, 0.0), constant_like(column, 1.0));
         let head = column.slice_axis(-2, i, i + 1);
         let below = at.gt(i as i32).where_(column, zero);
@@ -45,12 +46,6 @@ impl Reflection {
         let along = (self.v * x).sum(-2).unsqueeze(-2);
         x - self.v * (along * self.scale)
     }
-}
-
-/// `0, 1, .. n - 1`.
-#[track_caller]
-fn numbers(x: GraphTensor, n: i64) -> GraphTensor {
-    GraphTensor::leaf(x.graph, Op::Iota { len: n.into() })
 }
 
 impl GraphTensor {
@@ -89,11 +84,12 @@ impl GraphTensor {
         let mut r = self.wide("qr");
         let mut reflections = Vec::new();
         for i in 0..k.min(m - 1) {
-            let reflection = Reflection::of(r.slice_axis(-1, i, i + 1), i, m);
+            let reflection = Reflection::of(column(r, i), i, m);
             r = reflection.apply(r);
             reflections.push(reflection);
         }
-        let diagonal = numbers(r, m).unsqueeze(1).eq(numbers(r, k).unsqueeze(0));
+        let columns = GraphTensor::leaf(r.graph, Op::Iota { len: k.into() });
+        let diagonal = column_of_rows(r, m).eq(columns.unsqueeze(0));
         let mut dims = r.dims();
         dims[rank - 1] = Expr::from(k);
         let mut q = diagonal

@@ -158,8 +158,8 @@ pub struct Work {
 
 /// One call of native code.
 pub struct KernelCall<'a> {
-    /// The buffers of the operands in order, then that of the result, then that of the packed operand if there is a
-    /// [`NativeCode::packings`].
+    /// The buffers of the operands in order, then that of the result, then one for each of
+    /// [`NativeCode::packings`], in order.
     pub buffers: &'a [*mut u8],
     /// Working memory of [`Work::scratch_bytes`], 64-byte aligned.
     pub scratch: *mut u8,

@@ -85,62 +85,65 @@ fn micro(
     (c, c_place)
 }
 
-#[test]
-fn micro_kernels_of_every_height() {
-    let Some(emulator) = Emulator::for_test("micro_kernels_of_every_height") else {
+/// Runs calls of the kernels that all products of a target share; `calls` gives for each what it is, what it must write
+/// and where.
+fn check_shared(
+    test: &str,
+    dtype: DType,
+    calls: impl Fn(&mut Batch, &Objects<'_>) -> Vec<(String, Vec<f32>, Place)>,
+) {
+    let Some(emulator) = Emulator::for_test(test) else {
         return;
     };
     let plain = View::contiguous([4, 4]);
-    let contraction = product(DType::F32, plain.clone(), plain);
+    let contraction = product(dtype, plain.clone(), plain);
     for (name, model) in TARGETS {
         let target = Target::for_cpu(name).expect("a known target");
         let gemm = compiled(&contraction, &target);
         let objects = gemm.objects();
         let mut batch = Batch::default();
         batch.object("micro", objects.micro_object);
-        let mut wanted = Vec::new();
-        for kernel in objects.micros {
-            for (k, fresh) in [(0, true), (1, true), (3, false), (4, true), (37, false)] {
-                let case = micro(&mut batch, &objects, kernel, k, fresh);
-                wanted.push((kernel, k, fresh, case));
-            }
-        }
-        assert!(wanted.len() >= 40, "{} kernels times 5", wanted.len());
+        let wanted = calls(&mut batch, &objects);
         let after = batch.run(&emulator, model).expect("the emulator runs");
-        for (kernel, k, fresh, (want, place)) in wanted {
-            let got = after.floats(place);
-            assert_eq!(got, want, "{kernel:?}, k = {k}, fresh = {fresh} on {name}");
+        for (call, want, place) in wanted {
+            assert_eq!(after.floats(place), want, "{call} on {name}");
         }
     }
 }
 
 #[test]
+fn micro_kernels_of_every_height() {
+    check_shared(
+        "micro_kernels_of_every_height",
+        DType::F32,
+        |batch, objects| {
+            let mut wanted = Vec::new();
+            for kernel in objects.micros {
+                for (k, fresh) in [(0, true), (1, true), (3, false), (4, true), (37, false)] {
+                    let (want, place) = micro(batch, objects, kernel, k, fresh);
+                    let call = format!("{kernel:?}, k = {k}, fresh = {fresh}");
+                    wanted.push((call, want, place));
+                }
+            }
+            assert!(wanted.len() >= 40, "{} kernels times 5", wanted.len());
+            wanted
+        },
+    );
+}
+
+#[test]
 fn kept_panels_are_widened() {
-    let Some(emulator) = Emulator::for_test("kept_panels_are_widened") else {
-        return;
-    };
-    let plain = View::contiguous([4, 4]);
-    let contraction = product(DType::BF16, plain.clone(), plain);
-    for (name, model) in TARGETS {
-        let target = Target::for_cpu(name).expect("a known target");
-        let gemm = compiled(&contraction, &target);
-        let objects = gemm.objects();
-        let mut batch = Batch::default();
-        batch.object("micro", objects.micro_object);
-        let mut wanted = Vec::new();
-        for steps in [0, 1, 7] {
+    check_shared("kept_panels_are_widened", DType::BF16, |batch, objects| {
+        let widened = [0, 1, 7].map(|steps| {
             let n = steps * objects.tile.columns() as usize;
             let x = spread(&[n], steps, DType::BF16);
             let (from, to) = (batch.input(x.bytes()), batch.output(4 * n));
             let args = [Arg::Pointer(from), Arg::Pointer(to), Arg::Int(n as i64)];
             batch.call(objects.widen, &args);
-            wanted.push((x.to_f32(), to));
-        }
-        let after = batch.run(&emulator, model).expect("the emulator runs");
-        for (want, place) in wanted {
-            assert_eq!(after.floats(place), want, "{name}");
-        }
-    }
+            (format!("{steps} steps"), x.to_f32(), to)
+        });
+        widened.into()
+    });
 }
 
 /// Views of a `[30, 26]` buffer that packing treats differently.

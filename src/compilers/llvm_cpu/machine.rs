@@ -124,7 +124,7 @@ fn key(cpu: &str, threads: usize) -> String {
 }
 
 fn path() -> Option<PathBuf> {
-    let folder = knobs::cache_dir().filter(|_| knobs::cache_enabled())?;
+    let folder = knobs::cache_folder()?;
     Some(folder.join("machine.json"))
 }
 

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustc_hash::FxHasher;
 
-use super::attention::{AttentionCode, From, Part, Reach};
+use super::attention::{AttentionCode, Part, Reach};
 use super::blocks::{code::CompiledBlocks, decode::DecodeCode};
 use super::cache::ObjectCache;
 use super::code::{GemmCode, NestCode, PackedRhs, is_narrow};
@@ -143,11 +143,10 @@ impl Maker<'_> {
             all => all,
         };
         let narrow = self.narrow_loops(name, key, Some(product), &parts.product);
-        let operand = |from: &From| match from {
-            From::Operand(input) => *input,
-            From::Part => unreachable!("products read operands"),
+        let operands = |part: &Part| {
+            let inputs = 0..part.operands.len();
+            inputs.map(|input| part.operand(input)).collect()
         };
-        let operands = |part: &Part| part.operands.iter().map(operand).collect();
         Ok(Arc::new(EpilogueCode {
             name: name.replacen("contraction", "gemm", 1),
             key: match job.packed.is_empty() {

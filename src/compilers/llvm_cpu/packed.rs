@@ -14,7 +14,7 @@
 
 use std::path::PathBuf;
 
-use super::attention::{From, Part};
+use super::attention::Part;
 use super::cache::Key;
 use super::code::{NARROW, PackedRhs};
 use super::contraction::contraction_of;
@@ -72,12 +72,8 @@ fn products_of(kernel: &Kernel) -> Option<(Contraction, Vec<[usize; 2]>)> {
         return Some((product, vec![sides]));
     }
     let parts = epilogue::parts_of(kernel)?;
-    let number = |part: &Part, input: usize| match part.operands[input] {
-        From::Operand(operand) => operand,
-        From::Part => unreachable!("products read operands"),
-    };
     let sides = |part: &Part| {
-        [&parts.product.lhs, &parts.product.rhs].map(|access| number(part, access.input))
+        [&parts.product.lhs, &parts.product.rhs].map(|access| part.operand(access.input))
     };
     let products = parts.products.iter().map(sides).collect();
     Some((parts.product, products))

@@ -211,16 +211,16 @@ impl<'a> Search<'a> {
         // Buffers do not fill the arena: what is more than the plan's own peak has to go from that.
         let lost = self.estimate.arena_bytes - peak.min(self.estimate.arena_bytes);
         let excess = peak.saturating_sub(self.budget.saturating_sub(lost)).max(1);
+        let choice = Choice {
+            net: &self.net,
+            estimate: &self.estimate,
+            symbols: &self.symbols,
+            step,
+            kind,
+        };
+        let mut candidates = choice.candidates(&self.banned)?;
         let mut most = usize::MAX;
         while self.n_plans < MOST_PLANS {
-            let choice = Choice {
-                net: &self.net,
-                estimate: &self.estimate,
-                symbols: &self.symbols,
-                step,
-                kind,
-            };
-            let candidates = choice.candidates(&self.banned)?;
             let taken = enough(&candidates, excess);
             let taken = &taken[..taken.len().min(most)];
             if taken.is_empty() {
@@ -236,7 +236,11 @@ impl<'a> Search<'a> {
                 return Ok(true);
             }
             match taken {
-                [one] => _ = self.banned.insert((one.item, kind)),
+                [one] => {
+                    let item = one.item;
+                    self.banned.insert((item, kind));
+                    candidates.retain(|other| other.item != item);
+                }
                 several => most = several.len() / 2,
             }
         }

@@ -39,6 +39,19 @@ pub struct Part {
     pub operands: Vec<From>,
 }
 
+impl Part {
+    /// The kernel's operand that a product of operands reads as its own `input`.
+    ///
+    /// # Panics
+    /// If that is the result of another part.
+    pub fn operand(&self, input: usize) -> usize {
+        match self.operands[input] {
+            From::Operand(operand) => operand,
+            From::Part => unreachable!("products read operands"),
+        }
+    }
+}
+
 /// An attention kernel, taken apart.
 #[derive(Clone, Debug)]
 pub struct Parts {

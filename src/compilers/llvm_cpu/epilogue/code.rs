@@ -337,7 +337,9 @@ impl Run<'_> {
         let threads = self.call.work.n_threads;
         // SAFETY: the operands are as large as their types say; results are as large as the product and nobody else's,
         // and behind them there is room for the few rows.
-        unsafe { gemm.run_few_telling(&products, self.gemm_params(), scratch, threads, &done) };
+        unsafe {
+            gemm.run_few_telling(&products, self.gemm_params(), scratch, threads, Some(&done))
+        };
     }
 
     fn tiled(&self, tiling: &Tiling) {

@@ -98,7 +98,7 @@ impl Tile {
 
     /// The symbol of the micro-kernel for so many rows and vectors.
     pub fn symbol(self, (rows, vectors): (u32, u32), target: &Target) -> String {
-        let isa = target.name().replace('-', "_");
+        let isa = target.symbol_part();
         let columns = vectors * self.lanes;
         let of = match (rows, vectors) == (self.rows, self.vectors) {
             true => String::new(),

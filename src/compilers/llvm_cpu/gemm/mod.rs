@@ -85,7 +85,7 @@ use std::sync::Arc;
 use inkwell::context::Context;
 use inkwell::module::Module;
 
-use self::dot::{CompiledDots, DotCall, Dots};
+use self::dot::{CompiledDots, Dots};
 use self::ir::Contraction;
 use self::micro::MicroFn;
 pub use self::micro::Tile;
@@ -423,20 +423,8 @@ impl Gemm {
         scratch: *mut u8,
         threads: usize,
     ) {
-        let sizes = self.sizes(params);
-        let dots = self.dots.as_ref().filter(|dots| dots.fits(sizes));
-        let dots = dots.expect("is_few was asked");
-        let call = DotCall {
-            sizes,
-            operands,
-            out,
-            walks: &self.shape.out,
-            params,
-            // SAFETY: the caller's promise.
-            written: unsafe { dots.write_few(sizes, operands, params, scratch) },
-        };
-        // SAFETY: the caller's promise.
-        unsafe { dots.run(&[call], threads, None) };
+        // SAFETY: the caller's promise, for the only product.
+        unsafe { self.run_few_telling(&[(operands, out)], params, scratch, threads, None) };
     }
 
     /// How threads share a call.

@@ -54,7 +54,7 @@ impl Gemm {
         threads: usize,
     ) {
         let (columns, kc) = (self.panel(), self.shape.blocks.steps(sizes.k));
-        let (panels, width) = (sizes.n.div_ceil(columns), sizes.n.next_multiple_of(columns));
+        let panels = sizes.n.div_ceil(columns);
         let blocks = sizes.k.div_ceil(kc);
         let (rhs, to) = (Panels(rhs.cast_mut()), Panels(to));
         let size = panel_dtype(operand).size();
@@ -70,7 +70,7 @@ impl Gemm {
                 );
                 let (n, k) = (panel * columns, block * kc);
                 let (rows, steps) = (columns.min(sizes.n - n), kc.min(sizes.k - k));
-                let offset = (batch * sizes.k + k) * width + n * steps;
+                let offset = self.packed_offset(sizes, batch, n, k, steps);
                 let to = to.0.wrapping_add(offset * size);
                 let panel = match size {
                     4 => to.cast(),

@@ -91,7 +91,8 @@ impl Gemm {
     ) {
         let sizes = self.sizes(params);
         let steps = packing.k_block.min(sizes.k - k);
-        let offset = self.packed_offset(sizes, n.start, k, steps);
+        // The batch has memory of its own.
+        let offset = self.packed_offset(sizes, 0, n.start, k, steps);
         let (batch, first, rows) = (packing.batch as i64, n.start as i64, n.len() as i64);
         // SAFETY: the caller vouches for `rhs` and for the room in `packed`.
         unsafe {
@@ -101,9 +102,16 @@ impl Gemm {
         }
     }
 
-    /// Where the panel of column `n` in the block of `steps` from `k` on begins.
-    fn packed_offset(&self, sizes: Sizes, n: usize, k: usize, steps: usize) -> usize {
-        k * sizes.n.next_multiple_of(self.panel()) + n * steps
+    /// Where the panel of column `n` in a batch's block of `steps` from `k` on begins, in numbers.
+    pub(super) fn packed_offset(
+        &self,
+        sizes: Sizes,
+        batch: usize,
+        n: usize,
+        k: usize,
+        steps: usize,
+    ) -> usize {
+        (batch * sizes.k + k) * sizes.n.next_multiple_of(self.panel()) + n * steps
     }
 
     /// Computes rows of a product; sums start from zero.
@@ -146,7 +154,7 @@ impl Gemm {
         for k in cut(call.k.clone(), k_block) {
             job.lhs_block(call.batch, call.m.clone(), k.clone(), lhs);
             let steps = k_block.min(sizes.k - k.start);
-            let offset = self.packed_offset(sizes, call.n.start, k.start, steps);
+            let offset = self.packed_offset(sizes, 0, call.n.start, k.start, steps);
             job.block(&Block {
                 batch: call.batch,
                 m: call.m.clone(),

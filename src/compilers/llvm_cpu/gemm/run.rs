@@ -140,8 +140,9 @@ impl Job<'_> {
             }
             Rhs::Packed(from, dtype) => {
                 let columns = self.gemm.shape.tile.columns() as usize;
-                let width = self.sizes.n.next_multiple_of(columns);
-                let offset = (batch * self.sizes.k + k.start) * width + n.start * k.len();
+                let offset = self
+                    .gemm
+                    .packed_offset(self.sizes, batch, n.start, k.start, k.len());
                 // SAFETY: the block was packed to there; `n` starts at a panel.
                 let from = unsafe { from.add(offset * dtype.size()) };
                 if dtype == DType::F32 {

@@ -207,8 +207,8 @@ impl Gemm {
         pool::for_each_range(call.threads, n_parts, &|range| range.for_each(part));
     }
 
-    /// Computes products of equal sizes that share this code, as [`Gemm::run_few`] does, and tells `done` of finished
-    /// pieces. Each has its own output.
+    /// Computes products of equal sizes that share this code, as [`Gemm::run_few`] does, and tells `done`, if there is
+    /// one, of finished pieces. Each has its own output.
     ///
     /// # Panics
     /// Unless [`Gemm::is_few`].
@@ -222,7 +222,7 @@ impl Gemm {
         params: &[i64],
         scratch: *mut u8,
         threads: usize,
-        done: &Done<'_>,
+        done: Option<&Done<'_>>,
     ) {
         let sizes = self.sizes(params);
         let dots = self.dots.as_ref().filter(|dots| dots.fits(sizes));
@@ -241,7 +241,7 @@ impl Gemm {
         };
         let calls: SmallVec<[DotCall<'_>; MOST]> = products.iter().enumerate().map(call).collect();
         // SAFETY: the caller's promise.
-        unsafe { dots.run(&calls, threads, Some(done)) };
+        unsafe { dots.run(&calls, threads, done) };
     }
 }
 

@@ -23,7 +23,7 @@ const AHEAD: i64 = 2048;
 
 /// The symbol of the function for a tile.
 pub(super) fn symbol(tile: Tile, target: &Target) -> String {
-    let isa = target.name().replace('-', "_");
+    let isa = target.symbol_part();
     format!("gemm_widen_bf16_{}_{isa}", tile.columns())
 }
 
