@@ -192,8 +192,23 @@ fn map(len: usize) -> Option<(NonNull<u8>, usize, Owner)> {
     Some((unsafe { start.add(skipped) }, capacity, Owner::Mapping(map)))
 }
 
+/// Read-only memory of another owner; anything that is bytes.
+pub trait SharedMemory: Send + Sync {
+    /// The bytes, always the same ones.
+    fn bytes(&self) -> &[u8];
+
+    /// Told that most of the bytes will not be read again soon: what can be had again need not stay in memory.
+    fn rest(&self) {}
+}
+
+impl<T: AsRef<[u8]> + Send + Sync> SharedMemory for T {
+    fn bytes(&self) -> &[u8] {
+        self.as_ref()
+    }
+}
+
 /// Memory that somebody else keeps alive.
-pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+pub type SharedBytes = Arc<dyn SharedMemory>;
 
 /// The bytes of one input tensor.
 #[derive(Clone)]
@@ -209,7 +224,7 @@ impl Storage {
     pub fn bytes(&self) -> &[u8] {
         match self {
             Storage::Owned(bytes) => bytes.as_slice(),
-            Storage::Shared(bytes) => (**bytes).as_ref(),
+            Storage::Shared(bytes) => bytes.bytes(),
         }
     }
 
@@ -219,9 +234,16 @@ impl Storage {
         match self {
             Storage::Owned(bytes) => (bytes.start(), bytes.len()),
             Storage::Shared(bytes) => {
-                let bytes = (**bytes).as_ref();
+                let bytes = bytes.bytes();
                 (bytes.as_ptr().cast_mut(), bytes.len())
             }
+        }
+    }
+
+    /// Tells another owner that most of the bytes will not be read again soon.
+    pub fn rest(&self) {
+        if let Storage::Shared(bytes) = self {
+            bytes.rest();
         }
     }
 
@@ -231,7 +253,7 @@ impl Storage {
     /// If there is no memory for the copy.
     pub fn bytes_mut(&mut self) -> Result<&mut [u8]> {
         if let Storage::Shared(bytes) = self {
-            *self = Storage::Owned(AlignedBytes::try_copy_of((**bytes).as_ref())?);
+            *self = Storage::Owned(AlignedBytes::try_copy_of(bytes.bytes())?);
         }
         match self {
             Storage::Owned(bytes) => Ok(bytes.as_mut_slice()),
@@ -307,6 +329,6 @@ mod tests {
         let mut storage = Storage::Shared(shared.clone());
         storage.bytes_mut().unwrap()[0] = 1;
         assert_eq!(storage.bytes(), [1, 7, 7, 7]);
-        assert_eq!((*shared).as_ref(), [7; 4]);
+        assert_eq!(shared.bytes(), [7; 4]);
     }
 }

@@ -6,8 +6,49 @@ use brain_blitz::blocks::BlockType;
 use brain_blitz::compilers::llvm_cpu::Target;
 use brain_blitz::op::{ActivationScheme, Op};
 use brain_blitz::prelude::*;
+use half::f16;
 
-const TYPES: [BlockType; 2] = [BlockType::Q8_0, BlockType::Q4_0];
+/// All types with kernels.
+const TYPES: [BlockType; 15] = [
+    BlockType::Q1_0,
+    BlockType::Q2_0,
+    BlockType::Q4_0,
+    BlockType::Q4_1,
+    BlockType::Q5_0,
+    BlockType::Q5_1,
+    BlockType::Q8_0,
+    BlockType::Q2_K,
+    BlockType::Q3_K,
+    BlockType::Q4_K,
+    BlockType::Q5_K,
+    BlockType::Q6_K,
+    BlockType::TQ1_0,
+    BlockType::TQ2_0,
+    BlockType::IQ4_NL,
+];
+
+/// Blocks of a type, made of these bytes, whose numbers are at most 1.
+fn blocks_of(ty: BlockType, n: usize, byte: impl Fn(usize) -> u8) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..n * ty.block_bytes()).map(byte).collect();
+    let put = |bytes: &mut [u8], scale: f32| {
+        for block in bytes.chunks_exact_mut(ty.block_bytes()) {
+            for &at in ty.scale_offsets() {
+                block[at..at + 2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+            }
+        }
+    };
+    put(&mut bytes, 1.0);
+    let mut numbers = vec![0.0; n * ty.block_len()];
+    ty.dequantize(&bytes, &mut numbers).unwrap();
+    let largest = numbers.iter().fold(0f32, |max, x| max.max(x.abs()));
+    put(&mut bytes, 0.5f32.powf(largest.max(1.0).log2().ceil()));
+    bytes
+}
+
+/// A length of rows in blocks of `ty`, for one in blocks of 32.
+fn whole_rows(ty: BlockType, (m, n, k): (usize, usize, usize)) -> (usize, usize, usize) {
+    (m, n, k / 32 * ty.block_len())
+}
 
 /// Numbers in (-1, 1) that look random.
 fn noise(n: usize, seed: u32) -> Vec<f32> {
@@ -44,6 +85,10 @@ impl Case {
     }
 
     fn bytes(&self) -> Vec<u8> {
+        if !self.ty.can_quantize() {
+            let n = self.w.len() / self.ty.block_len();
+            return blocks_of(self.ty, n, |i| (i * 151 % 256) as u8 ^ (i / 256) as u8);
+        }
         let mut bytes = vec![0; self.ty.bytes_of(self.w.len()).unwrap()];
         self.ty.quantize(&self.w, &mut bytes).unwrap();
         bytes
@@ -114,6 +159,7 @@ fn every_target_agrees_with_the_reference() {
     for ty in TYPES {
         for scheme in ActivationScheme::ALL {
             for sizes in sizes {
+                let sizes = whole_rows(ty, sizes);
                 let case = Case::new(ty, scheme, sizes);
                 let expected = case.run(None, 1).0;
                 for target in targets() {
@@ -133,7 +179,7 @@ fn every_target_agrees_with_the_reference() {
 /// wrong product shows.
 #[test]
 fn whole_numbers_are_multiplied_exactly() {
-    for ty in TYPES {
+    for ty in [BlockType::Q8_0, BlockType::Q4_0] {
         for sizes in [(1, 9, 64), (3, 9, 1024), (13, 33, 1024)] {
             let mut case = Case::new(ty, ActivationScheme::A8G32, sizes);
             let limit: f32 = if ty == BlockType::Q8_0 { 127.0 } else { -8.0 };
@@ -160,26 +206,31 @@ fn whole_numbers_are_multiplied_exactly() {
     }
 }
 
-/// The largest magnitudes everywhere, of either sign: what would overflow first.
+/// The largest and the smallest codes everywhere, by activations of either sign: what would overflow first.
 #[test]
 fn extremes_do_not_overflow() {
     for ty in TYPES {
-        for (x, w) in [(1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0)] {
+        for (x, byte) in [
+            (1.0, 0xff),
+            (-1.0, 0xff),
+            (1.0, 0x80),
+            (1.0, 0x7f),
+            (-1.0, 0),
+        ] {
             for m in [1, 12] {
-                let sizes = (m, 17, 2048);
-                let mut case = Case::new(ty, ActivationScheme::A8G32, sizes);
-                case.x.fill(x * 127.0);
-                case.w.fill(w * 127.0);
-                let weight = {
-                    let mut out = vec![0.0; case.w.len()];
-                    ty.dequantize(&case.bytes(), &mut out).unwrap();
-                    f64::from(out[0])
-                };
-                let expected = weight * f64::from(x) * 127.0 * 2048.0;
+                let (n, k) = (17, 2048);
+                let bytes = blocks_of(ty, n * k / ty.block_len(), |_| byte);
+                let mut weights = vec![0.0; k];
+                let row = bytes.len() / n;
+                ty.dequantize(&bytes[..row], &mut weights).unwrap();
+                let expected: f64 = weights.iter().map(|w| f64::from(w * x) * 127.0).sum();
                 for target in targets() {
-                    for y in case.run(Some(target), 2).0 {
-                        let off = (f64::from(y) / expected - 1.0).abs();
-                        assert!(off < 1e-6, "{ty} on {target}: {y}, not {expected}");
+                    for y in run_once(ty, (m, n), (vec![x * 127.0; m * k], bytes.clone()), target) {
+                        let off = (f64::from(y) - expected).abs();
+                        // Two additions for every 16 numbers at most, each rounded once.
+                        let bound = (k / 8) as f64 * f64::from(f32::EPSILON) / 2.0;
+                        let close = off <= bound * 127.0 * k as f64;
+                        assert!(close, "{ty} {byte} on {target}: {y}, not {expected}");
                     }
                 }
             }
@@ -187,11 +238,32 @@ fn extremes_do_not_overflow() {
     }
 }
 
+/// `x [m, k]` rounded, by these blocks of `n` rows.
+fn run_once(
+    ty: BlockType,
+    (m, n): (usize, usize),
+    (x, bytes): (Vec<f32>, Vec<u8>),
+    target: &str,
+) -> Vec<f32> {
+    let mut cx = Graph::new();
+    let x = cx.input((m, x.len() / m), DType::F32).set(x);
+    let w = cx.input((n, bytes.len() / n), DType::U8).set(bytes);
+    let y = x
+        .fake_quantize(ActivationScheme::A8G32)
+        .matmul(w.dequantize(ty).transpose(0, 1))
+        .retrieve();
+    cx.compile((Generic, LlvmCpu::for_cpu(target)), ());
+    cx.execute();
+    assert_eq!(n_block_kernels(&cx), 1);
+    y.data()
+}
+
 #[test]
 fn bits_depend_on_neither_target_nor_threads() {
     for ty in TYPES {
         for m in [1, 7, 29] {
-            let case = Case::new(ty, ActivationScheme::A8G32, (m, 150, 320));
+            let sizes = whole_rows(ty, (m, 150, 96));
+            let case = Case::new(ty, ActivationScheme::A8G32, sizes);
             let (expected, _) = case.run(Some("native"), 1);
             for target in targets() {
                 for threads in [1, 2, 3] {
@@ -234,6 +306,39 @@ fn schemes_live_side_by_side_and_results_are_of_the_current_numbers() {
     }
     let differ = |a: &Vec<f32>, b: &Vec<f32>| a.iter().zip(b).any(|(a, b)| (a - b).abs() > 1e-2);
     assert!(differ(&first[0], &second[0]));
+}
+
+/// Constant weights are laid out once; when they change, once more; what a kernel has made, every time.
+#[test]
+fn weights_are_packed_when_they_change() {
+    let (n, k, ty) = (40, 64, BlockType::Q4_0);
+    let mut case = Case::new(ty, ActivationScheme::A8G32, (2, n, k));
+    let mut cx = Graph::new();
+    let x = cx.input((2, k), DType::F32).set(case.x.clone());
+    let x = x.fake_quantize(ActivationScheme::A8G32);
+    let w = cx.input((n, 36), DType::U8).set(case.bytes());
+    let once = x.matmul(w.dequantize(ty).transpose(0, 1)).retrieve();
+    let turn: Vec<i32> = (0..n as i32).map(|i| (i + 3) % n as i32).collect();
+    let made = w.index_select(0, cx.input(n, DType::I32).set(turn));
+    let always = x.matmul(made.dequantize(ty).transpose(0, 1)).retrieve();
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    assert_eq!(n_block_kernels(&cx), 2);
+    cx.execute();
+    assert_eq!(cx.stats().packings, 2);
+    let turned = |y: Vec<f32>| -> Vec<f32> {
+        let rows = y.chunks(n).flat_map(|row| [&row[3..], &row[..3]].concat());
+        rows.collect()
+    };
+    assert_eq!(always.data(), turned(once.data()));
+    let first = once.data();
+    cx.execute();
+    assert_eq!((cx.stats().packings, once.data()), (1, first.clone()));
+    case.w.reverse();
+    w.set(case.bytes());
+    cx.execute();
+    assert_eq!(cx.stats().packings, 2);
+    assert_ne!(once.data(), first);
+    assert_eq!(always.data(), turned(once.data()));
 }
 
 #[test]

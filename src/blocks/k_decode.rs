@@ -45,6 +45,14 @@ pub(super) fn scale_and_min(packed: &[u8], j: usize) -> (u8, u8) {
     }
 }
 
+/// The scale of sub-block `j`, six bits, of the twelve bytes of `Q3_K`: four low bits in eight bytes, two high ones in the
+/// last four.
+pub(super) fn six_bits(packed: &[u8], j: usize) -> i8 {
+    let low = packed[j % 8] >> (j / 8 * 4) & 15;
+    let high = packed[8 + j % 4] >> (j / 4 * 2) & 3;
+    i8::from_le_bytes([low | high << 4])
+}
+
 pub(super) fn q2_k(source: &[u8], target: &mut [f32]) {
     each_group(84, source, target, |block, g, x| {
         let (d, dmin) = (half_at(block, 80), half_at(block, 82));
@@ -61,12 +69,7 @@ pub(super) fn q2_k(source: &[u8], target: &mut [f32]) {
 pub(super) fn q3_k(source: &[u8], target: &mut [f32]) {
     each_group(110, source, target, |block, g, x| {
         let d = half_at(block, 108);
-        let packed = &block[96..108];
-        let scale = |j: usize| {
-            let low = packed[j % 8] >> (j / 8 * 4) & 15;
-            let high = packed[8 + j % 4] >> (j / 4 * 2) & 3;
-            d * (f32::from(low | high << 4) - 32.0)
-        };
+        let scale = |j| d * f32::from(six_bits(&block[96..108], j) - 32);
         let scales = [scale(2 * g), scale(2 * g + 1)];
         let codes = &block[32 + g / 4 * GROUP..][..GROUP];
         let shift = g % 4 * 2;

@@ -23,6 +23,11 @@ const LEVELS: [i8; 16] = [
     -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
 ];
 
+/// The level of a code of `IQ4_NL`.
+pub(super) fn level(code: u8) -> i8 {
+    LEVELS[usize::from(code)]
+}
+
 /// Calls `decode` with every block of `BYTES` bytes and its numbers.
 fn each<const BYTES: usize>(
     source: &[u8],
@@ -62,7 +67,7 @@ fn nibbles(byte: u8) -> (u8, u8) {
 }
 
 /// The codes of nibbles whose fifth bits are in `high`, one bit for each number.
-fn with_fifth(nibbles: &[u8], high: [u8; 4]) -> [u8; LEN] {
+pub(super) fn with_fifth(nibbles: &[u8], high: [u8; 4]) -> [u8; LEN] {
     let high = u32::from_le_bytes(high);
     let fifth = |i: usize| ((high >> i & 1) as u8) << 4;
     std::array::from_fn(|i| match i {
@@ -208,7 +213,7 @@ pub(super) fn encode_q5_1(source: &[f32], target: &mut [u8]) {
 pub(super) fn decode_iq4_nl(source: &[u8], target: &mut [f32]) {
     each::<18>(source, target, |block, x| {
         let d = half_at(block, 0);
-        let level = |q: u8| f32::from(LEVELS[usize::from(q)]) * d;
+        let level = |q: u8| f32::from(level(q)) * d;
         for (i, &byte) in block[2..].iter().enumerate() {
             let (low, high) = nibbles(byte);
             (x[i], x[i + HALF]) = (level(low), level(high));

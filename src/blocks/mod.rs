@@ -25,6 +25,9 @@ mod legacy;
 mod plain;
 mod sign;
 mod ternary;
+mod whole;
+
+pub(crate) use whole::{codes_of, factors_of, scales_of};
 
 /// More than any type of several numbers to a block can hold: the largest is an `f16` times 128 times 32. Far below it,
 /// no sum of an encoder overflows.

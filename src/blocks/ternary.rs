@@ -28,6 +28,14 @@ fn digits(x: &[f32], digits: &mut [u8; LEN]) -> f32 {
     d
 }
 
+/// Digit `n` of a block of `TQ1_0`.
+pub(super) fn digit(block: &[u8], n: usize) -> u8 {
+    let group = GROUPS.iter().rfind(|(_, _, first, _)| *first <= n);
+    let (byte, n_bytes, first, _) = group.expect("the first group has number 0");
+    let shifted = block[byte + (n - first) % n_bytes].wrapping_mul(POWERS[(n - first) / n_bytes]);
+    ((u16::from(shifted) * 3) >> 8).to_le_bytes()[0]
+}
+
 pub(super) fn decode_tq1_0(source: &[u8], target: &mut [f32]) {
     let blocks = source.chunks_exact(TQ1_BYTES);
     for (block, x) in blocks.zip(target.chunks_exact_mut(LEN)) {

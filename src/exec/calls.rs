@@ -215,11 +215,11 @@ impl Calls {
     ///
     /// # Safety
     /// The tables are filled, and the invariant in the header holds.
-    pub(super) unsafe fn pack(
+    pub(super) unsafe fn pack<'a>(
         &mut self,
         inputs: &Inputs,
         n_threads: usize,
-        source: impl Fn(u32) -> Source,
+        source: impl Fn(u32) -> Source<'a>,
     ) -> Result<()> {
         let version = |id| inputs.version(id);
         // SAFETY: the caller's promise.

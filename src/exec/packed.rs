@@ -5,7 +5,7 @@
 //! packed for every call. Two calls with the same input and layout share one packed copy.
 //!
 //! One operand is packed at a time. The input's own data stays: other kernels and whoever reads it may still need it.
-//! What lies in a mapped file takes memory only as long as the system has some to spare.
+//! Another owner of the data is told that it will hardly be read again: a mapped file's pages then leave memory.
 //!
 //! With a folder, packed operands are written to files and mapped the next time ([`super::packed_file`]).
 //!
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::packed_file::{self, Contents};
 use crate::error::Result;
 use crate::op::{NativeCode, Packing};
-use crate::storage::AlignedBytes;
+use crate::storage::{AlignedBytes, Storage};
 
 /// Where packed bytes are.
 enum Memory {
@@ -50,6 +50,8 @@ struct Entry {
 #[derive(Default)]
 pub(super) struct PackedOperands {
     entries: Vec<Entry>,
+    /// In which order they are packed.
+    order: Vec<usize>,
     /// The number of the inputs' changes for which all constant ones are packed.
     fresh_at: Option<u64>,
     /// Operands packed or read since the last time somebody asked.
@@ -65,9 +67,9 @@ pub(super) struct Counts {
 
 /// A source of an operand's bytes.
 #[derive(Clone, Copy)]
-pub(super) struct Source {
+pub(super) struct Source<'a> {
     pub(super) start: *const u8,
-    pub(super) len: usize,
+    pub(super) storage: &'a Storage,
 }
 
 impl PackedOperands {
@@ -116,18 +118,24 @@ impl PackedOperands {
     ///
     /// # Safety
     /// Sources are as large as the operands' types say, and nobody writes to them meanwhile.
-    pub(super) unsafe fn refresh(
+    pub(super) unsafe fn refresh<'a>(
         &mut self,
         changes: u64,
         n_threads: usize,
         version: impl Fn(u32) -> u64,
-        source: impl Fn(u32) -> Source,
+        source: impl Fn(u32) -> Source<'a>,
     ) -> Result<bool> {
         if self.is_empty() || self.fresh_at == Some(changes) {
             return Ok(false);
         }
         let mut moved = false;
-        for entry in &mut self.entries {
+        // The largest first: then both copies of it are in memory while there is little else.
+        self.order.clear();
+        self.order.extend(0..self.entries.len());
+        let bytes = |entry: &usize| std::cmp::Reverse(self.entries[*entry].packing().bytes);
+        self.order.sort_unstable_by_key(bytes);
+        for &at in &self.order {
+            let entry = &mut self.entries[at];
             let Some(input) = entry.input else {
                 moved |= entry.reserve()?;
                 continue;
@@ -138,6 +146,7 @@ impl PackedOperands {
                 // SAFETY: the caller's promise.
                 moved |= unsafe { entry.fill(source(input), n_threads, &mut self.counts)? };
                 entry.version = current;
+                source(input).storage.rest();
             }
         }
         self.fresh_at = Some(changes);
@@ -189,14 +198,14 @@ impl Entry {
     /// `source` is as large as the operand's type says, and nobody writes to it meanwhile.
     unsafe fn fill(
         &mut self,
-        source: Source,
+        source: Source<'_>,
         n_threads: usize,
         counts: &mut Counts,
     ) -> Result<bool> {
         let packing = self.packing();
         let contents = packing.folder.clone().map(|folder| {
             // SAFETY: the caller vouches for the source.
-            let bytes = unsafe { std::slice::from_raw_parts(source.start, source.len) };
+            let bytes = unsafe { std::slice::from_raw_parts(source.start, source.storage.raw().1) };
             let contents = Contents::of(bytes, packing.layout, packing.bytes);
             (folder, contents)
         });

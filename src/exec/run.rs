@@ -260,7 +260,7 @@ impl Executable {
             let data = data.expect("inputs were checked to have data");
             Source {
                 start: starts.0[id as usize],
-                len: data.storage.raw().1,
+                storage: &data.storage,
             }
         };
         // SAFETY: `prepare` has just filled the tables and compared the inputs' memory; nothing runs yet.

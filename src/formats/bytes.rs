@@ -23,6 +23,7 @@ use memmap2::Mmap;
 
 use super::{format_error, io_error};
 use crate::error::Result;
+use crate::storage::SharedMemory;
 
 /// The unit of our own buffers, there for its alignment.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -172,6 +173,23 @@ fn open_regular(path: &Path) -> Result<(File, u64)> {
     }
     let file = File::open(path).map_err(|error| io_error(path, error))?;
     Ok((file, metadata.len()))
+}
+
+impl SharedMemory for Bytes {
+    fn bytes(&self) -> &[u8] {
+        self.as_slice()
+    }
+
+    /// Pages of a mapped file leave this process; reading them again maps them again.
+    fn rest(&self) {
+        #[cfg(unix)]
+        if let Storage::Mapped(map) = &*self.storage {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the map is of a file and shared with it, so pages that are dropped come back with the same bytes.
+            // Refusal is harmless.
+            let _ = unsafe { map.unchecked_advise_range(advice, self.start, self.len) };
+        }
+    }
 }
 
 impl Default for Bytes {

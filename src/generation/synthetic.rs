@@ -151,7 +151,7 @@ mod tests {
 
     fn numbers(n: usize, dtype: DType, seed: u64, n_threads: usize) -> Vec<f32> {
         let bytes = weights(n, dtype, seed, n_threads).unwrap();
-        Array::from_bytes(vec![n], dtype, (*bytes).as_ref()).to_f32()
+        Array::from_bytes(vec![n], dtype, bytes.bytes()).to_f32()
     }
 
     #[test]

@@ -96,15 +96,6 @@ fn stored_dtype(checkpoint: &dyn StoredWeights, name: &str) -> DType {
         .unwrap_or(DType::F32)
 }
 
-/// A region of a file as an input's memory.
-struct Region(Bytes);
-
-impl AsRef<[u8]> for Region {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_slice()
-    }
-}
-
 /// A tensor of a file.
 enum Stored {
     Blocks(Bytes),
@@ -170,7 +161,7 @@ fn load_weights(
                 .convert_to(parameter.dtype())
                 .map_err(|e| file(e.to_string()))?,
         };
-        parameter.try_set_shared(Arc::new(Region(bytes)))?;
+        parameter.try_set_shared(Arc::new(bytes))?;
         progress(Progress::Loading {
             done_bytes,
             total_bytes,

@@ -267,7 +267,7 @@ impl<S: Shape> GraphTensor<S> {
         with_graph(self.graph, |inner| {
             let Slot { id, ty, blocks } = input_of(inner, self.value)?;
             let ty = blocks.map_or(ty, |_| inner.dag.input_type(id));
-            let len = (*bytes).as_ref().len();
+            let len = bytes.bytes().len();
             if !len.is_multiple_of(ty.dtype.size()) {
                 return Err(Error::Shape {
                     op: "set".into(),

@@ -1,16 +1,16 @@
 //! Rows of activations in 8 bits, as the kernels read them.
 //!
-//! A row of `b` blocks of 32 becomes a *record*:
+//! A row of `b` groups of 32 becomes a *record*:
 //!
 //! | from byte | what |
 //! |---|---|
-//! | 0 | 32 `i8` a block |
-//! | 32 b | 8 `i32` a block: the sums of four neighbours, times [`super::dot::Dots::factor`] |
-//! | 64 b | a block's scale, `f32` |
-//! | 68 b | the sum of the block's eight `i32` |
-//! | 72 b | 32 `i16` a block: the same numbers, where the tile kernel reads words |
+//! | 0 | 32 `i8` a group |
+//! | 32 b | 2 `i32` a group: the sum of its numbers times [`RowForm::factor`], or those of its halves |
+//! | 40 b | a group's scale, `f32` |
+//! | 44 b | 2 `f32` a group: the sum of its numbers times its scale, or those of its halves |
 //!
-//! The sums pay for weights that are stored unsigned, `Σ (u - c) a = Σ u a - c Σ a`.
+//! The first sums pay for weights that are stored unsigned, `Σ (u - c) a = Σ u a - c Σ a`, the second ones for minima,
+//! `Σ m x = m Σ x`.
 //!
 //! The numbers are those of [`activation_scale`](crate::op::activation_scale), bit for bit: largest magnitude by
 //! comparing bit patterns (so infinities and NaNs show), rounding by adding and subtracting 1.5 * 2^23.
@@ -21,19 +21,28 @@ use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
 
-use super::ir::GROUP;
+use super::form::GROUP;
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::op::ActivationScheme;
 
-/// `fn(blocks, x, record, words)`: writes the record of a row; `i16` too if `words` is not 0.
-pub type RoundFn = unsafe extern "C" fn(blocks: i64, x: *const f32, record: *mut u8, words: i64);
+/// `fn(groups, x, record)`: writes the record of a row.
+pub type RoundFn = unsafe extern "C" fn(groups: i64, x: *const f32, record: *mut u8);
+
+/// What a record depends on beside the scheme.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowForm {
+    /// What sums of whole numbers are multiplied by.
+    pub factor: i32,
+    /// Whether halves of groups have sums of their own.
+    pub halves: bool,
+}
 
 /// A part of a record.
 #[derive(Clone, Copy)]
 pub struct Part {
-    /// Bytes before it, for each block of the row.
+    /// Bytes before it, for each group of the row.
     from: usize,
-    /// Bytes of a block.
+    /// Bytes of a group.
     step: usize,
 }
 
@@ -43,33 +52,31 @@ const fn part(from: usize, step: usize) -> Part {
 
 /// The numbers, `i8`.
 pub const NUMBERS: Part = part(0, 32);
-/// Sums of four.
-pub const SUMS: Part = part(32, 32);
+/// Sums of whole numbers.
+pub const SUMS: Part = part(32, 8);
 /// Scales.
-pub const SCALES: Part = part(64, 4);
-/// Sums of blocks.
-pub const TOTALS: Part = part(68, 4);
-/// The numbers, `i16`.
-pub const WORDS: Part = part(72, 64);
+pub const SCALES: Part = part(40, 4);
+/// Sums of rounded numbers.
+pub const TOTALS: Part = part(44, 8);
 
 impl Part {
-    /// Where a block's share lies, in a function whose first argument is the number of blocks of a row.
+    /// Where a group's share lies in the record of a row of `groups` groups.
     pub fn of<'c>(
         self,
         e: &Emit<'_, 'c>,
         record: PointerValue<'c>,
-        block: IntValue<'c>,
+        groups: IntValue<'c>,
+        group: IntValue<'c>,
     ) -> PointerValue<'c> {
-        let start = e.mul(e.int_argument(0), e.int(self.from as i64));
-        let at = e.add(start, e.mul(block, e.int(self.step as i64)));
+        let start = e.mul(groups, e.int(self.from as i64));
+        let at = e.add(start, e.mul(group, e.int(self.step as i64)));
         e.at(e.context.i8_type(), record, at)
     }
 }
 
-/// Bytes of a record of `blocks` blocks, a multiple of 64.
-pub const fn record_bytes(blocks: usize, words: bool) -> usize {
-    let last = if words { WORDS } else { TOTALS };
-    ((last.from + last.step) * blocks).next_multiple_of(64)
+/// Bytes of a record of `groups` groups, a multiple of 64.
+pub const fn record_bytes(groups: usize) -> usize {
+    ((TOTALS.from + TOTALS.step) * groups).next_multiple_of(64)
 }
 
 /// 1.5 * 2^23: a number below 2^22 added to it is rounded to a whole number, to even at a tie.
@@ -81,15 +88,15 @@ pub fn emit_round<'c>(
     module: &Module<'c>,
     name: &str,
     scheme: ActivationScheme,
-    factor: i32,
+    form: RowForm,
 ) {
     let (int, ptr) = (
         context.i64_type().into(),
         context.ptr_type(Default::default()).into(),
     );
-    let e = Emit::function(context, module, name, &[int, ptr, ptr, int]);
+    let e = Emit::function(context, module, name, &[int, ptr, ptr]);
     (1..3).for_each(|pointer| e.noalias(pointer));
-    let round = Round { e: &e, factor };
+    let round = Round { e: &e, form };
     match scheme {
         ActivationScheme::A8G32 => round.blocks(None),
         ActivationScheme::A8Tok => {
@@ -107,7 +114,7 @@ pub fn emit_round<'c>(
 
 struct Round<'e, 'm, 'c> {
     e: &'e Emit<'m, 'c>,
-    factor: i32,
+    form: RowForm,
 }
 
 impl<'c> Round<'_, '_, 'c> {
@@ -225,56 +232,42 @@ impl<'c> Round<'_, '_, 'c> {
         e.select(none.into(), nothing, whole.expect(BUILT).into())
     }
 
-    /// Where a block's share of a part is written.
-    fn place(&self, part: Part, block: IntValue<'c>) -> PointerValue<'c> {
-        part.of(self.e, self.e.pointer_argument(2), block)
+    /// Where a group's share of a part is written.
+    fn place(&self, part: Part, group: IntValue<'c>) -> PointerValue<'c> {
+        let e = self.e;
+        part.of(e, e.pointer_argument(2), e.int_argument(0), group)
     }
 
-    fn store(&self, block: IntValue<'c>, whole: BasicValueEnum<'c>, scale: BasicValueEnum<'c>) {
-        let (e, l) = (self.e, self.lanes());
-        let narrow = |bits: u32| {
-            let kind = e
-                .context
-                .custom_width_int_type(bits.try_into().expect("not 0"));
-            let kind = kind.expect("a width of integers").vec_type(l);
-            let value = e
-                .builder
-                .build_int_truncate(whole.into_vector_value(), kind, "");
-            value.expect(BUILT)
+    fn store(&self, group: IntValue<'c>, whole: BasicValueEnum<'c>, scale: BasicValueEnum<'c>) {
+        let (e, b) = (self.e, &self.e.builder);
+        let bytes = e.context.i8_type().vec_type(self.lanes());
+        let narrow = b.build_int_truncate(whole.into_vector_value(), bytes, "");
+        e.store(narrow.expect(BUILT), self.place(NUMBERS, group), 1);
+        e.store(scale, self.place(SCALES, group), 4);
+        let half = |first: u32| -> Vec<u32> { (first..first + 16).collect() };
+        let parts = match self.form.halves {
+            true => vec![
+                e.shuffle(whole, whole, &half(0)),
+                e.shuffle(whole, whole, &half(16)),
+            ],
+            false => vec![whole],
         };
-        e.store(narrow(8), self.place(NUMBERS, block), 1);
-        let mut sums = whole;
-        for half in [16, 8] {
-            let lanes = |first: u32| -> Vec<u32> { (0..half).map(|i| 2 * i + first).collect() };
-            let (a, b) = (
-                e.shuffle(sums, sums, &lanes(0)),
-                e.shuffle(sums, sums, &lanes(1)),
-            );
-            let sum = e
-                .builder
-                .build_int_add(a.into_vector_value(), b.into_vector_value(), "");
-            sums = sum.expect(BUILT).into();
+        for (i, part) in parts.into_iter().enumerate() {
+            let sum = e.intrinsic("llvm.vector.reduce.add", &[part.get_type()], &[part.into()]);
+            let sum = sum.expect("it has a result").into_int_value();
+            let factor = e.context.i32_type();
+            let factor = factor.const_int(i64::from(self.form.factor) as u64, true);
+            let at = |part| {
+                e.at(
+                    e.context.i32_type(),
+                    self.place(part, group),
+                    e.int(i as i64),
+                )
+            };
+            e.store(b.build_int_mul(sum, factor, "").expect(BUILT), at(SUMS), 4);
+            let total = b.build_signed_int_to_float(sum, e.f32(), "").expect(BUILT);
+            let total = b.build_float_mul(total, scale.into_float_value(), "");
+            e.store(total.expect(BUILT), at(TOTALS), 4);
         }
-        let factor = e.context.i32_type().const_int(self.factor as u64, true);
-        let factor = e.splat(factor.into(), 8).into_vector_value();
-        let sums = e
-            .builder
-            .build_int_mul(sums.into_vector_value(), factor, "")
-            .expect(BUILT);
-        e.store(sums, self.place(SUMS, block), 4);
-        e.store(scale, self.place(SCALES, block), 4);
-        let kind = sums.get_type().into();
-        let total = e.intrinsic("llvm.vector.reduce.add", &[kind], &[sums.into()]);
-        e.store(
-            total.expect("it has a result"),
-            self.place(TOTALS, block),
-            4,
-        );
-        let wants_words = e.compare(IntPredicate::NE, e.int_argument(3), e.int(0));
-        e.branch(
-            wants_words,
-            || e.store(narrow(16), self.place(WORDS, block), 2),
-            || {},
-        );
     }
 }

@@ -4,31 +4,24 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::activations::{RoundFn, emit_round, record_bytes};
-use super::dot::Dots;
-use super::few::{self, FewFn, emit_few};
+use super::activations::{RoundFn, RowForm, emit_round, record_bytes};
+use super::form::{COLUMNS, Dots, Factors, Form};
 use super::ir::BlockProduct;
 use super::panel;
-use super::tile::{self, COLUMNS, TileFn, emit_tile};
+use super::tile::{self, HIGHEST, TileFn, emit_tile};
 use crate::blocks::BlockType;
-use crate::compilers::llvm_cpu::cache::ObjectCache;
+use crate::compilers::llvm_cpu::cache::{Key, ObjectCache};
 use crate::compilers::llvm_cpu::code::{evaluate, has};
 use crate::compilers::llvm_cpu::jit::{Jit, compile_module_cached};
 use crate::compilers::llvm_cpu::once::OncePerProcess;
 use crate::compilers::llvm_cpu::target::Target;
 use crate::error::Result;
 use crate::exec::pool;
-use crate::op::{ActivationScheme, KernelCall, NativeCode, Work};
+use crate::op::{ActivationScheme, KernelCall, NativeCode, Packing, Work};
 use crate::shape::Symbols;
-
-/// Rows of activations from which laying weights out in panels pays.
-const MANY: usize = 8;
 
 /// Multiply-adds below which a second thread costs more than it brings.
 const SERIAL: usize = 1 << 18;
-
-/// Rows of weights that a thread takes at a time.
-const PIECE: usize = 64;
 
 /// What kernels depend on.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -41,7 +34,6 @@ struct Kind {
 #[derive(Debug)]
 pub struct CompiledBlocks {
     kind: Kind,
-    dots: Dots,
     object: Vec<u8>,
 }
 
@@ -57,14 +49,12 @@ impl CompiledBlocks {
     ) -> Result<Arc<CompiledBlocks>> {
         static MADE: OncePerProcess<Kind, CompiledBlocks> = OncePerProcess::new();
         MADE.get_or_make(Kind::of(product, target), |kind| {
-            let dots = Dots::of(kind.ty, target);
             let object = compile_module_cached(target, cache, |context, module| {
-                kind.emit(dots, context, module);
+                kind.emit(context, module);
                 Ok(())
             })?;
             Ok(CompiledBlocks {
                 kind: kind.clone(),
-                dots,
                 object,
             })
         })
@@ -82,33 +72,28 @@ impl CompiledBlocks {
     ) -> Result<BlockCode> {
         let kind = &self.kind;
         // One object for all ways of rounding: it is known by a symbol that every product of the kind has.
-        jit.add_once(&kind.few((1, few::ROWS)), &self.object)?;
-        // SAFETY: the symbols are of functions that `emit_round`, `emit_few` and `emit_tile` wrote, with these
-        // signatures.
-        let (round, few, tiles) = unsafe {
+        jit.add_once(&kind.tile(1), &self.object)?;
+        // SAFETY: the symbols are of functions that `emit_round` and `emit_tile` wrote, with these signatures.
+        let (round, tiles) = unsafe {
             let address = |symbol: String| jit.address(&symbol);
             let round =
                 std::mem::transmute::<*const (), RoundFn>(address(kind.round(product.scheme))?);
-            let mut few = Vec::new();
-            for shape in few::shapes(&kind.target) {
-                let function = std::mem::transmute::<*const (), FewFn>(address(kind.few(shape))?);
-                few.push((shape, function));
-            }
             let mut tiles = Vec::new();
             for &rows in tile::heights(&kind.target) {
                 let function = std::mem::transmute::<*const (), TileFn>(address(kind.tile(rows))?);
                 tiles.push((rows, function));
             }
-            (round, few, tiles)
+            (round, tiles)
         };
+        let form = kind.form();
         Ok(BlockCode {
             name,
             key,
+            signed: kind.dots().is_signed(&form),
+            packing: kind.packing(product),
+            form,
             product: product.clone(),
-            dots: self.dots,
-            most: few::most(&kind.target),
             round,
-            few,
             tiles,
             _jit: jit.clone(),
         })
@@ -123,6 +108,31 @@ impl Kind {
         }
     }
 
+    fn form(&self) -> Form {
+        Form::of(self.ty).expect("products are only made of types with kernels")
+    }
+
+    fn dots(&self) -> Dots {
+        Dots::of(&self.target)
+    }
+
+    /// How a product's weights are laid out.
+    fn packing(&self, product: &BlockProduct) -> Packing {
+        let (form, blocks) = (self.form(), product.n_blocks());
+        let signed = self.dots().is_signed(&form);
+        let version = env!("CARGO_PKG_VERSION");
+        let what = format!(
+            "{version} panels {} {signed} {blocks} {}",
+            self.ty, product.n
+        );
+        Packing {
+            operand: product.weights,
+            bytes: product.n.div_ceil(COLUMNS) * form.panel_bytes(blocks).iter().sum::<usize>(),
+            layout: Key::of(&[what.as_bytes()]).short(),
+            folder: None,
+        }
+    }
+
     fn isa(&self) -> String {
         self.target.symbol_part()
     }
@@ -132,33 +142,26 @@ impl Kind {
         format!("round_{scheme}_{ty}_{}", self.isa())
     }
 
-    fn few(&self, (few, rows): (usize, usize)) -> String {
-        format!("blocks_{}_{few}x{rows}_{}", self.ty.name(), self.isa())
-    }
-
     fn tile(&self, rows: usize) -> String {
-        format!(
-            "blocks_{}_{rows}x{COLUMNS}_tile_{}",
-            self.ty.name(),
-            self.isa()
-        )
+        let (ty, isa) = (self.ty.name(), self.isa());
+        format!("blocks_{ty}_{rows}x{COLUMNS}_{isa}")
     }
 
     fn emit<'c>(
         &self,
-        dots: Dots,
         context: &'c inkwell::context::Context,
         module: &inkwell::module::Module<'c>,
     ) {
-        let factor = dots.factor(self.ty);
+        let (form, dots) = (self.form(), self.dots());
+        let row = RowForm {
+            factor: -dots.offset(&form),
+            halves: form.factors == Factors::Halves,
+        };
         for scheme in ActivationScheme::ALL {
-            emit_round(context, module, &self.round(scheme), scheme, factor);
-        }
-        for shape in few::shapes(&self.target) {
-            emit_few(context, module, &self.few(shape), (self.ty, dots), shape);
+            emit_round(context, module, &self.round(scheme), scheme, row);
         }
         for &rows in tile::heights(&self.target) {
-            let form = (dots, self.target.lanes());
+            let form = (form, dots, self.target.lanes());
             emit_tile(context, module, &self.tile(rows), form, rows);
         }
     }
@@ -171,7 +174,7 @@ impl Kind {
 pub fn assembly(product: &BlockProduct, target: &Target) -> Result<String> {
     let kind = Kind::of(product, target);
     crate::compilers::llvm_cpu::jit::assembly(target, |context, module| {
-        kind.emit(Dots::of(kind.ty, target), context, module);
+        kind.emit(context, module);
         Ok(())
     })
 }
@@ -182,11 +185,11 @@ pub struct BlockCode {
     name: String,
     key: u64,
     product: BlockProduct,
-    dots: Dots,
-    /// Rows of activations of the largest kernel for few.
-    most: usize,
+    form: Form,
+    /// Whether numbers in panels are signed.
+    signed: bool,
+    packing: Packing,
     round: RoundFn,
-    few: Vec<((usize, usize), FewFn)>,
     tiles: Vec<(usize, TileFn)>,
     _jit: Arc<Jit>,
 }
@@ -196,27 +199,38 @@ struct Run<'a> {
     code: &'a BlockCode,
     m: usize,
     activations: *const f32,
-    weights: *const u8,
+    panels: *const u8,
     out: *mut f32,
     records: *mut u8,
+}
+
+// SAFETY: operands are only read; each unit of work writes its own records or columns of the result.
+unsafe impl Sync for Run<'_> {}
+
+/// Weights to be packed, as all threads see them.
+struct Pack<'a> {
+    code: &'a BlockCode,
+    rows: *const u8,
     panels: *mut u8,
 }
 
-// SAFETY: operands are only read; each unit of work writes its own records, panel or columns of the result.
-unsafe impl Sync for Run<'_> {}
+// SAFETY: rows are only read; each panel is written by one thread.
+unsafe impl Sync for Pack<'_> {}
 
 impl BlockCode {
-    fn is_many(&self, m: usize) -> bool {
-        m >= MANY
-    }
-
     fn record_bytes(&self) -> usize {
-        record_bytes(self.product.n_blocks(), self.dots.has_words())
+        record_bytes(self.product.n_groups())
     }
 
-    fn panel_bytes(&self) -> usize {
-        let bytes = self.product.n_blocks() * tile::block_bytes(self.dots.has_words());
-        bytes.next_multiple_of(64)
+    fn n_panels(&self) -> usize {
+        self.product.n.div_ceil(COLUMNS)
+    }
+
+    /// Where a panel begins in each region, from the beginning of all, and its bytes there.
+    fn panel(&self, at: usize) -> [(usize, usize); 3] {
+        let bytes = self.form.panel_bytes(self.product.n_blocks());
+        let before = [0, bytes[0], bytes[0] + bytes[1]].map(|bytes| bytes * self.n_panels());
+        std::array::from_fn(|i| (before[i] + at * bytes[i], bytes[i]))
     }
 }
 
@@ -232,17 +246,11 @@ impl NativeCode for BlockCode {
         let cost = m
             .saturating_mul(self.product.n)
             .saturating_mul(self.product.k);
-        let n_threads = if cost < SERIAL { 1 } else { n_threads };
-        let panels = if self.is_many(m) {
-            n_threads * self.panel_bytes()
-        } else {
-            0
-        };
         Ok(Work {
-            units: self.product.n.div_ceil(PIECE),
+            units: self.n_panels(),
             cost,
-            n_threads,
-            scratch_bytes: m * self.record_bytes() + panels,
+            n_threads: if cost < SERIAL { 1 } else { n_threads },
+            scratch_bytes: m * self.record_bytes(),
         })
     }
 
@@ -253,16 +261,16 @@ impl NativeCode for BlockCode {
     // SAFETY: the trait's contract: the buffers fit the types under the call's symbols and do not overlap.
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()> {
         let m = call.params[0].max(0) as usize;
-        let output = call.buffers.len() - 1;
+        let [.., out, panels] = call.buffers else {
+            unreachable!("operands, the result and the packed weights");
+        };
         let run = Run {
             code: self,
             m,
             activations: call.buffers[self.product.activations].cast_const().cast(),
-            weights: call.buffers[self.product.weights].cast_const(),
-            out: call.buffers[output].cast(),
+            panels: panels.cast_const(),
+            out: out.cast(),
             records: call.scratch,
-            // SAFETY: within the scratch memory that `prepare` asked for.
-            panels: unsafe { call.scratch.add(m * self.record_bytes()) },
         };
         let n_threads = call.work.n_threads;
         // A single row is rounded faster than a thread starts.
@@ -272,29 +280,48 @@ impl NativeCode for BlockCode {
             n_threads
         };
         pool::for_each_range(rounding, m, &|rows| rows.for_each(|row| run.round(row)));
-        match self.is_many(m) {
-            false => pool::for_each_range(n_threads, call.work.units, &|pieces| {
-                pieces.for_each(|piece| run.few(piece));
-            }),
-            true => {
-                let panels = self.product.n.div_ceil(COLUMNS);
-                let next = std::sync::atomic::AtomicUsize::new(0);
-                pool::broadcast(n_threads, &|thread, _| {
-                    loop {
-                        let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                        if at >= panels {
-                            break;
-                        }
-                        run.panel(thread, at);
-                    }
-                });
-            }
-        }
+        pool::for_each_range(n_threads, call.work.units, &|panels| {
+            panels.for_each(|at| run.panel(at));
+        });
         Ok(())
+    }
+
+    fn packings(&self) -> &[Packing] {
+        std::slice::from_ref(&self.packing)
+    }
+
+    // SAFETY: the trait's contract: `from` has all rows, `to` room for all panels.
+    unsafe fn pack(&self, _: usize, from: *const u8, to: *mut u8, n_threads: usize) {
+        let all = Pack {
+            code: self,
+            rows: from,
+            panels: to,
+        };
+        pool::for_each_range(n_threads, self.n_panels(), &|panels| {
+            panels.for_each(|at| all.panel(at));
+        });
     }
 
     fn code_key(&self) -> u64 {
         self.key
+    }
+}
+
+impl Pack<'_> {
+    fn panel(&self, at: usize) {
+        let (code, product) = (self.code, &self.code.product);
+        let bytes = product.row_bytes();
+        let first = at * COLUMNS;
+        let columns = COLUMNS.min(product.n - first);
+        // SAFETY: rows of the weights; a panel that is this call's alone.
+        let (rows, panel) = unsafe {
+            let region = |(from, n)| std::slice::from_raw_parts_mut(self.panels.add(from), n);
+            (
+                std::slice::from_raw_parts(self.rows.add(first * bytes), columns * bytes),
+                code.panel(at).map(region),
+            )
+        };
+        panel::pack(product.ty, code.signed, rows, product.n_blocks(), panel);
     }
 }
 
@@ -305,90 +332,34 @@ impl Run<'_> {
 
     fn round(&self, row: usize) {
         let product = &self.code.product;
-        let words = i64::from(self.code.dots.has_words() && self.code.is_many(self.m));
         let from = self.activations.wrapping_add(row * product.k);
         // SAFETY: row `row` of the activations, and its own record.
-        unsafe { (self.code.round)(product.n_blocks() as i64, from, self.record(row), words) };
-    }
-
-    /// Some rows of weights, by all rows of activations.
-    fn few(&self, piece: usize) {
-        let (code, product) = (self.code, &self.code.product);
-        let end = ((piece + 1) * PIECE).min(product.n);
-        let mut first = piece * PIECE;
-        while first < end {
-            let rows = if end - first >= few::ROWS {
-                few::ROWS
-            } else {
-                1
-            };
-            for row in (0..self.m).step_by(code.most) {
-                self.products((row, code.most.min(self.m - row)), (first, rows));
-            }
-            first += rows;
-        }
-    }
-
-    fn products(&self, (row, few): (usize, usize), (first, rows): (usize, usize)) {
-        let (code, product) = (self.code, &self.code.product);
-        let bytes = product.row_bytes();
-        let weights: [_; few::ROWS] =
-            std::array::from_fn(|i| self.weights.wrapping_add((first + i) * bytes));
-        let records: SmallVec<[*const u8; 4]> = (row..row + few)
-            .map(|row| self.record(row).cast_const())
-            .collect();
-        let mut results = [0f32; 4 * few::ROWS];
-        let function = code.few.iter().find(|(shape, _)| *shape == (few, rows));
-        let function = function.expect("a kernel for every number of rows").1;
-        // Only the first rows of activations read memory; the others find the weights in a cache.
-        let ahead = if row == 0 { rows * bytes } else { 0 };
-        let next = weights[0].wrapping_add(ahead);
-        // SAFETY: whole rows of weights, records of all rows of activations, room for the results.
-        unsafe {
-            function(
-                product.n_blocks() as i64,
-                weights.as_ptr(),
-                records.as_ptr(),
-                results.as_mut_ptr(),
-                next,
-            )
-        };
-        for (i, results) in results.chunks_exact(rows).take(few).enumerate() {
-            let to = self.out.wrapping_add((row + i) * product.n + first);
-            // SAFETY: elements of the result that are this piece's alone.
-            unsafe { std::ptr::copy_nonoverlapping(results.as_ptr(), to, rows) };
-        }
+        unsafe { (self.code.round)(product.n_groups() as i64, from, self.record(row)) };
     }
 
     /// A panel of weights, by all rows of activations.
-    fn panel(&self, thread: usize, at: usize) {
+    fn panel(&self, at: usize) {
         let (code, product) = (self.code, &self.code.product);
-        let (blocks, bytes) = (product.n_blocks(), product.row_bytes());
         let first = at * COLUMNS;
         let columns = COLUMNS.min(product.n - first);
-        let size = code.panel_bytes();
-        // SAFETY: rows of the weights; the thread's own panel in the scratch memory.
-        let (rows, panel) = unsafe {
-            (
-                std::slice::from_raw_parts(self.weights.add(first * bytes), columns * bytes),
-                std::slice::from_raw_parts_mut(self.panels.add(thread * size), size),
-            )
-        };
-        panel::pack(product.ty, code.dots, rows, blocks, panel);
+        let region = |(from, _)| self.panels.wrapping_add(from);
+        let [numbers, factors, scales] = code.panel(at).map(region);
         let mut row = 0;
         while row < self.m {
             let mut kernels = code.tiles.iter();
             let fits = kernels.find(|(rows, _)| *rows <= self.m - row);
             let (rows, function) = fits.expect("there is a kernel for one row");
-            let records: SmallVec<[*const u8; 12]> = (row..row + rows)
+            let records: SmallVec<[*const u8; HIGHEST]> = (row..row + rows)
                 .map(|row| self.record(row).cast_const())
                 .collect();
-            let mut results = [0f32; 12 * COLUMNS];
-            // SAFETY: a panel of `blocks` blocks, records of these rows, room for the results.
+            let mut results = [0f32; HIGHEST * COLUMNS];
+            // SAFETY: a panel of so many blocks, records of these rows, room for the results.
             unsafe {
                 function(
-                    blocks as i64,
-                    panel.as_ptr(),
+                    product.n_blocks() as i64,
+                    numbers,
+                    factors,
+                    scales,
                     records.as_ptr(),
                     results.as_mut_ptr(),
                 )

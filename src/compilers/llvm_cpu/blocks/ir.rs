@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::form::{Form, GROUP};
 use crate::blocks::BlockType;
 use crate::compilers::llvm_cpu::contraction::{reordered, roles};
 use crate::compilers::llvm_cpu::ir::Access;
@@ -9,12 +10,6 @@ use crate::op::{
     ActivationScheme, AxisSet, BinaryOp, Kernel, KernelInput, KernelStep, Op, ReduceOp,
 };
 use crate::shape::{Expr, View, numel};
-
-/// Numbers in a block of the supported types, and in a group of activations.
-pub const GROUP: usize = 32;
-
-/// The types there are kernels for.
-pub const TYPES: [BlockType; 2] = [BlockType::Q8_0, BlockType::Q4_0];
 
 /// `out[m, n] = Σ_k x[m, k] * w[n, k]`: `x` rounded to 8 bits, `w` in blocks along k; all of them contiguous.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -54,7 +49,7 @@ impl BlockProduct {
         let (KernelInput::Step(2), seen) = &sum.inputs[0] else {
             return None;
         };
-        if !TYPES.contains(ty) || seen.is_masked() {
+        if Form::of(*ty).is_none() || seen.is_masked() {
             return None;
         }
         let (rows, k) = rows_of((rounded, x), (weights, w), seen, axes)?;
@@ -71,6 +66,11 @@ impl BlockProduct {
 
     /// Blocks in a row.
     pub fn n_blocks(&self) -> usize {
+        self.k / self.ty.block_len()
+    }
+
+    /// Groups of activations in a row.
+    pub fn n_groups(&self) -> usize {
         self.k / GROUP
     }
 

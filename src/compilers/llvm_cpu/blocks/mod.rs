@@ -6,14 +6,12 @@
 //! %4 = mul(%2 {..}, %3 {..}) : f32[s, 9, 64]
 //! %5 = sum_reduce<2>(%4) : f32[s, 9]
 //! ```
-//! Weights stay as they are stored; of activations, 8-bit copies are made at every execution. Products of the whole
-//! numbers of a block are exact (`i32`); each block's sum is scaled by both scales in `f32`, and these are added in an
-//! order that depends neither on the target nor on the number of threads:
+//! Of activations, 8-bit copies are made at every execution. Weights are laid out in panels of [`form::COLUMNS`] rows,
+//! as small as their blocks, once if they are a constant input, which then is read for nothing else than looking rows up.
+//! Products of the whole numbers of a group are exact (`i32`); each group's sum is scaled by both scales in `f32`, and these are
+//! added in an order that depends neither on the target nor on the number of threads or rows ([`tile`]).
 //!
-//! - *few rows* ([`few`]): element i of a block goes to partial sum i / 4, and the eight are added in the end;
-//! - *many rows* ([`tile`]): block after block.
-//!
-//! Not taken: weights-only rounding (there the factor is a product of `f32`), other types than [`ir::TYPES`], weights
+//! Not taken: weights-only rounding (there the factor is a product of `f32`), types without a [`form::Form`], weights
 //! that are looked at through a view, products over part of a row. These read what `dequantize` gives.
 
 use super::contraction::replace;
@@ -27,7 +25,7 @@ pub mod activations;
 pub mod code;
 pub mod decode;
 pub mod dot;
-pub mod few;
+pub mod form;
 pub mod ir;
 pub mod panel;
 pub mod tile;

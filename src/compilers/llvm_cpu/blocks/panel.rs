@@ -1,72 +1,167 @@
-//! Rows of weights as a panel for [`super::tile`].
+//! Rows of weights → panels ([`super::form`]).
 
 use half::f16;
 
-use super::dot::Dots;
-use super::ir::GROUP;
-use super::tile::{COLUMNS, block_bytes};
-use crate::blocks::BlockType;
+use super::form::{COLUMNS, Factors, Form, GROUP};
+use crate::blocks::{self, BlockType};
 
-/// Lays `rows` (at most [`COLUMNS`], each of `blocks` blocks, one after the other) out as a panel; what is missing is 0
-/// with scale 0.
+/// Lays `rows` (at most [`COLUMNS`], each of `blocks` blocks, one after the other) out as a panel, whose numbers, factors and
+/// scales are given; what is missing is 0 with scale 0. `signed` numbers have their offset subtracted.
 ///
 /// # Panics
-/// If a slice is too short.
-pub fn pack(ty: BlockType, dots: Dots, rows: &[u8], blocks: usize, panel: &mut [u8]) {
-    let (step, words) = (ty.block_bytes(), dots.has_words());
-    let size = block_bytes(words);
-    let n_rows = (rows.len() / (blocks * step).max(1)).min(COLUMNS);
+/// If a slice is too short, or there are no kernels for the type.
+pub fn pack(ty: BlockType, signed: bool, rows: &[u8], blocks: usize, panel: [&mut [u8]; 3]) {
+    let [numbers, factors, scales] = panel;
+    let form = Form::of(ty).expect("a type with kernels");
+    let row_bytes = blocks * ty.block_bytes();
+    let n_rows = (rows.len() / row_bytes.max(1)).min(COLUMNS);
     if n_rows < COLUMNS {
-        panel[..blocks * size].fill(0);
+        for region in [&mut *numbers, &mut *factors, &mut *scales] {
+            region.fill(0);
+        }
     }
-    for column in 0..n_rows {
-        let row = &rows[column * blocks * step..][..blocks * step];
-        let row = row.chunks_exact(step).zip(panel.chunks_exact_mut(size));
-        for (block, target) in row {
-            let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
-            let (numbers, scales) = target.split_at_mut(size - 4 * COLUMNS);
-            scales[4 * column..][..4].copy_from_slice(&scale.to_le_bytes());
-            let whole = numbers_of(ty, dots, block);
-            match words {
-                false => put(numbers, column, &whole),
-                true => put(
-                    numbers,
-                    column,
-                    bytemuck::cast_slice(&whole.map(|x| i16::from(x as i8))),
-                ),
+    let flip = if signed { 0x80 } else { 0 };
+    for (column, row) in rows.chunks_exact(row_bytes.max(1)).take(n_rows).enumerate() {
+        for (at, block) in row.chunks_exact(ty.block_bytes()).enumerate() {
+            let all = blocks::scales_of(ty, block);
+            for (i, scale) in all.into_iter().take(form.n_scales()).enumerate() {
+                let to = (at * form.n_scales() + i) * 2 * COLUMNS + 2 * column;
+                scales[to..to + 2].copy_from_slice(&f16::to_le_bytes(scale));
+            }
+            for g in 0..form.groups {
+                let group = at * form.groups + g;
+                let mut codes = blocks::codes_of(ty, block, g);
+                codes.iter_mut().for_each(|code| *code ^= flip);
+                let numbers = &mut numbers[group * form.number_bytes()..][..form.number_bytes()];
+                put_numbers(&form, &codes, numbers, column);
+                if form.factors != Factors::None {
+                    let n = form.n_factors();
+                    let factors = &mut factors[group * n * COLUMNS..][..n * COLUMNS];
+                    put_factors(&form, blocks::factors_of(ty, block, g), factors, column);
+                }
             }
         }
     }
 }
 
-/// Groups of four bytes of a column.
-fn put(numbers: &mut [u8], column: usize, bytes: &[u8]) {
-    let groups = bytes
-        .chunks_exact(4)
-        .zip(numbers.chunks_exact_mut(4 * COLUMNS));
-    for (four, group) in groups {
-        group[4 * column..][..4].copy_from_slice(four);
+/// The numbers of a group of a column, plane by plane.
+fn put_numbers(form: &Form, codes: &[u8; GROUP], numbers: &mut [u8], column: usize) {
+    let mut from = 0;
+    for plane in form.planes {
+        let to = &mut numbers[from..][..plane.bits * 4 * COLUMNS];
+        match plane.bits {
+            1 => put_plane::<1>(codes, plane.at, to, column),
+            2 => put_plane::<2>(codes, plane.at, to, column),
+            4 => put_plane::<4>(codes, plane.at, to, column),
+            _ => put_plane::<8>(codes, plane.at, to, column),
+        }
+        from += to.len();
     }
 }
 
-/// The numbers of a block, with [`Dots::offset`].
-fn numbers_of(ty: BlockType, dots: Dots, block: &[u8]) -> [u8; GROUP] {
-    let mut out = [0; GROUP];
-    match ty {
-        BlockType::Q8_0 => {
-            let flip = if dots.offset(ty) == 0 { 0 } else { 0x80 };
-            out.iter_mut()
-                .zip(&block[2..34])
-                .for_each(|(o, b)| *o = b ^ flip);
-        }
-        BlockType::Q4_0 => {
-            let less = if dots.offset(ty) == 0 { 8 } else { 0u8 };
-            let (low, high) = out.split_at_mut(GROUP / 2);
-            for ((l, h), b) in low.iter_mut().zip(high).zip(&block[2..18]) {
-                (*l, *h) = ((b & 15).wrapping_sub(less), (b >> 4).wrapping_sub(less));
+fn put_plane<const BITS: usize>(codes: &[u8; GROUP], at: usize, numbers: &mut [u8], column: usize) {
+    let mask = u8::MAX >> (8 - BITS);
+    for vector in 0..BITS {
+        let mut four = [0; 4];
+        for turn in 0..8 / BITS {
+            let codes = &codes[4 * (vector + turn * BITS)..][..4];
+            for (byte, code) in four.iter_mut().zip(codes) {
+                *byte |= (code >> at & mask) << (turn * BITS);
             }
         }
-        other => unreachable!("{other} has no kernels"),
+        numbers[4 * (vector * COLUMNS + column)..][..4].copy_from_slice(&four);
     }
-    out
+}
+
+/// Factors of scales and minima, of the whole group or of both halves.
+fn put_factors(form: &Form, (scales, mins): ([i8; 2], [i8; 2]), factors: &mut [u8], column: usize) {
+    let each = if form.factors == Factors::Halves {
+        2
+    } else {
+        1
+    };
+    let all = scales[..each].iter().chain(&mins[..each]);
+    for (i, factor) in all.take(form.n_factors()).enumerate() {
+        factors[i * COLUMNS + column] = factor.to_le_bytes()[0];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number of a panel, as its description says.
+    fn number(form: &Form, numbers: &[u8], (group, i, column): (usize, usize, usize)) -> u8 {
+        let (four, byte) = (i / 4, i % 4);
+        let mut from = group * form.number_bytes();
+        let mut code = 0;
+        for plane in form.planes {
+            let at = from + 4 * (four % plane.bits * COLUMNS + column) + byte;
+            let bits = numbers[at] >> (four / plane.bits * plane.bits);
+            code |= (bits & (u8::MAX >> (8 - plane.bits))) << plane.at;
+            from += plane.bits * 4 * COLUMNS;
+        }
+        code
+    }
+
+    /// What panels mean is what blocks mean.
+    #[test]
+    fn panels_hold_the_numbers_of_blocks() {
+        for ty in BlockType::all() {
+            let Some(form) = Form::of(ty) else { continue };
+            for n_rows in [16, 5] {
+                let (blocks, bytes) = (3, ty.block_bytes());
+                let mut rows: Vec<u8> = (0..n_rows * blocks * bytes)
+                    .map(|i| (i * 73 % 251) as u8)
+                    .collect();
+                for (i, block) in rows.chunks_exact_mut(bytes).enumerate() {
+                    for (j, &at) in ty.scale_offsets().iter().enumerate() {
+                        let scale = f16::from_f32(0.5 + i as f32 + 0.25 * j as f32);
+                        block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+                    }
+                }
+                let mut expected = vec![0.0; n_rows * blocks * ty.block_len()];
+                ty.dequantize(&rows, &mut expected).unwrap();
+                let mut panel = form.panel_bytes(blocks).map(|bytes| vec![0xaa; bytes]);
+                pack(
+                    ty,
+                    false,
+                    &rows,
+                    blocks,
+                    panel.each_mut().map(|r| &mut r[..]),
+                );
+                let [numbers, factors, scales] = &panel;
+                let factor = |group: usize, i: usize, column: usize| {
+                    let at = (group * form.n_factors() + i) * COLUMNS + column;
+                    f32::from(factors[at] as i8)
+                };
+                let k = blocks * ty.block_len();
+                for (at, expected) in expected.iter().enumerate() {
+                    let (column, group, i) = (at / k, at % k / GROUP, at % GROUP);
+                    let scale = |i: usize| {
+                        let block = group / form.groups * form.n_scales() + i;
+                        let at = 2 * (block * COLUMNS + column);
+                        f16::from_le_bytes([scales[at], scales[at + 1]]).to_f32()
+                    };
+                    let half = if form.factors == Factors::Halves {
+                        i / 16
+                    } else {
+                        0
+                    };
+                    let each = form.n_factors() / form.n_scales();
+                    let times = |i: usize| match each {
+                        0 => scale(i),
+                        _ => scale(i) * factor(group, i * each + half, column),
+                    };
+                    let u = i32::from(number(&form, numbers, (group, i, column)));
+                    let min = if form.has_min { times(1) } else { 0.0 };
+                    let found = times(0) * (u - form.offset) as f32 + min;
+                    assert_eq!(found, *expected, "{ty} row {column} number {}", at % k);
+                }
+                for column in n_rows..COLUMNS {
+                    assert_eq!(scales[2 * column], 0, "{ty}");
+                }
+            }
+        }
+    }
 }

@@ -1,45 +1,45 @@
-//! Many rows of activations: tiles of some rows by [`COLUMNS`] rows of weights, which were laid out in a panel first.
+//! Some rows of activations by the [`COLUMNS`] rows of weights of a panel.
 //!
-//! Lanes are rows of weights: four (or, as words, two) numbers of each next to each other, so that the same numbers of a
-//! row of activations are multiplied in every lane, and nothing has to be added across lanes.
+//! Lanes are rows of weights: fours of neighbouring numbers of each next to each other, so that the same four of a row of
+//! activations is multiplied in every lane, and nothing has to be added across lanes.
 //!
-//! A block of a panel:
-//!
-//! | from byte | bytes: [`Dots::Vnni`], [`Dots::Nibbles`] | words |
-//! |---|---|---|
-//! | 0 | `[8 groups of four][16 columns][4] u8` | `[16 pairs][16 columns][2] i16` |
-//! | 512, 1024 | `[16 columns] f32`, scales | the same |
-//!
-//! Bits: a block's sum is exact; as `f32`, times the weights' scale, it is added times the activations' scale by a
-//! fused multiply-add, block after block.
+//! Bits: of each group of 32, or half of one where halves have factors, the sum of products is exact; as `f32`, times
+//! the weights' scale (an `f16`, times the integer factor), it is added times the activations' scale by a fused
+//! multiply-add; then, where there is one, the minimum times the sum of the rounded activations. Group after group.
 
 use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue, VectorValue};
 
-use super::activations::{NUMBERS, SCALES, TOTALS, WORDS};
-use super::dot::{Dots, Whole};
+use super::activations::{NUMBERS, SCALES, SUMS, TOTALS};
+use super::dot::{Sum, Whole};
+use super::form::{COLUMNS, Dots, Factors, Form};
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::target::Target;
 
-/// `fn(blocks, panel, records, out)`: addresses of records of activations; results go to `out[row][16]`.
-pub type TileFn =
-    unsafe extern "C" fn(blocks: i64, panel: *const u8, records: *const *const u8, out: *mut f32);
+/// `fn(blocks, numbers, factors, scales, records, out)`: a panel, and addresses of records of activations; results go to
+/// `out[row][16]`.
+pub type TileFn = unsafe extern "C" fn(
+    blocks: i64,
+    numbers: *const u8,
+    factors: *const u8,
+    scales: *const u8,
+    records: *const *const u8,
+    out: *mut f32,
+);
 
-/// Rows of weights in a panel.
-pub const COLUMNS: usize = 16;
+/// Rows of activations of the largest kernel.
+pub const HIGHEST: usize = 12;
+
+/// How far ahead of a group's numbers memory is asked for, in bytes.
+const AHEAD: i64 = 2048;
 
 /// Rows of activations of the kernels of a target, the largest first.
 pub fn heights(target: &Target) -> &'static [usize] {
     match target.lanes() {
-        16 => &[12, 6, 3, 1],
+        16 => &[HIGHEST, 6, 3, 2, 1],
         _ => &[4, 2, 1],
     }
-}
-
-/// Bytes of a block of a panel.
-pub const fn block_bytes(words: bool) -> usize {
-    (if words { 1024 } else { 512 }) + 4 * COLUMNS
 }
 
 /// Writes a kernel into `module`.
@@ -47,164 +47,247 @@ pub fn emit_tile<'c>(
     context: &'c Context,
     module: &Module<'c>,
     name: &str,
-    (dots, lanes): (Dots, u32),
+    (form, dots, lanes): (Form, Dots, u32),
     rows: usize,
 ) {
     let (int, ptr) = (
         context.i64_type().into(),
         context.ptr_type(Default::default()).into(),
     );
-    let e = Emit::function(context, module, name, &[int, ptr, ptr, ptr]);
-    (1..4).for_each(|pointer| e.noalias(pointer));
-    let table = e.pointer_argument(2);
+    let arguments = [int, ptr, ptr, ptr, ptr, ptr];
+    let e = Emit::function(context, module, name, &arguments);
+    (1..6).for_each(|pointer| e.noalias(pointer));
+    let table = e.pointer_argument(4);
     let row = |i: usize| e.load(e.ptr(), e.at(e.ptr(), table, e.int(i as i64)), 8);
-    // A vector of `i32` has a lane for a row of weights.
-    let lanes = if lanes >= 16 && dots == Dots::Vnni {
-        16
-    } else {
-        8
+    // Wide vectors of bytes are only multiplied by `vpdpbusd`.
+    let lanes = match dots {
+        Dots::Vnni => lanes.min(COLUMNS as u32),
+        _ => 8,
     };
+    let blocks = e.int_argument(0);
     let kernel = Kernel {
-        whole: Whole { e: &e, dots },
+        whole: Whole::new(&e, dots, lanes, &form),
+        form,
+        groups: e.mul(blocks, e.int(form.groups as i64)),
         records: (0..rows).map(|i| row(i).into_pointer_value()).collect(),
-        lanes,
     };
-    let n = COLUMNS / lanes as usize;
+    let n = kernel.n();
     let zeros = vec![e.vector(lanes).const_zero(); rows * n];
-    let range = (e.int(0), e.int_argument(0), 1);
+    let range = (e.int(0), blocks, 1);
     let sums = e.carry(range, zeros, |block, sums| kernel.block(block, sums));
     for (i, sum) in sums.into_iter().enumerate() {
         let at = e.int(i as i64 * i64::from(lanes));
-        e.store(sum, e.at(e.f32(), e.pointer_argument(3), at), 4);
+        e.store(sum, e.at(e.f32(), e.pointer_argument(5), at), 4);
     }
     e.finish();
 }
 
 struct Kernel<'e, 'm, 'c> {
     whole: Whole<'e, 'm, 'c>,
+    form: Form,
+    /// Groups in a row.
+    groups: IntValue<'c>,
     records: Vec<PointerValue<'c>>,
-    lanes: u32,
 }
 
 impl<'c> Kernel<'_, '_, 'c> {
     /// Vectors in a row of a panel.
     fn n(&self) -> usize {
-        COLUMNS / self.lanes as usize
+        COLUMNS / self.whole.lanes as usize
+    }
+
+    /// Fours whose sums are scaled together.
+    fn unit(&self) -> usize {
+        match self.form.factors {
+            Factors::Halves => 4,
+            _ => 8,
+        }
+    }
+
+    /// A place in a region of the panel, given by its argument: `each` bytes for every one before `index`.
+    fn place(&self, region: u32, index: IntValue<'c>, each: usize) -> PointerValue<'c> {
+        let e = self.whole.e;
+        let at = e.mul(index, e.int(each as i64));
+        e.at(e.context.i8_type(), e.pointer_argument(region), at)
     }
 
     fn block(&self, block: IntValue<'c>, sums: &[BasicValueEnum<'c>]) -> Vec<BasicValueEnum<'c>> {
-        let (e, words) = (self.whole.e, self.whole.dots.has_words());
-        let byte = e.context.i8_type();
-        let start = e.mul(block, e.int(block_bytes(words) as i64));
-        let panel = e.at(byte, e.pointer_argument(1), start);
-        let whole = self.sums(block, panel);
-        let scales = block_bytes(words) - 4 * COLUMNS;
+        let (e, form) = (self.whole.e, &self.form);
+        let bytes = form.n_scales() * 2 * COLUMNS;
+        let scales = self.place(3, block, bytes);
+        for line in (0..bytes as i64).step_by(64) {
+            e.prefetch(scales, AHEAD + line, 3);
+        }
+        let scales: Vec<_> = (0..form.n_scales() * self.n())
+            .map(|i| self.scale(scales, i))
+            .collect();
+        let first = e.mul(block, e.int(form.groups as i64));
+        if form.groups == 1 {
+            return self.group(first, &scales, sums);
+        }
+        let end = e.add(first, e.int(form.groups as i64));
+        e.carry((first, end, 1), sums.to_vec(), |group, sums| {
+            self.group(group, &scales, sums)
+        })
+    }
+
+    /// Vector `i` of the scales of a block.
+    fn scale(&self, scales: PointerValue<'c>, i: usize) -> VectorValue<'c> {
+        let (e, lanes) = (self.whole.e, self.whole.lanes);
+        let halves = e.context.f16_type().vec_type(lanes);
+        let from = e.int(2 * i as i64 * i64::from(lanes));
+        let from = e.at(e.context.i8_type(), scales, from);
+        let halves = e.load(halves, from, 16).into_vector_value();
+        let wide = e.context.f32_type().vec_type(lanes);
+        e.builder.build_float_ext(halves, wide, "").expect(BUILT)
+    }
+
+    fn group(
+        &self,
+        group: IntValue<'c>,
+        scales: &[VectorValue<'c>],
+        sums: &[BasicValueEnum<'c>],
+    ) -> Vec<BasicValueEnum<'c>> {
+        let (e, n) = (self.whole.e, self.n());
+        let bytes = self.form.number_bytes();
+        let numbers = self.place(1, group, bytes);
+        for line in (0..bytes as i64).step_by(64) {
+            e.prefetch(numbers, AHEAD + line, 3);
+        }
         let mut next = sums.to_vec();
-        for (j, scale) in self.vectors(panel, scales).into_iter().enumerate() {
-            for (i, record) in self.records.iter().enumerate() {
-                let sum = &mut next[i * self.n() + j];
-                let by = SCALES.of(e, *record, block);
-                let by = e.splat(e.load(e.f32(), by, 4), self.lanes);
-                let value = self.whole.to_float(whole[i * self.n() + j]);
-                let value = e.builder.build_float_mul(
-                    value.into_vector_value(),
-                    scale.into_vector_value(),
-                    "",
-                );
-                *sum = e.fma(value.expect(BUILT).into(), by, *sum);
+        for unit in 0..8 / self.unit() {
+            let whole = self.sums(group, numbers, unit);
+            for j in 0..n {
+                let [scale, min] = self.scales(group, scales, (unit, j));
+                for (i, record) in self.records.iter().enumerate() {
+                    let sum = &mut next[i * n + j];
+                    let value = self.whole.to_float(whole[i * n + j]);
+                    let value = e.builder.build_float_mul(value, scale.expect("always"), "");
+                    let by = SCALES.of(e, *record, self.groups, group);
+                    *sum = e.fma(value.expect(BUILT).into(), self.splat(by), *sum);
+                    if let Some(min) = min {
+                        let by = TOTALS.of(e, *record, self.groups, group);
+                        let by = e.at(e.f32(), by, e.int(unit as i64));
+                        *sum = e.fma(min.into(), self.splat(by), *sum);
+                    }
+                }
             }
         }
         next
     }
 
-    /// The vectors of scales at a byte of a block of the panel.
-    fn vectors(&self, panel: PointerValue<'c>, from: usize) -> Vec<BasicValueEnum<'c>> {
+    /// A number in every lane.
+    fn splat(&self, from: PointerValue<'c>) -> BasicValueEnum<'c> {
         let e = self.whole.e;
-        let bytes = 4 * self.lanes as usize;
-        let vector = |j: usize| {
-            let at = e.at(e.context.i8_type(), panel, e.int((from + j * bytes) as i64));
-            e.load(e.vector(self.lanes), at, 4)
-        };
-        (0..self.n()).map(vector).collect()
+        e.splat(e.load(e.f32(), from, 4), self.whole.lanes)
     }
 
-    /// The block's exact sums.
-    fn sums(&self, block: IntValue<'c>, panel: PointerValue<'c>) -> Vec<VectorValue<'c>> {
-        let (e, b) = (self.whole.e, &self.whole.e.builder);
-        let (dots, n) = (self.whole.dots, self.n());
-        let total = |record: &PointerValue<'c>| {
-            let from = TOTALS.of(e, *record, block);
-            let total = e.load(e.context.i32_type(), from, 4);
-            e.splat(total, self.lanes).into_vector_value()
+    /// Scale and minimum of vector `j` of a unit, the block's times its own factors.
+    fn scales(
+        &self,
+        group: IntValue<'c>,
+        scales: &[VectorValue<'c>],
+        (unit, j): (usize, usize),
+    ) -> [Option<VectorValue<'c>>; 2] {
+        let (e, b, n) = (self.whole.e, &self.whole.e.builder, self.n());
+        let lanes = self.whole.lanes;
+        let n_factors = self.form.n_factors();
+        let factors = self.place(2, group, n_factors * COLUMNS);
+        [0, 1].map(|which| {
+            let scale = *scales.get(which * n + j)?;
+            if self.form.factors == Factors::None {
+                return Some(scale);
+            }
+            let each = n_factors / self.form.n_scales();
+            let at = (which * each + unit) * COLUMNS + j * lanes as usize;
+            let from = e.at(e.context.i8_type(), factors, e.int(at as i64));
+            let bytes = e.context.i8_type().vec_type(lanes);
+            let bytes = e.load(bytes, from, 8).into_vector_value();
+            let wide = b.build_int_s_extend(bytes, self.whole.ints(), "");
+            let factor = self.whole.to_float(wide.expect(BUILT));
+            Some(b.build_float_mul(scale, factor, "").expect(BUILT))
+        })
+    }
+
+    /// The exact sums of a unit.
+    fn sums(
+        &self,
+        group: IntValue<'c>,
+        numbers: PointerValue<'c>,
+        unit: usize,
+    ) -> Vec<VectorValue<'c>> {
+        let (e, n, whole) = (self.whole.e, self.n(), &self.whole);
+        let start = |record: &PointerValue<'c>| match whole.dots.offset(&self.form) {
+            0 => whole.ints().const_zero(),
+            _ => {
+                let from = SUMS.of(e, *record, self.groups, group);
+                let from = e.at(e.context.i32_type(), from, e.int(unit as i64));
+                let sum = e.load(e.context.i32_type(), from, 4);
+                e.splat(sum, whole.lanes).into_vector_value()
+            }
         };
-        let start = |record| match dots {
-            Dots::Vnni => total(record),
-            Dots::Nibbles => e.context.i16_type().vec_type(2 * self.lanes).const_zero(),
-            _ => e.context.i32_type().vec_type(self.lanes).const_zero(),
-        };
-        let starts = self.records.iter().map(start);
-        let mut sums: Vec<_> = starts.flat_map(|start| vec![start; n]).collect();
-        for group in 0..if dots.has_words() { 16 } else { 8 } {
-            let weights: Vec<_> = (0..n).map(|j| self.weights(panel, group, j)).collect();
+        let starts = self.records.iter().map(|record| whole.start(start(record)));
+        let mut sums: Vec<Sum<'c>> = starts.flat_map(|start| vec![start; n]).collect();
+        for four in unit * self.unit()..(unit + 1) * self.unit() {
+            let weights: Vec<_> = (0..n).map(|j| self.weights(numbers, four, j)).collect();
             for (i, record) in self.records.iter().enumerate() {
-                let a = self.activations(*record, block, group);
+                let a = self.activations(*record, group, four);
                 for (j, w) in weights.iter().enumerate() {
                     let sum = &mut sums[i * n + j];
-                    let add = |x| b.build_int_add(*sum, x, "").expect(BUILT);
-                    *sum = match dots {
-                        Dots::Vnni => self.whole.vnni(*sum, *w, a),
-                        Dots::Nibbles => add(self.whole.pairs(*w, a)),
-                        Dots::Words | Dots::Plain => add(self.whole.words(*w, a)),
-                    };
+                    *sum = whole.add(*sum, *w, a);
                 }
             }
         }
-        if dots == Dots::Nibbles {
-            let ones = self.whole.splat(16, 1, 2 * self.lanes);
-            for (i, sum) in sums.iter_mut().enumerate() {
-                let fours = self.whole.words(*sum, ones);
-                let total = total(&self.records[i / n]);
-                *sum = b.build_int_add(fours, total, "").expect(BUILT);
+        sums.into_iter().map(|sum| whole.finish(sum)).collect()
+    }
+
+    /// Vector `j` of a four of weights: the bits of all planes, each moved to its place.
+    fn weights(&self, numbers: PointerValue<'c>, four: usize, j: usize) -> VectorValue<'c> {
+        let (e, b, whole) = (self.whole.e, &self.whole.e.builder, &self.whole);
+        let mut region = 0;
+        let mut all: Option<VectorValue<'c>> = None;
+        for plane in self.form.planes {
+            let vector = four % plane.bits * COLUMNS + j * whole.lanes as usize;
+            let from = e.int((region + 4 * vector) as i64);
+            region += plane.bits * 4 * COLUMNS;
+            let from = e.at(e.context.i8_type(), numbers, from);
+            let mut bits = e.load(whole.ints(), from, 32).into_vector_value();
+            let (is, should) = (four / plane.bits * plane.bits, plane.at);
+            let by = |n: usize| whole.splat(32, n as i64, whole.lanes);
+            if is > should {
+                let moved = b.build_right_shift(bits, by(is - should), false, "");
+                bits = moved.expect(BUILT);
+            } else if is < should {
+                bits = b.build_left_shift(bits, by(should - is), "").expect(BUILT);
             }
+            if plane.bits < 8 {
+                // What came from a neighbouring byte goes away here too.
+                let mask = ((1 << plane.bits) - 1) << plane.at;
+                let mask = whole.splat(32, mask * 0x0101_0101, whole.lanes);
+                bits = b.build_and(bits, mask, "").expect(BUILT);
+            }
+            all = Some(match all {
+                None => bits,
+                Some(low) => b.build_or(low, bits, "").expect(BUILT),
+            });
         }
-        sums
+        let all = all.expect("a form has planes");
+        let bytes = b.build_bit_cast(all, whole.bytes(), "").expect(BUILT);
+        bytes.into_vector_value()
     }
 
-    /// Vector `j` of a group of weights.
-    fn weights(&self, panel: PointerValue<'c>, group: usize, j: usize) -> VectorValue<'c> {
-        let e = self.whole.e;
-        let bytes = 4 * self.lanes as usize;
-        let from = e.int((group * 4 * COLUMNS + j * bytes) as i64);
-        let from = e.at(e.context.i8_type(), panel, from);
-        e.load(self.kind(), from, 4).into_vector_value()
-    }
-
-    /// Bytes or words of a vector.
-    fn kind(&self) -> inkwell::types::VectorType<'c> {
-        let context = self.whole.e.context;
-        match self.whole.dots.has_words() {
-            true => context.i16_type().vec_type(2 * self.lanes),
-            false => context.i8_type().vec_type(4 * self.lanes),
-        }
-    }
-
-    /// A group of a row of activations, in every lane.
+    /// A four of a row of activations, in every lane.
     fn activations(
         &self,
         record: PointerValue<'c>,
-        block: IntValue<'c>,
-        group: usize,
+        group: IntValue<'c>,
+        four: usize,
     ) -> VectorValue<'c> {
-        let e = self.whole.e;
-        let part = match self.whole.dots.has_words() {
-            true => WORDS,
-            false => NUMBERS,
-        };
-        let from = part.of(e, record, block);
-        let from = e.at(e.context.i8_type(), from, e.int(4 * group as i64));
-        let four = e.load(e.context.i32_type(), from, 4);
-        let all = e.splat(four, self.lanes);
-        let all = e.builder.build_bit_cast(all, self.kind(), "").expect(BUILT);
-        all.into_vector_value()
+        let (e, whole) = (self.whole.e, &self.whole);
+        let from = NUMBERS.of(e, record, self.groups, group);
+        let from = e.at(e.context.i8_type(), from, e.int(4 * four as i64));
+        let all = e.splat(e.load(e.context.i32_type(), from, 4), whole.lanes);
+        let bytes = e.builder.build_bit_cast(all, whole.bytes(), "");
+        bytes.expect(BUILT).into_vector_value()
     }
 }
