@@ -7,7 +7,7 @@ mod gemma2;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use brain_blitz::nn::models::gemma2::{NEW_TOKENS, PAST_TOKENS, Rows};
+use brain_blitz::nn::models::{LanguageModel, NEW_TOKENS, PAST_TOKENS, Rows};
 use brain_blitz::prelude::*;
 use brain_blitz::train::optim::{AdamW, Optimizer, clip_grad_norm};
 use brain_blitz::train::schedule::Schedule;

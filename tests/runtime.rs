@@ -6,7 +6,7 @@ mod gemma2;
 
 use std::sync::Arc;
 
-use brain_blitz::nn::models::gemma2::{NEW_TOKENS, PAST_TOKENS, Rows};
+use brain_blitz::nn::models::{LanguageModel, NEW_TOKENS, PAST_TOKENS, Rows};
 use brain_blitz::prelude::*;
 
 /// Numbers between -0.1 and 0.1.

@@ -2,7 +2,8 @@
 
 use brain_blitz::array::Array;
 use brain_blitz::formats::{Gemma2Config, Tokenizer};
-use brain_blitz::nn::models::gemma2::{Gemma2, LayerType};
+use brain_blitz::nn::models::gemma2::Gemma2;
+use brain_blitz::nn::models::{LanguageModel, LayerType};
 use brain_blitz::nn::{Activation, Init, Module, Parameters};
 use brain_blitz::prelude::*;
 use brain_blitz::train::checkpoint::{self, Arrays, Checkpoint, Store};

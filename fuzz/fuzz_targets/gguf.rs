@@ -6,7 +6,7 @@ use std::path::Path;
 
 use brain_blitz::dtype::DType;
 use brain_blitz::formats::gguf::{Gguf, ModelWeights};
-use brain_blitz::formats::{Bytes, Gemma2Config, Tokenizer, Weights};
+use brain_blitz::formats::{Bytes, ModelConfig, Tokenizer, Weights};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(tensor.bytes.len(), info.size());
         assert_eq!(tensor.dequantize().is_ok(), tensor.ty.can_dequantize());
     }
-    let _ = Gemma2Config::from_gguf(&file);
+    let _ = ModelConfig::from_gguf(&file);
     if let Ok(Some(tokenizer)) = Tokenizer::from_gguf(&file) {
         let ids = tokenizer.encode("To be, or", false).unwrap_or_default();
         let _ = tokenizer.decode(&ids);

@@ -120,8 +120,8 @@ pub fn run(args: &Args) -> Outcome {
         seed: args.seed,
     })?;
     let config = args.model.open_config()?;
-    let tokenizer = open_tokenizer(args, config.bos_token_id)?;
-    let eos = config.eos_token_ids.first().copied();
+    let tokenizer = open_tokenizer(args, config.bos_token_id())?;
+    let eos = config.eos_token_ids().first().copied();
     let prompt = prompt_ids(args, tokenizer.as_ref(), eos)?;
     tokens::check(&prompt, &config)?;
     let context = context_for(prompt.len().saturating_add(args.max_tokens), &config);

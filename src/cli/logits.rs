@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Outcome {
         logits.extend_from_slice(session.feed(chunk)?);
     }
     bar.clear();
-    let shape = [ids.len(), config.vocab_size];
+    let shape = [ids.len(), config.vocab_size()];
     let tensor = TensorView::from_slice("logits", StoredType::F32, &shape, &logits);
     Ok(npy::write(&args.output, &tensor)?)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use brain_blitz::Error;
 use brain_blitz::blocks::BlockType;
-use brain_blitz::formats::Gemma2Config;
+use brain_blitz::formats::ModelConfig;
 use brain_blitz::formats::gguf::is_gguf;
 use brain_blitz::generation::session::{Options, Rows, Session};
 use brain_blitz::knobs;
@@ -94,10 +94,10 @@ impl ModelArgs {
     /// # Errors
     /// If the path is not a checkpoint's folder, its configuration is not one of a supported model, or this machine
     /// cannot run code for the CPU that was asked for.
-    pub fn open_config(&self) -> Outcome<Gemma2Config> {
+    pub fn open_config(&self) -> Outcome<ModelConfig> {
         check_path(&self.model)?;
         self.run.check()?;
-        Ok(Gemma2Config::open(&self.model)?)
+        Ok(ModelConfig::open(&self.model)?)
     }
 
     /// Loads and compiles the model, with room for `context` tokens.
@@ -152,12 +152,12 @@ impl RunArgs {
 
 /// The room for tokens to make a session with that will hold `needed`: a few sizes only, since kernels are compiled
 /// for each.
-pub fn context_for(needed: usize, config: &Gemma2Config) -> usize {
+pub fn context_for(needed: usize, config: &ModelConfig) -> usize {
     let rounded = needed
         .max(SMALLEST_CONTEXT)
         .checked_next_power_of_two()
         .unwrap_or(usize::MAX);
-    rounded.min(config.max_position_embeddings)
+    rounded.min(config.max_position_embeddings())
 }
 
 fn check_path(path: &Path) -> Outcome {

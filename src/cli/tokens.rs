@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use brain_blitz::formats::Gemma2Config;
+use brain_blitz::formats::ModelConfig;
 
 use super::failure::{Failure, Outcome};
 
@@ -32,11 +32,11 @@ impl FromStr for TokenList {
 ///
 /// # Errors
 /// If there are no ids, too many for the model's context, or one is outside the vocabulary.
-pub fn check(ids: &[u32], config: &Gemma2Config) -> Outcome {
+pub fn check(ids: &[u32], config: &ModelConfig) -> Outcome {
     if ids.is_empty() {
         return Err(Failure::new("there are no tokens; give at least one"));
     }
-    let context = config.max_position_embeddings;
+    let context = config.max_position_embeddings();
     if ids.len() > context {
         return Err(Failure::new(format!(
             "the prompt has {} tokens, the model's context (max_position_embeddings) holds {context}",
@@ -44,11 +44,11 @@ pub fn check(ids: &[u32], config: &Gemma2Config) -> Outcome {
         ))
         .hint("give a shorter prompt"));
     }
-    match ids.iter().find(|&&id| id as usize >= config.vocab_size) {
+    match ids.iter().find(|&&id| id as usize >= config.vocab_size()) {
         None => Ok(()),
         Some(id) => Err(Failure::new(format!(
             "token id {id} is outside the model's vocabulary of {} (vocab_size)",
-            config.vocab_size
+            config.vocab_size()
         ))),
     }
 }

@@ -9,33 +9,19 @@
 
 use std::path::Path;
 
+use super::config_fields::{
+    IGNORED, MOST_HEADS, MOST_LAYERS, check_kind, contradiction, generation_eos, read_cap,
+    read_dtype, read_gelu, read_layer_types,
+};
 use super::gguf::{Gguf, is_gguf};
 use super::huggingface::{ConfigReader, LARGEST_DIM};
-use crate::dtype::DType;
 use crate::error::Result;
 pub use crate::nn::Activation;
-pub use crate::nn::models::gemma2::{Config as Gemma2Config, LayerType};
+pub use crate::nn::models::LayerType;
+pub use crate::nn::models::gemma2::Config as Gemma2Config;
 
-/// More layers than any model of this kind has.
-const MOST_LAYERS: usize = 1024;
-/// More heads than any model of this kind has.
-const MOST_HEADS: usize = 1 << 16;
-
-/// Fields that say nothing about what the model computes at inference.
-const IGNORED: &[&str] = &[
-    "_attn_implementation_autoset",
-    "_name_or_path",
-    "attention_dropout",
-    "cache_implementation",
-    // The layers use `hidden_activation`; this older name stays in files as a copy, or a leftover.
-    "hidden_act",
-    "initializer_range",
-    "output_attentions",
-    "output_hidden_states",
-    "return_dict",
-    "transformers_version",
-    "use_cache",
-];
+/// The layers use `hidden_activation`; this older name stays in files as a copy, or a leftover.
+pub(super) const OLD_ACTIVATION: &str = "hidden_act";
 
 impl Gemma2Config {
     /// Reads `config.json` and, when it is there, `generation_config.json` of a checkpoint's folder; or the metadata of a
@@ -50,14 +36,8 @@ impl Gemma2Config {
             return Gemma2Config::from_gguf(&Gguf::open(folder)?);
         }
         let mut config = Gemma2Config::read(ConfigReader::open_folder(folder)?)?;
-        let generation = folder.join("generation_config.json");
-        if generation.exists() {
-            // The file holds defaults of another program's sampler; of those, only what ends a text is the model's.
-            let mut reader = ConfigReader::open(&generation)?;
-            let eos = reader.token_ids("eos_token_id", config.vocab_size)?;
-            if !eos.is_empty() {
-                config.eos_token_ids = eos;
-            }
+        if let Some(eos) = generation_eos(folder, config.vocab_size)? {
+            config.eos_token_ids = eos;
         }
         Ok(config)
     }
@@ -68,7 +48,7 @@ impl Gemma2Config {
     /// As [`Gemma2Config::open`].
     pub fn read(mut reader: ConfigReader) -> Result<Gemma2Config> {
         let r = &mut reader;
-        check_kind(r)?;
+        check_kind(r, &[("gemma2", "Gemma2ForCausalLM")])?;
         check_variants(r)?;
         let vocab_size = r.usize("vocab_size")?;
         let num_hidden_layers = r.usize_up_to("num_hidden_layers", MOST_LAYERS)?;
@@ -80,15 +60,15 @@ impl Gemma2Config {
             num_attention_heads: r.usize_up_to("num_attention_heads", MOST_HEADS)?,
             num_key_value_heads: r.usize_up_to("num_key_value_heads", MOST_HEADS)?,
             head_dim: r.usize("head_dim")?,
-            hidden_activation: read_activation(r)?,
+            hidden_activation: read_gelu(r)?,
             max_position_embeddings: r.usize("max_position_embeddings")?,
             rms_norm_eps: r.positive_opt("rms_norm_eps")?.unwrap_or(1e-6),
             rope_theta: read_rope_theta(r)?,
-            attn_logit_softcapping: read_cap(r, "attn_logit_softcapping", 50.0)?,
-            final_logit_softcapping: read_cap(r, "final_logit_softcapping", 30.0)?,
+            attn_logit_softcapping: read_cap(r, "attn_logit_softcapping", Some(50.0))?,
+            final_logit_softcapping: read_cap(r, "final_logit_softcapping", Some(30.0))?,
             query_pre_attn_scalar: r.positive("query_pre_attn_scalar")?,
             sliding_window: read_sliding_window(r)?,
-            layer_types: read_layer_types(r, num_hidden_layers)?,
+            layer_types: read_layer_types(r, num_hidden_layers, 2)?,
             bos_token_id: r.token_id("bos_token_id", vocab_size)?,
             eos_token_ids: r.token_ids("eos_token_id", vocab_size)?,
             pad_token_id: r.token_id("pad_token_id", vocab_size)?,
@@ -98,50 +78,24 @@ impl Gemma2Config {
             return Err(r.error(field, what));
         }
         reader.ignore(IGNORED);
+        reader.ignore(&[OLD_ACTIVATION]);
         reader.finish()?;
         Ok(config)
     }
 
     /// The field at fault and what is wrong with it, if fields contradict each other.
     pub(super) fn contradiction(&self) -> Option<(&'static str, String)> {
-        let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
-        if !heads.is_multiple_of(kv_heads) {
-            let what = format!("{kv_heads} does not divide num_attention_heads, {heads}");
-            return Some(("num_key_value_heads", what));
-        }
-        if !self.head_dim.is_multiple_of(2) {
-            let what = format!("{} is odd; rotary positions need pairs", self.head_dim);
-            return Some(("head_dim", what));
-        }
-        if self.head_dim.saturating_mul(heads) > LARGEST_DIM {
-            let what = format!(
-                "{} for {heads} heads is wider than {LARGEST_DIM}",
-                self.head_dim
-            );
-            return Some(("head_dim", what));
-        }
-        let overflows = self.parameter_count().is_none();
-        let what = "the number of parameters overflows";
-        overflows.then(|| ("hidden_size", what.to_owned()))
+        let heads = (
+            self.num_attention_heads,
+            self.num_key_value_heads,
+            self.head_dim,
+        );
+        contradiction(heads, self.parameter_count())
     }
 }
 
-/// Refuses the configuration of another kind of model.
-fn check_kind(r: &mut ConfigReader) -> Result<()> {
-    let kind = r.string("model_type")?;
-    if kind != "gemma2" {
-        return Err(r.error("model_type", format!("is {kind:?}, not \"gemma2\"")));
-    }
-    match r.strings_opt("architectures")? {
-        Some(names) if !names.iter().any(|name| name == "Gemma2ForCausalLM") => {
-            Err(r.error("architectures", "Gemma2ForCausalLM is not among them"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Refuses variants that the model in this crate does not compute.
-fn check_variants(r: &mut ConfigReader) -> Result<()> {
+/// Refuses variants that the Gemma models in this crate do not compute.
+pub(super) fn check_variants(r: &mut ConfigReader) -> Result<()> {
     if r.bool_or("attention_bias", false)? {
         return Err(r.error("attention_bias", "biases are not supported"));
     }
@@ -158,31 +112,6 @@ fn check_variants(r: &mut ConfigReader) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-fn read_activation(r: &mut ConfigReader) -> Result<Activation> {
-    match r.string_opt("hidden_activation")?.as_deref() {
-        None | Some("gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
-        Some("gelu") => Ok(Activation::Gelu),
-        Some(other) => {
-            let what = format!("{other:?} is neither \"gelu_pytorch_tanh\" nor \"gelu\"");
-            Err(r.error("hidden_activation", what))
-        }
-    }
-}
-
-/// A soft-cap: `null` switches it off, absence means the reference implementation's default.
-fn read_cap(r: &mut ConfigReader, field: &str, default: f32) -> Result<Option<f32>> {
-    if !r.contains(field) {
-        return Ok(Some(default));
-    }
-    match r.positive_opt(field)? {
-        None => Ok(None),
-        Some(cap) => match cap as f32 {
-            narrow if narrow.is_finite() && narrow > 0.0 => Ok(Some(narrow)),
-            _ => Err(r.error(field, format!("{cap:e} is out of the range of f32"))),
-        },
-    }
 }
 
 fn read_rope_theta(r: &mut ConfigReader) -> Result<f64> {
@@ -222,61 +151,5 @@ fn read_sliding_window(r: &mut ConfigReader) -> Result<usize> {
             Err(r.error("sliding_window_size", what))
         }
         _ => Ok(window),
-    }
-}
-
-/// The layers' types: listed, or every `sliding_window_pattern`-th full, or (by default) every second one.
-fn read_layer_types(r: &mut ConfigReader, n_layers: usize) -> Result<Vec<LayerType>> {
-    let pattern = r.usize_in("sliding_window_pattern", 1..=MOST_LAYERS)?;
-    let by_pattern = |pattern: usize| -> Vec<LayerType> {
-        let kind = |layer: usize| match (layer + 1).is_multiple_of(pattern) {
-            true => LayerType::Full,
-            false => LayerType::Sliding,
-        };
-        (0..n_layers).map(kind).collect()
-    };
-    let Some(names) = r.strings_opt("layer_types")? else {
-        return Ok(by_pattern(pattern.unwrap_or(2)));
-    };
-    let kind = |name: &String| match name.as_str() {
-        "sliding_attention" => Ok(LayerType::Sliding),
-        "full_attention" => Ok(LayerType::Full),
-        _ => {
-            let what = format!("{name:?} is neither \"sliding_attention\" nor \"full_attention\"");
-            Err(r.error("layer_types", what))
-        }
-    };
-    let types: Vec<LayerType> = names.iter().map(kind).collect::<Result<_>>()?;
-    if types.len() != n_layers {
-        let what = format!("has {} entries for {n_layers} layers", types.len());
-        return Err(r.error("layer_types", what));
-    }
-    match pattern {
-        Some(pattern) if by_pattern(pattern) != types => {
-            let what = format!("{pattern} contradicts layer_types");
-            Err(r.error("sliding_window_pattern", what))
-        }
-        _ => Ok(types),
-    }
-}
-
-fn read_dtype(r: &mut ConfigReader) -> Result<Option<DType>> {
-    let (new, old) = (r.string_opt("dtype")?, r.string_opt("torch_dtype")?);
-    let field = if new.is_some() {
-        "dtype"
-    } else {
-        "torch_dtype"
-    };
-    if let (Some(new), Some(old)) = (&new, &old)
-        && new != old
-    {
-        return Err(r.error("dtype", format!("{new:?} contradicts torch_dtype, {old:?}")));
-    }
-    match new.or(old).as_deref() {
-        None => Ok(None),
-        Some("float32") => Ok(Some(DType::F32)),
-        Some("float16") => Ok(Some(DType::F16)),
-        Some("bfloat16") => Ok(Some(DType::BF16)),
-        Some(other) => Err(r.error(field, format!("{other:?} is not supported"))),
     }
 }

@@ -18,14 +18,18 @@ use crate::error::Error;
 
 pub mod bytes;
 mod chat_template;
+mod config_fields;
 pub mod csv;
 pub mod digest;
 pub mod gemma2_config;
 mod gemma2_config_write;
+pub mod gemma3_config;
 pub mod gguf;
 pub mod huggingface;
 pub mod idx;
 mod json;
+pub mod llama_config;
+pub mod model_config;
 pub mod npy;
 pub mod safetensors;
 mod suggest;
@@ -36,12 +40,15 @@ mod weights;
 pub use bytes::Bytes;
 pub use chat_template::chat_template;
 pub use gemma2_config::Gemma2Config;
+pub use gemma3_config::Gemma3Config;
 pub use gguf::Gguf;
 pub use huggingface::ConfigReader;
+pub use llama_config::LlamaConfig;
+pub use model_config::ModelConfig;
 pub use safetensors::Checkpoint;
 pub use tensor::{StoredType, TensorView};
 pub use tokenizer::Tokenizer;
-pub use weights::{Weights, open_gemma2};
+pub use weights::{Weights, open_model};
 
 #[cfg(target_endian = "big")]
 compile_error!("the formats module hands on little-endian data without swapping");

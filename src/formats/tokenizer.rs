@@ -7,6 +7,8 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value as Json;
+
 use super::bytes::Bytes;
 use super::gguf::{self, Gguf, is_gguf};
 use super::{format_error, json};
@@ -48,7 +50,11 @@ impl Tokenizer {
             return Err(format_error(&file, "file", None, what));
         }
         let text = Bytes::read(&file, LONGEST_TOKENIZER)?;
-        Tokenizer::from_bytes(&file, &text)
+        let mut tokenizer = Tokenizer::from_bytes(&file, &text)?;
+        if let Some(adds_bos) = said_of_bos(path)? {
+            tokenizer.adds_bos = adds_bos;
+        }
+        Ok(tokenizer)
     }
 
     /// As [`Tokenizer::open`], but nothing where there is no tokenizer.
@@ -101,7 +107,7 @@ impl Tokenizer {
             vocab_size: ids.max().map_or(0, |largest| largest as usize + 1),
             inner,
             bos,
-            adds_bos: true,
+            adds_bos: puts_bos(text),
         })
     }
 
@@ -115,8 +121,9 @@ impl Tokenizer {
         self.bos
     }
 
-    /// Whether a text that the model is to continue starts with the begin-of-text token: what a GGUF file says, and yes
-    /// elsewhere.
+    /// Whether a text that the model is to continue starts with the begin-of-text token: what a GGUF file says, or
+    /// `tokenizer_config.json`, or what the tokenizer puts before texts. A tokenizer that says nothing of it does, unless
+    /// it is one of bytes.
     pub fn adds_bos(&self) -> bool {
         self.adds_bos
     }
@@ -186,6 +193,44 @@ impl Tokenizer {
     fn error(&self, what: impl Into<String>) -> Error {
         format_error(&self.file, "tokenizer", None, what)
     }
+}
+
+/// Whether texts start with the begin-of-text token, if the folder's `tokenizer_config.json` says it.
+fn said_of_bos(folder: &Path) -> Result<Option<bool>> {
+    const LONGEST_CONFIG: u64 = 16 << 20;
+    let file = folder.join("tokenizer_config.json");
+    if !file.exists() {
+        return Ok(None);
+    }
+    let config = json::parse_object(&file, &Bytes::read(&file, LONGEST_CONFIG)?, 0)?;
+    Ok(config.get("add_bos_token").and_then(Json::as_bool))
+}
+
+/// Whether the tokenizer in `text` is for texts that start with the begin-of-text token.
+fn puts_bos(text: &[u8]) -> bool {
+    #[derive(serde::Deserialize, Default)]
+    #[serde(default)]
+    struct Parts {
+        pre_tokenizer: Json,
+        post_processor: Json,
+    }
+    let parts: Parts = serde_json::from_slice(text).unwrap_or_default();
+    fn any(json: &Json, list: &str, is: &dyn Fn(&Json) -> bool) -> bool {
+        let inner = json[list].as_array();
+        is(json) || inner.is_some_and(|inner| inner.iter().any(|part| any(part, list, is)))
+    }
+    let is_template = |json: &Json| json["single"][0].get("SpecialToken").is_some();
+    let is_bytes = |json: &Json| json["type"] == "ByteLevel";
+    any(&parts.post_processor, "processors", &is_template)
+        || !any(&parts.pre_tokenizer, "pretokenizers", &is_bytes)
+}
+
+/// Whether texts start with the begin-of-text token in a checkpoint's folder whose `tokenizer.json` is `text`.
+///
+/// # Errors
+/// If a file cannot be read.
+pub(super) fn adds_bos_in_folder(folder: &Path, text: &str) -> Result<bool> {
+    Ok(said_of_bos(folder)?.unwrap_or_else(|| puts_bos(text.as_bytes())))
 }
 
 /// The text of the `tokenizer.json` in a checkpoint's folder, if there is one.

@@ -1,9 +1,10 @@
 //! Where a model takes its weights from, whatever file they are in.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::gemma2_config::Gemma2Config;
 use super::gguf::{BlockTensor, Gguf, ModelWeights, is_gguf};
+use super::model_config::ModelConfig;
 use super::safetensors::Checkpoint;
 use super::tensor::{StoredType, TensorView};
 use crate::dtype::DType;
@@ -50,17 +51,97 @@ impl Weights for Checkpoint {
     }
 }
 
-/// The configuration and the weights of the Gemma 2 at `path`: a checkpoint's folder in the Hugging Face layout, or a GGUF
+/// A checkpoint of a model that also sees pictures: the part that reads texts, under the names of a model that only does
+/// that.
+struct TextPart {
+    checkpoint: Checkpoint,
+    /// From the parameter's name to the tensor's.
+    names: BTreeMap<String, String>,
+}
+
+impl TextPart {
+    /// What the text part's names start with in such a checkpoint, and in one of a model of texts.
+    const PREFIXES: [(&str, &str); 4] = [
+        ("language_model.model.", "model."),
+        ("language_model.lm_head.", "lm_head."),
+        ("model.language_model.", "model."),
+        ("lm_head.", "lm_head."),
+    ];
+    /// What the names of the others start with.
+    const OTHERS: [&str; 4] = [
+        "vision_tower.",
+        "multi_modal_projector.",
+        "model.vision_tower.",
+        "model.multi_modal_projector.",
+    ];
+
+    fn new(checkpoint: Checkpoint) -> TextPart {
+        let is_text = |name: &&str| !Self::OTHERS.iter().any(|other| name.starts_with(other));
+        let renamed = |name: &str| {
+            let mut known = Self::PREFIXES.iter();
+            let new =
+                known.find_map(|(old, new)| Some(format!("{new}{}", name.strip_prefix(old)?)));
+            // An unknown tensor keeps its name, for the message of whoever does not know it.
+            (new.unwrap_or_else(|| name.to_owned()), name.to_owned())
+        };
+        let names = checkpoint.names().filter(is_text).map(renamed).collect();
+        TextPart { checkpoint, names }
+    }
+
+    /// Whether a checkpoint is one of such a model.
+    fn is_in(checkpoint: &Checkpoint) -> bool {
+        let starts = |name: &str| Self::OTHERS.iter().any(|other| name.starts_with(other));
+        checkpoint
+            .names()
+            .any(|name| starts(name) || name.contains("language_model."))
+    }
+
+    fn stored<'a>(&'a self, name: &'a str) -> &'a str {
+        self.names.get(name).map_or(name, String::as_str)
+    }
+}
+
+impl Weights for TextPart {
+    fn source(&self) -> &Path {
+        self.checkpoint.source()
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.names.keys().map(String::as_str).collect()
+    }
+
+    fn stored_type(&self, name: &str) -> Option<StoredType> {
+        Weights::stored_type(&self.checkpoint, self.stored(name))
+    }
+
+    fn get(&self, name: &str) -> Result<TensorView> {
+        let tensor = self.checkpoint.get(self.stored(name))?;
+        Ok(TensorView {
+            name: name.to_owned(),
+            ..tensor
+        })
+    }
+}
+
+/// The weights in a checkpoint's folder.
+pub(super) fn open_folder(folder: &Path) -> Result<Box<dyn Weights>> {
+    let checkpoint = Checkpoint::open(folder)?;
+    Ok(match TextPart::is_in(&checkpoint) {
+        true => Box::new(TextPart::new(checkpoint)),
+        false => Box::new(checkpoint),
+    })
+}
+
+/// The configuration and the weights of the model at `path`: a checkpoint's folder in the Hugging Face layout, or a GGUF
 /// file. What a file stores in blocks becomes numbers of the format `decoded`; see [`ModelWeights`].
 ///
 /// # Errors
-/// If a file cannot be read, or is not one of such a model.
-pub fn open_gemma2(path: &Path, decoded: DType) -> Result<(Gemma2Config, Box<dyn Weights>)> {
+/// If a file cannot be read, or is not one of a model that is supported; the message then lists those that are.
+pub fn open_model(path: &Path, decoded: DType) -> Result<(ModelConfig, Box<dyn Weights>)> {
     if is_gguf(path) {
         let file = Gguf::open(path)?;
-        let config = Gemma2Config::from_gguf(&file)?;
+        let config = ModelConfig::from_gguf(&file)?;
         return Ok((config, Box::new(ModelWeights::new(file, decoded)?)));
     }
-    let config = Gemma2Config::open(path)?;
-    Ok((config, Box::new(Checkpoint::open(path)?)))
+    Ok((ModelConfig::open(path)?, open_folder(path)?))
 }

@@ -14,7 +14,11 @@ use crate::nn::Module;
 ///
 /// # Errors
 /// Those of compiling.
-pub(super) fn keep(graph: &mut Graph, model: &impl Module, file: &dyn Weights) -> Result<()> {
+pub(super) fn keep(
+    graph: &mut Graph,
+    model: &(impl Module + ?Sized),
+    file: &dyn Weights,
+) -> Result<()> {
     let mut types: BTreeMap<String, BlockType> = BTreeMap::new();
     for (name, parameter) in model.parameters().iter() {
         if let Some(tensor) = file.blocks(name) {

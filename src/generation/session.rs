@@ -10,15 +10,15 @@ use crate::compilers::Report;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::profile::Profile;
-use crate::formats::{Gemma2Config, Weights as StoredWeights, open_gemma2};
+use crate::formats::{ModelConfig, Weights as StoredWeights, open_model};
 use crate::graph::state::Stats;
 use crate::graph::{Graph, GraphTensor};
-use crate::nn::models::gemma2::{Gemma2, NEW_TOKENS, PAST_TOKENS};
+use crate::nn::models::{NEW_TOKENS, PAST_TOKENS};
 
 use super::blocks;
 use super::compile::compile;
 use super::weights::Weights;
-pub use crate::nn::models::gemma2::Rows;
+pub use crate::nn::models::Rows;
 
 /// Context when nobody asks for one, unless the model's own limit is lower.
 const DEFAULT_CONTEXT: usize = 4096;
@@ -106,7 +106,7 @@ pub struct Info {
 /// A loaded model.
 pub struct Session {
     graph: Graph,
-    config: Gemma2Config,
+    config: ModelConfig,
     tokens: GraphTensor,
     logits: GraphTensor,
     out: Vec<f32>,
@@ -135,7 +135,7 @@ impl Session {
         options: &Options,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Session> {
-        let (config, weights) = open_gemma2(dir, DType::F32)?;
+        let (config, weights) = open_model(dir, DType::F32)?;
         Session::new(config, &*weights, options, progress)
     }
 
@@ -144,12 +144,12 @@ impl Session {
     /// # Errors
     /// If the weights do not fit the configuration, or cannot be compiled for the machine asked for.
     pub fn new(
-        config: Gemma2Config,
+        config: impl Into<ModelConfig>,
         weights: &dyn StoredWeights,
         options: &Options,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Session> {
-        Session::build(config, Weights::Stored(weights), options, progress)
+        Session::build(config.into(), Weights::Stored(weights), options, progress)
     }
 
     /// A session of a model with this configuration whose weights are random numbers in the format `dtype`; see
@@ -158,13 +158,18 @@ impl Session {
     /// # Errors
     /// If `dtype` is not a floating-point format of at most 32 bits, memory is short, or the model cannot be compiled.
     pub fn random(
-        config: Gemma2Config,
+        config: impl Into<ModelConfig>,
         dtype: DType,
         seed: u64,
         options: &Options,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Session> {
-        Session::build(config, Weights::Random { dtype, seed }, options, progress)
+        Session::build(
+            config.into(),
+            Weights::Random { dtype, seed },
+            options,
+            progress,
+        )
     }
 
     /// A session of a model whose weights have the format `dtype` and no data: it can be compiled and looked at, but
@@ -173,16 +178,16 @@ impl Session {
     /// # Errors
     /// If the model cannot be compiled.
     pub fn without_weights(
-        config: Gemma2Config,
+        config: impl Into<ModelConfig>,
         dtype: DType,
         options: &Options,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Session> {
-        Session::build(config, Weights::Absent { dtype }, options, progress)
+        Session::build(config.into(), Weights::Absent { dtype }, options, progress)
     }
 
     fn build(
-        config: Gemma2Config,
+        config: ModelConfig,
         weights: Weights<'_>,
         options: &Options,
         progress: &mut dyn FnMut(Progress<'_>),
@@ -196,14 +201,14 @@ impl Session {
             }
             graph.set_threads(n);
         }
-        let model = Gemma2::new(&mut graph, &config, capacity, &|name| weights.dtype(name));
+        let model = config.build(&mut graph, capacity, &|name| weights.dtype(name));
         let tokens = graph.input(NEW_TOKENS, DType::I32).set_name("tokens");
         let logits = model.forward(tokens, options.logits).retrieve();
         let nodes_recorded = graph.n_nodes();
         if let Weights::Stored(file) = weights {
-            blocks::keep(&mut graph, &model, file)?;
+            blocks::keep(&mut graph, &*model, file)?;
         }
-        let weight_bytes = weights.load(&model, options, progress)?;
+        let weight_bytes = weights.load(&*model, options, progress)?;
         let mut info = Info {
             load_s: start.elapsed().as_secs_f64(),
             nodes_recorded,
@@ -228,22 +233,22 @@ impl Session {
 
     /// The number of logits of a position.
     pub fn vocab_size(&self) -> usize {
-        self.config.vocab_size
+        self.config.vocab_size()
     }
 
     /// The model's configuration.
-    pub fn config(&self) -> &Gemma2Config {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
     /// The tokens that end a text.
     pub fn eos(&self) -> &[u32] {
-        &self.config.eos_token_ids
+        self.config.eos_token_ids()
     }
 
     /// The token that starts a text.
     pub fn bos(&self) -> Option<u32> {
-        self.config.bos_token_id
+        self.config.bos_token_id()
     }
 
     /// The number of tokens fed since the start or the last reset.
@@ -324,8 +329,8 @@ impl Session {
     }
 }
 
-fn capacity_of(config: &Gemma2Config, options: &Options) -> Result<usize> {
-    let limit = config.max_position_embeddings;
+fn capacity_of(config: &ModelConfig, options: &Options) -> Result<usize> {
+    let limit = config.max_position_embeddings();
     match options.context {
         None => Ok(limit.min(DEFAULT_CONTEXT)),
         Some(0) => Err(Error::msg("a context of 0 tokens holds nothing")),

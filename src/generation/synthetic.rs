@@ -11,7 +11,8 @@ use memmap2::MmapMut;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::nn::Activation;
-use crate::nn::models::gemma2::{Config, LayerType};
+use crate::nn::models::LayerType;
+use crate::nn::models::gemma2::Config;
 use crate::op::random;
 use crate::storage::SharedBytes;
 

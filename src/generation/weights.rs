@@ -10,7 +10,6 @@ use crate::exec::pool;
 use crate::formats::{Bytes, StoredType, TensorView, Weights as StoredWeights};
 use crate::graph::GraphTensor;
 use crate::nn::Module;
-use crate::nn::models::gemma2::Gemma2;
 use crate::shape::Expr;
 
 /// Where the parameters' data comes from.
@@ -38,7 +37,7 @@ impl Weights<'_> {
     /// If the data does not fit the model, or there is no memory.
     pub(super) fn load(
         &self,
-        model: &Gemma2,
+        model: &(impl Module + ?Sized),
         options: &Options,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<u64> {
@@ -51,7 +50,7 @@ impl Weights<'_> {
 }
 
 /// The bytes of each parameter.
-fn sizes(model: &Gemma2) -> Result<Vec<u64>> {
+fn sizes(model: &(impl Module + ?Sized)) -> Result<Vec<u64>> {
     let parameters = model.parameters();
     let bytes = parameters.iter().map(|(_, parameter)| {
         let ty = parameter.ty();
@@ -64,7 +63,7 @@ fn sizes(model: &Gemma2) -> Result<Vec<u64>> {
 }
 
 fn random_weights(
-    model: &Gemma2,
+    model: &(impl Module + ?Sized),
     seed: u64,
     options: &Options,
     progress: &mut dyn FnMut(Progress<'_>),
@@ -114,7 +113,7 @@ impl Stored {
 
 /// Gives every parameter its data; returns the bytes of all.
 fn load_weights(
-    model: &Gemma2,
+    model: &(impl Module + ?Sized),
     checkpoint: &dyn StoredWeights,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<u64> {

@@ -49,13 +49,13 @@ pub use init::Init;
 pub use linear::Linear;
 pub use lstm::Lstm;
 pub use module::{Layer, Module, Parameters, Visitor};
-pub use multi_head::{AttentionConfig, MultiHeadAttention};
+pub use multi_head::{AttentionConfig, MultiHeadAttention, QkNorm};
 pub use norm::{LayerNorm, RmsNorm};
 pub use ops::soft_cap;
 pub use pool::{AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, MaxPool};
 pub use recurrent::RecurrentConfig;
 pub use rnn::Rnn;
-pub use rope::Rope;
+pub use rope::{Rope, RopeConfig, RopePairs, RopeScaling};
 pub use sequential::Sequential;
 pub use transformer::TransformerBlock;
 pub use transformer_layers::{

@@ -1,8 +1,10 @@
-//! Multi-head attention with its projections, with grouped key heads, rotary positions and a cache where wanted.
+//! Multi-head attention with its projections, with grouped key heads, norms of queries and keys, rotary positions and a cache
+//! where wanted.
 
 use super::attention::{KvCache, ScoreRule, Steps};
 use super::linear::Linear;
 use super::module::{Module, Visitor};
+use super::norm::RmsNorm;
 use super::rope::Rope;
 use crate::graph::{Graph, GraphTensor, Shape};
 use crate::shape::{Dims, Expr};
@@ -60,10 +62,21 @@ pub struct MultiHeadAttention {
     pub o_proj: Linear,
     /// Width of a head.
     pub head_dim: usize,
+    /// Norms of each head's queries and keys, before they are turned.
+    pub qk_norm: Option<QkNorm>,
     /// What happens to the scores.
     pub rule: ScoreRule,
     /// Turns queries and keys by their positions.
     pub rope: Option<Rope>,
+}
+
+/// Norms that keep products of queries and keys small (Henry et al. 2020).
+#[derive(Clone, Copy, Debug)]
+pub struct QkNorm {
+    /// Over the width of a head.
+    pub q_norm: RmsNorm,
+    /// Over the width of a head.
+    pub k_norm: RmsNorm,
 }
 
 impl MultiHeadAttention {
@@ -98,6 +111,7 @@ impl MultiHeadAttention {
             v_proj: Linear::new(cx, width, kv, bias),
             o_proj: Linear::new(cx, q, width, bias),
             head_dim: config.head_dim,
+            qk_norm: None,
             rule: config.rule,
             rope: None,
         }
@@ -119,8 +133,8 @@ impl MultiHeadAttention {
     #[track_caller]
     pub fn attend(&self, x: GraphTensor, memory: GraphTensor) -> GraphTensor {
         let start = Expr::from(0);
-        let queries = self.turned(self.heads(self.q_proj.forward(x)), start);
-        let keys = self.turned(self.heads(self.k_proj.forward(memory)), start);
+        let queries = self.queries(x, start);
+        let keys = self.keys(memory, start);
         let values = self.heads(self.v_proj.forward(memory));
         self.joined(self.rule.attend(queries, keys, values, start))
     }
@@ -131,11 +145,27 @@ impl MultiHeadAttention {
     /// If shapes do not fit.
     #[track_caller]
     pub fn forward_cached(&self, x: GraphTensor, cache: &KvCache, steps: Steps) -> GraphTensor {
-        let queries = self.turned(self.heads(self.q_proj.forward(x)), steps.start); // [heads, s, d]
-        let keys = self.turned(self.heads(self.k_proj.forward(x)), steps.start); // [kv, s, d]
+        let queries = self.queries(x, steps.start); // [heads, s, d]
+        let keys = self.keys(x, steps.start); // [kv, s, d]
         let values = self.heads(self.v_proj.forward(x)); // [kv, s, d]
         let (keys, values) = cache.append(keys, values, steps); // [kv, p + s, d]
         self.joined(self.rule.attend(queries, keys, values, steps.start))
+    }
+
+    /// `[.., s, width]` to `[.., heads, s, d]`.
+    #[track_caller]
+    fn queries(&self, x: GraphTensor, start: Expr) -> GraphTensor {
+        let queries = self.heads(self.q_proj.forward(x));
+        let norm = self.qk_norm.map(|norms| norms.q_norm);
+        self.turned(norm.map_or(queries, |norm| norm.forward(queries)), start)
+    }
+
+    /// `[.., t, width]` to `[.., kv_heads, t, d]`.
+    #[track_caller]
+    fn keys(&self, memory: GraphTensor, start: Expr) -> GraphTensor {
+        let keys = self.heads(self.k_proj.forward(memory));
+        let norm = self.qk_norm.map(|norms| norms.k_norm);
+        self.turned(norm.map_or(keys, |norm| norm.forward(keys)), start)
     }
 
     #[track_caller]
@@ -174,5 +204,9 @@ impl Module for MultiHeadAttention {
         visitor.module("k_proj", &self.k_proj);
         visitor.module("v_proj", &self.v_proj);
         visitor.module("o_proj", &self.o_proj);
+        if let Some(norms) = &self.qk_norm {
+            visitor.module("q_norm", &norms.q_norm);
+            visitor.module("k_norm", &norms.k_norm);
+        }
     }
 }

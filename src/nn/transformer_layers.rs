@@ -102,6 +102,7 @@ impl PackedAttention {
             v_proj: part(2),
             o_proj: self.out_proj,
             head_dim,
+            qk_norm: None,
             rule,
             rope: None,
         };

@@ -9,7 +9,7 @@ fn every_product_is_a_contraction_and_nothing_falls_back() {
     for name in ["tiny", "odd", "bf16"] {
         for cpu in ["scalar", "x86-64-v3", "native"] {
             let session = session(&folder(name), cpu, 1);
-            let layers = session.config().num_hidden_layers;
+            let layers = session.config().num_hidden_layers();
             let notes = session.info().report.notes();
             let fallbacks = notes
                 .iter()
@@ -52,8 +52,8 @@ fn caches_grow_by_their_new_rows_only() {
     for name in ["tiny", "odd", "bf16"] {
         let mut session = session(&folder(name), "native", 1);
         let config = session.config();
-        let row = config.num_key_value_heads * config.head_dim * size_of::<f32>();
-        let per_token = 2 * config.num_hidden_layers * row;
+        let row = config.num_key_value_heads() * config.head_dim() * size_of::<f32>();
+        let per_token = 2 * config.num_hidden_layers() * row;
         let prompt = golden(name).prompt;
         for tokens in [&prompt[..], &prompt[..1], &prompt[..5]] {
             session.feed(tokens).unwrap();
@@ -68,7 +68,7 @@ fn norms_and_attention_weights_are_one_kernel_each() {
     for name in ["tiny", "odd", "bf16"] {
         for cpu in ["scalar", "x86-64-v3", "native"] {
             let session = session(&folder(name), cpu, 1);
-            let layers = session.config().num_hidden_layers;
+            let layers = session.config().num_hidden_layers();
             let (mut weights, mut norms, mut others) = (0, 0, Vec::new());
             session.graph().inspect(|dag| {
                 for id in dag.ids() {

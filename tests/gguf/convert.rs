@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use brain_blitz::blocks::BlockType;
 use brain_blitz::formats::gguf::{Converted, Gguf, Options, Value, Writer, convert};
-use brain_blitz::formats::{Tokenizer, Weights, open_gemma2};
+use brain_blitz::formats::{Tokenizer, Weights, open_model};
 use tempfile::tempdir;
 
 use crate::{data, gemma2};
@@ -97,8 +97,8 @@ fn norms_are_stored_plus_one_and_read_back() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("x.gguf");
     run(&gemma2("tiny"), &path, Options::new(BlockType::F32)).unwrap();
-    let (_, ours) = open_gemma2(&path, brain_blitz::dtype::DType::F32).unwrap();
-    let (_, theirs) = open_gemma2(&gemma2("tiny"), brain_blitz::dtype::DType::F32).unwrap();
+    let (_, ours) = open_model(&path, brain_blitz::dtype::DType::F32).unwrap();
+    let (_, theirs) = open_model(&gemma2("tiny"), brain_blitz::dtype::DType::F32).unwrap();
     let floats = |weights: &dyn Weights, name: &str| -> Vec<f32> {
         bytemuck::pod_collect_to_vec(&weights.get(name).unwrap().bytes)
     };

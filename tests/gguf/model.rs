@@ -6,7 +6,7 @@ use brain_blitz::blocks::BlockType;
 use brain_blitz::dtype::DType;
 use brain_blitz::formats::gguf::{Gguf, ModelWeights, Sink, TensorInfo, Value, Writer};
 use brain_blitz::formats::{
-    Checkpoint, Gemma2Config, StoredType, TensorView, Weights, npy, open_gemma2,
+    Checkpoint, Gemma2Config, StoredType, TensorView, Weights, npy, open_model,
 };
 use brain_blitz::generation::session::{Options, Rows, Session};
 use brain_blitz::op::Op;
@@ -229,7 +229,7 @@ impl Weights for Decoded {
 
 /// [`logits`] with decoded weights, and activations as they are.
 fn logits_of_numbers(path: &Path, checkpoint: &str) -> Vec<f32> {
-    let (config, weights) = open_gemma2(path, DType::F32).unwrap();
+    let (config, weights) = open_model(path, DType::F32).unwrap();
     let mut session = Session::new(config, &Decoded(weights), &options(), &mut |_| ()).unwrap();
     session.feed(&prompt(checkpoint)).unwrap().to_vec()
 }

@@ -10,7 +10,7 @@
 use std::path::PathBuf;
 
 use brain_blitz::dtype::DType;
-use brain_blitz::formats::Gemma2Config;
+use brain_blitz::formats::ModelConfig;
 use brain_blitz::generation::session::{Rows, Session};
 use brain_blitz::generation::synthetic;
 
@@ -133,6 +133,7 @@ fn synthetic_model(args: &Args, shape: &str) -> Outcome {
     if let Some(layers) = args.shape.layers {
         synthetic::set_layers(&mut config, layers);
     }
+    let config = ModelConfig::from(config);
     let dtype = args.shape.precision.dtype();
     let lengths = speed::Lengths::of(&args.speed, &config)?;
     let context = context_for(lengths.prompt + lengths.generate, &config);
@@ -154,7 +155,7 @@ fn synthetic_model(args: &Args, shape: &str) -> Outcome {
 /// Measures the model that `load` makes with room for so many tokens.
 fn measure(
     args: &Args,
-    config: &Gemma2Config,
+    config: &ModelConfig,
     times: Option<compile::Times>,
     load: &mut dyn FnMut(usize, &mut Bar) -> Outcome<Session>,
 ) -> Outcome {
@@ -163,7 +164,9 @@ fn measure(
     if lengths.reduced && !quiet {
         tell(&format!(
             "note: the model's context is {} tokens; measuring with a prompt of {} and {} generated",
-            config.max_position_embeddings, lengths.prompt, lengths.generate
+            config.max_position_embeddings(),
+            lengths.prompt,
+            lengths.generate
         ));
     }
     let mut bar = Bar::new(quiet);

@@ -12,8 +12,7 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use brain_blitz::dtype::DType;
-use brain_blitz::formats::Gemma2Config;
-use brain_blitz::formats::gemma2_config::LayerType;
+use brain_blitz::formats::ModelConfig;
 use brain_blitz::generation::session::Session;
 use brain_blitz::op::random;
 use serde::Serialize;
@@ -104,9 +103,9 @@ impl Lengths {
     ///
     /// # Errors
     /// If they do not fit it.
-    pub fn of(args: &SpeedArgs, config: &Gemma2Config) -> Outcome<Lengths> {
+    pub fn of(args: &SpeedArgs, config: &ModelConfig) -> Outcome<Lengths> {
         Lengths::fit(
-            config.max_position_embeddings,
+            config.max_position_embeddings(),
             args.prompt_tokens.map(NonZeroUsize::get),
             args.generate_tokens.map(NonZeroUsize::get),
         )
@@ -137,8 +136,8 @@ impl Lengths {
 }
 
 /// Random tokens for a round.
-pub fn tokens(n: usize, config: &Gemma2Config) -> Vec<u32> {
-    let vocab = config.vocab_size;
+pub fn tokens(n: usize, config: &ModelConfig) -> Vec<u32> {
+    let vocab = config.vocab_size();
     let id = |x: f32| (x * vocab as f32) as u32 % vocab as u32;
     random::uniform(0, 0, n).into_iter().map(id).collect()
 }
@@ -233,7 +232,7 @@ pub fn measure(
         kernels: info.kernels,
         distinct_kernels: info.distinct_kernels,
         cache_hits: cache_hits(),
-        layers: config.num_hidden_layers,
+        layers: config.num_hidden_layers(),
         prompt_tokens: lengths.prompt,
         generate_tokens: lengths.generate,
         repeat: args.repeat.get(),
@@ -242,35 +241,31 @@ pub fn measure(
     })
 }
 
-/// Positions that a layer of this kind sees from `position` tokens on, its own included.
-fn visible(config: &Gemma2Config, kind: LayerType, position: usize) -> usize {
-    match kind {
-        LayerType::Full => position,
-        LayerType::Sliding => position.min(config.sliding_window),
-    }
+/// Positions that all layers see together from `position` tokens on, its own included.
+fn visible(config: &ModelConfig, position: usize) -> usize {
+    let windows = config.windows().into_iter();
+    let seen = windows.map(|window| window.map_or(position, |window| position.min(window)));
+    seen.sum()
 }
 
 /// Products of matrices and of attention, for one token in the middle of the prompt. The logits of one token a prompt
 /// are left out.
-fn flop_per_prompt_token(config: &Gemma2Config, lengths: &Lengths) -> f64 {
-    let embedding = config.vocab_size * config.hidden_size;
+fn flop_per_prompt_token(config: &ModelConfig, lengths: &Lengths) -> f64 {
+    let tables = if config.is_tied() { 1 } else { 2 };
+    let embedding = tables * config.vocab_size() * config.hidden_size();
     let weights = config
         .parameter_count()
         .unwrap_or(0)
         .saturating_sub(embedding);
-    let width = config.num_attention_heads * config.head_dim;
-    let middle = lengths.prompt.div_ceil(2);
-    let kinds = config.layer_types.iter();
-    let seen: usize = kinds.map(|&kind| visible(config, kind, middle)).sum();
+    let width = config.num_attention_heads() * config.head_dim();
+    let seen = visible(config, lengths.prompt.div_ceil(2));
     2.0 * weights as f64 + 4.0 * (width * seen) as f64
 }
 
 /// All weights, and the keys and values that a token in the middle of what is generated sees.
-fn bytes_per_token(config: &Gemma2Config, lengths: &Lengths, weight_bytes: u64) -> f64 {
-    let row = 2 * config.num_key_value_heads * config.head_dim * DType::F32.size();
-    let middle = lengths.prompt + lengths.generate.div_ceil(2);
-    let kinds = config.layer_types.iter();
-    let seen: usize = kinds.map(|&kind| visible(config, kind, middle)).sum();
+fn bytes_per_token(config: &ModelConfig, lengths: &Lengths, weight_bytes: u64) -> f64 {
+    let row = 2 * config.num_key_value_heads() * config.head_dim() * DType::F32.size();
+    let seen = visible(config, lengths.prompt + lengths.generate.div_ceil(2));
     weight_bytes as f64 + (row * seen) as f64
 }
 

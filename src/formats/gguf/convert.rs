@@ -10,16 +10,17 @@
 
 use std::path::Path;
 
-use super::super::gemma2_config::Gemma2Config;
-use super::super::safetensors::Checkpoint;
-use super::super::tensor::StoredType;
+use super::super::bytes::Bytes;
+use super::super::model_config::ModelConfig;
+use super::super::tensor::{StoredType, TensorView};
+use super::super::weights::open_folder;
 use super::super::{chat_template, format_error, tokenizer};
+use super::architecture::{Architecture, EMBEDDING, ROPE_FACTORS, place};
 use super::recode::recode;
-use super::{
-    BlockTensor, Gguf, TensorInfo, Writer, gemma2, is_gguf, tensor_field, tokenizer_write,
-};
+use super::{BlockTensor, Gguf, TensorInfo, Writer, is_gguf, tensor_field, tokenizer_write};
 use crate::blocks::BlockType;
 use crate::error::{Error, Result};
+use crate::nn::RopeScaling;
 
 /// The key of what most weights are stored as.
 const FILE_TYPE_KEY: &str = "general.file_type";
@@ -76,6 +77,24 @@ struct Item {
     tensor: BlockTensor,
     /// What is added to its numbers.
     add: f32,
+    /// The order in which its rows are written, if it is another one.
+    rows: Option<Vec<usize>>,
+}
+
+impl Item {
+    /// Hands on its numbers as blocks of type `to`.
+    ///
+    /// # Errors
+    /// As [`recode`].
+    fn recode(&self, to: BlockType, emit: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let (bytes, from) = (&self.tensor.bytes, self.tensor.ty);
+        let Some(rows) = &self.rows else {
+            return recode(bytes, from, to, self.add, emit);
+        };
+        let row = bytes.len() / rows.len().max(1);
+        let mut rows = rows.iter().map(|&i| &bytes[i * row..][..row]);
+        rows.try_for_each(|row| recode(row, from, to, self.add, emit))
+    }
 }
 
 /// Converts the checkpoint's folder or GGUF file at `input` to a GGUF file at `output`, which is replaced in one step.
@@ -120,18 +139,12 @@ pub fn convert(
             .expect("the writer asks for each tensor once, in order");
         let (bytes, size) = (item.tensor.bytes.len() as u64, info.size().max(1) as u64);
         let mut written = 0;
-        let recoded = recode(
-            &item.tensor.bytes,
-            item.tensor.ty,
-            info.ty,
-            item.add,
-            &mut |piece| {
-                written += piece.len() as u64;
-                let part = u128::from(bytes) * u128::from(written) / u128::from(size);
-                progress(done + part as u64, total);
-                sink.write(piece)
-            },
-        );
+        let recoded = item.recode(info.ty, &mut |piece| {
+            written += piece.len() as u64;
+            let part = u128::from(bytes) * u128::from(written) / u128::from(size);
+            progress(done + part as u64, total);
+            sink.write(piece)
+        });
         done += bytes;
         recoded.map_err(|error| match error {
             Error::Message(what) => {
@@ -157,6 +170,7 @@ fn of_gguf(input: &Path) -> Result<(Writer, Vec<Item>)> {
         Ok(Item {
             tensor: file.get(&info.name)?,
             add: 0.0,
+            rows: None,
         })
     });
     Ok((writer, items.collect::<Result<_>>()?))
@@ -164,51 +178,97 @@ fn of_gguf(input: &Path) -> Result<(Writer, Vec<Item>)> {
 
 /// The configuration as metadata, and the tensors under the names of GGUF files, of a checkpoint's folder.
 fn of_folder(input: &Path) -> Result<(Writer, Vec<Item>)> {
-    let config = Gemma2Config::open(input)?;
-    let checkpoint = Checkpoint::open(input)?;
+    let config = ModelConfig::open(input)?;
+    let weights = open_folder(input)?;
     let mut writer = Writer::new();
     config.to_gguf(&mut writer)?;
     if let Some(text) = tokenizer::text_of_folder(input)? {
-        tokenizer_write::add_lists(&text, &mut writer);
+        let starts = tokenizer::adds_bos_in_folder(input, &text)?;
+        tokenizer_write::add_lists(&text, config.vocab_size(), starts, &mut writer);
         writer.set(TOKENIZER_KEY, text);
     }
     if let Some(template) = chat_template::chat_template(input)? {
         writer.set(chat_template::KEY, template);
     }
-    let mut items = Vec::new();
-    for parameter in checkpoint.names() {
-        // The output layer is the embedding; some checkpoints have it twice.
-        if parameter == "lm_head.weight" {
+    let mut items: Vec<Item> = rope_factors(&config).into_iter().collect();
+    for parameter in weights.names() {
+        // Some checkpoints have the embedding twice.
+        if parameter == "lm_head.weight" && config.is_tied() {
             continue;
         }
-        let tensor = checkpoint.get(parameter)?;
-        let wrong =
-            |what: &str| format_error(checkpoint.source(), tensor_field(parameter), None, what);
-        let name =
-            gemma2::tensor_name(parameter).ok_or_else(|| wrong("is no parameter of a Gemma 2"))?;
-        let ty = match tensor.dtype {
-            StoredType::F32 => BlockType::F32,
-            StoredType::F16 => BlockType::F16,
-            StoredType::BF16 => BlockType::BF16,
-            other => {
-                return Err(wrong(&format!(
-                    "is of the type {}, which is not converted",
-                    other.name()
-                )));
-            }
-        };
-        let add = if gemma2::is_norm(&name) { 1.0 } else { 0.0 };
-        let (shape, bytes) = (tensor.shape, tensor.bytes);
-        let tensor = BlockTensor {
-            name,
-            ty,
-            shape,
-            bytes,
-        };
-        items.push(Item { tensor, add });
+        let item = item(&config, weights.get(parameter)?);
+        let file = weights.source();
+        items.push(item.map_err(|what| format_error(file, tensor_field(parameter), None, what))?);
     }
-    items.sort_by_key(|item| gemma2::place(&item.tensor.name));
+    items.sort_by_key(|item| place(&item.tensor.name));
     Ok((writer, items))
+}
+
+/// A parameter as a file of the model's architecture has it, or what is wrong with it.
+fn item(config: &ModelConfig, tensor: TensorView) -> Result<Item, String> {
+    let architecture = Architecture::of_model(config);
+    let name = architecture.tensor_name(&tensor.name);
+    let name = name.ok_or("is no parameter of the model")?;
+    let ty = match tensor.dtype {
+        StoredType::F32 => BlockType::F32,
+        StoredType::F16 => BlockType::F16,
+        StoredType::BF16 => BlockType::BF16,
+        other => {
+            let name = other.name();
+            return Err(format!("is of the type {name}, which is not converted"));
+        }
+    };
+    let add = if architecture.adds_one(&name) {
+        1.0
+    } else {
+        0.0
+    };
+    let is_turned = [".attn_q.", ".attn_k."]
+        .iter()
+        .any(|part| name.contains(part));
+    let rows = (is_turned && architecture.has_neighbours()).then(|| {
+        let n_rows = tensor.shape.first().copied().unwrap_or(0);
+        neighbours(n_rows, config.head_dim())
+    });
+    let (shape, bytes) = (tensor.shape, tensor.bytes);
+    let tensor = BlockTensor {
+        name,
+        ty,
+        shape,
+        bytes,
+    };
+    Ok(Item { tensor, add, rows })
+}
+
+/// The rows of heads of this width in an order in which what was half a head apart are neighbours.
+fn neighbours(n_rows: usize, head_dim: usize) -> Vec<usize> {
+    let half = head_dim / 2;
+    let row = |i: usize| {
+        let (head, within) = (i / head_dim * head_dim, i % head_dim);
+        head + within / 2 + within % 2 * half
+    };
+    (0..n_rows).map(row).collect()
+}
+
+/// What Llama 3's frequencies are divided by, as a tensor.
+fn rope_factors(config: &ModelConfig) -> Option<Item> {
+    let ModelConfig::Llama(config) = config else {
+        return None;
+    };
+    if matches!(config.rope.scaling, RopeScaling::Linear(_)) {
+        return None;
+    }
+    let factors = config.rope.factors(config.head_dim)?;
+    let numbers: &[u8] = bytemuck::cast_slice(&factors);
+    let bytes = Bytes::build(numbers.len(), |target| target.copy_from_slice(numbers));
+    let tensor = BlockTensor {
+        name: ROPE_FACTORS.to_owned(),
+        ty: BlockType::F32,
+        shape: vec![factors.len()],
+        bytes,
+    };
+    let (add, rows) = (0.0, None);
+    Some(Item { tensor, add, rows })
 }
 
 /// How a tensor is to be stored.
@@ -216,7 +276,7 @@ fn plan(item: &Item, options: &Options) -> Converted {
     let wanted = match item.tensor.name.as_str() {
         _ if !item.tensor.ty.can_dequantize() => item.tensor.ty,
         _ if item.tensor.shape.iter().filter(|&&n| n != 1).count() < 2 => BlockType::F32,
-        gemma2::EMBEDDING => options.embedding_type(),
+        EMBEDDING => options.embedding_type(),
         _ => options.quant,
     };
     let row = item.tensor.shape.last().copied().unwrap_or(1);

@@ -22,21 +22,31 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::bytes::Bytes;
+use super::gemma2_config::Gemma2Config;
+use super::gemma3_config::Gemma3Config;
+use super::llama_config::LlamaConfig;
+use super::model_config::ModelConfig;
 use super::suggest::did_you_mean;
 use super::{format_error, quote, tensor_field};
 use crate::blocks::BlockType;
 use crate::error::{Error, Result};
 
+mod architecture;
 mod convert;
 mod gemma2;
+mod gemma3;
+mod keys;
+mod llama;
 mod parse;
 mod recode;
 pub(super) mod tokenizer;
 mod tokenizer_write;
 mod value;
 mod weights;
+mod words;
 mod write;
 
+use architecture::Architecture;
 pub use convert::{Converted, Options, convert};
 pub use value::{Array, Value};
 pub use weights::ModelWeights;
@@ -216,6 +226,20 @@ impl Gguf {
     fn error(&self, key: &str, what: impl Into<String>) -> Error {
         format_error(&self.file, metadata_field(key), None, what)
     }
+}
+
+/// The configuration of the model in a file.
+///
+/// # Errors
+/// If the architecture is not supported, or a key is missing, unknown or out of range.
+pub(super) fn read_config(file: &Gguf) -> Result<ModelConfig> {
+    Ok(match Architecture::of(file)? {
+        Architecture::Gemma2 => Gemma2Config::from_gguf(file)?.into(),
+        Architecture::Gemma3 => Gemma3Config::from_gguf(file)?.into(),
+        Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => {
+            LlamaConfig::from_gguf(file)?.into()
+        }
+    })
 }
 
 /// Whether a file is one of GGUF, by its name or its first bytes.

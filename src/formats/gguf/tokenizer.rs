@@ -15,7 +15,8 @@ use std::collections::HashMap;
 use serde_json::{Map, Value as Json, json};
 
 use super::convert::TOKENIZER_KEY;
-use super::{Array, Gguf, Value, gemma2};
+use super::words::{self, Words};
+use super::{Array, Gguf, Value, keys};
 use crate::error::Result;
 
 pub(super) const MODEL_KEY: &str = "tokenizer.ggml.model";
@@ -23,7 +24,7 @@ pub(super) const PRE_KEY: &str = "tokenizer.ggml.pre";
 pub(super) const TOKENS_KEY: &str = "tokenizer.ggml.tokens";
 pub(super) const SCORES_KEY: &str = "tokenizer.ggml.scores";
 pub(super) const TYPES_KEY: &str = "tokenizer.ggml.token_type";
-const MERGES_KEY: &str = "tokenizer.ggml.merges";
+pub(super) const MERGES_KEY: &str = "tokenizer.ggml.merges";
 pub(super) const UNKNOWN_KEY: &str = "tokenizer.ggml.unknown_token_id";
 pub(super) const PREFIX_KEY: &str = "tokenizer.ggml.add_space_prefix";
 pub(super) const ADD_BOS_KEY: &str = "tokenizer.ggml.add_bos_token";
@@ -38,12 +39,8 @@ pub(super) const NORMAL: i32 = 1;
 pub(super) const UNKNOWN: i32 = 2;
 pub(super) const CONTROL: i32 = 3;
 pub(super) const USER_DEFINED: i32 = 4;
+pub(super) const UNUSED: i32 = 5;
 pub(super) const BYTE: i32 = 6;
-
-/// Cuts text into words as Llama 3 does.
-const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Cuts text into words as Qwen 2 does: every digit is one.
-const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// The text of the `tokenizer.json` that the file's tokenizer is, if it has one.
 ///
@@ -73,16 +70,20 @@ pub(in super::super) fn text(file: &Gguf) -> Result<Option<String>> {
     Ok(Some(json.to_string()))
 }
 
-/// Whether the begin-of-text token is put before a text.
+/// Whether the begin-of-text token is put before a text. Where no key says it, byte-level tokenizers do not, but for
+/// Llama 3's.
 pub(in super::super) fn adds_bos(file: &Gguf) -> bool {
+    let is_bytes = file.value(MODEL_KEY).and_then(Value::as_str) == Some("gpt2");
+    let pre = file.value(PRE_KEY).and_then(Value::as_str);
+    let default = !is_bytes || pre.and_then(Words::of_name) == Some(Words::Llama3);
     file.value(ADD_BOS_KEY)
         .and_then(Value::as_bool)
-        .unwrap_or(true)
+        .unwrap_or(default)
 }
 
 /// The begin-of-text token, if the file names one.
 pub(in super::super) fn bos(file: &Gguf, vocab_size: usize) -> Result<Option<u32>> {
-    gemma2::token(file, gemma2::BOS_KEY, vocab_size)
+    keys::token(file, keys::BOS_KEY, vocab_size)
 }
 
 /// The tokens by id, and what they are.
@@ -128,7 +129,7 @@ impl<'a> Vocabulary<'a> {
 
     /// Whether a text can become this token by being put together.
     fn is_piece(&self, id: usize) -> bool {
-        ![UNKNOWN, CONTROL, BYTE].contains(&self.kind(id))
+        ![UNKNOWN, CONTROL, UNUSED, BYTE].contains(&self.kind(id))
     }
 
     pub(super) fn kind(&self, id: usize) -> i32 {
@@ -262,44 +263,26 @@ pub(super) fn merges_by_score<'a>(
 fn byte_level(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
     let merges = array(file, MERGES_KEY, Array::as_strings, "strings")?.unwrap_or_default();
     let words = match file.value(PRE_KEY).map(Value::as_str) {
-        None | Some(Some("default" | "gpt-2")) => None,
-        Some(Some("llama-bpe" | "llama3" | "llama-v3")) => Some(LLAMA3_WORDS),
-        Some(Some("qwen2")) => Some(QWEN2_WORDS),
-        Some(other) => {
-            let what = format!(
-                "is {:?}, which is not supported",
-                other.unwrap_or("no string")
-            );
-            return Err(file.error(PRE_KEY, what));
-        }
+        None => Words::Gpt2,
+        Some(name) => name.and_then(Words::of_name).ok_or_else(|| {
+            let name = name.unwrap_or("no string");
+            file.error(PRE_KEY, format!("is {name:?}, which is not supported"))
+        })?,
     };
-    let bytes = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
-    let pre_tokenizer = match words {
-        None => bytes(true),
-        Some(words) => json!({
-            "type": "Sequence",
-            "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated", "invert": false},
-                bytes(false),
-            ],
-        }),
-    };
-    let normalizer = if words == Some(QWEN2_WORDS) {
-        json!({"type": "NFC"})
-    } else {
-        Json::Null
+    let normalizer = match words {
+        Words::Qwen2 => json!({"type": "NFC"}),
+        _ => Json::Null,
     };
     Ok(json!({
         "version": "1.0",
         "added_tokens": vocabulary.added(),
         "normalizer": normalizer,
-        "pre_tokenizer": pre_tokenizer,
+        "pre_tokenizer": words.pre_tokenizer(),
         "post_processor": null,
-        "decoder": bytes(true),
+        "decoder": words::byte_level(true),
         "model": {
             "type": "BPE",
-            // Llama 3 takes a word that is a token whole.
-            "ignore_merges": words == Some(LLAMA3_WORDS),
+            "ignore_merges": words.ignores_merges(),
             "vocab": vocabulary.json(),
             "merges": merges,
         },

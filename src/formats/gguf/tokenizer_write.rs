@@ -2,16 +2,19 @@
 //!
 //! A BPE model with byte fallback becomes a SentencePiece model: of pieces, scores stay, and merges follow from them. So the
 //! scores are made from the merges' order, and if the merges that follow from them are not the ones that the text has,
-//! nothing is written: a tokenizer that is nearly the same is worse than none.
+//! nothing is written: a tokenizer that is nearly the same is worse than none. Byte-level BPE is written as it is, if its rule
+//! for words is one that has a name.
 
 use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::Writer;
 use super::tokenizer::{
-    ADD_BOS_KEY, BYTE, CONTROL, MODEL_KEY, NORMAL, PRE_KEY, PREFIX_KEY, SCORES_KEY, SPACE,
-    TOKENS_KEY, TYPES_KEY, UNKNOWN, UNKNOWN_KEY, USER_DEFINED, Vocabulary, merges_by_score,
+    ADD_BOS_KEY, BYTE, CONTROL, MERGES_KEY, MODEL_KEY, NORMAL, PRE_KEY, PREFIX_KEY, SCORES_KEY,
+    SPACE, TOKENS_KEY, TYPES_KEY, UNKNOWN, UNKNOWN_KEY, UNUSED, USER_DEFINED, Vocabulary,
+    merges_by_score,
 };
+use super::words::Words;
 
 /// What matters of a `tokenizer.json`.
 #[derive(Deserialize)]
@@ -59,32 +62,55 @@ impl Merge {
     }
 }
 
-/// Adds llama.cpp's lists for the tokenizer in `text`, if they say the same.
-pub(super) fn add_lists(text: &str, writer: &mut Writer) {
-    let Some(lists) = lists(text) else {
+/// Adds llama.cpp's lists for the tokenizer in `text`, if they say the same. They have an entry for each of the `rows` of
+/// the embedding, as llama.cpp asks for; `adds_bos` is whether texts start with the begin-of-text token.
+pub(super) fn add_lists(text: &str, rows: usize, adds_bos: bool, writer: &mut Writer) {
+    let Ok(text) = serde_json::from_str::<Text>(text) else {
         return;
     };
-    writer.set(MODEL_KEY, "llama").set(PRE_KEY, "default");
+    let Some(mut lists) = lists(&text).or_else(|| byte_level(&text)) else {
+        return;
+    };
+    for id in lists.tokens.len()..rows {
+        lists.tokens.push(format!("[PAD{id}]"));
+        lists.types.push(UNUSED);
+    }
+    writer.set(MODEL_KEY, lists.model).set(PRE_KEY, lists.pre);
     if let Some(id) = lists.unknown {
         writer.set(UNKNOWN_KEY, id);
     }
+    match lists.order {
+        Order::Scores(mut scores) => {
+            // Behind all that merges make.
+            let last = scores.iter().copied().fold(0.0, f32::min) - 1.0;
+            scores.resize(lists.tokens.len(), last);
+            writer.set(SCORES_KEY, scores)
+        }
+        Order::Merges(merges) => writer.set(MERGES_KEY, merges),
+    };
     writer
-        .set(ADD_BOS_KEY, true)
+        .set(ADD_BOS_KEY, adds_bos)
         .set(PREFIX_KEY, false)
         .set(TOKENS_KEY, lists.tokens)
-        .set(SCORES_KEY, lists.scores)
         .set(TYPES_KEY, lists.types);
 }
 
+/// What says which tokens are put together first.
+enum Order {
+    Scores(Vec<f32>),
+    Merges(Vec<String>),
+}
+
 struct Lists {
+    model: &'static str,
+    pre: &'static str,
     tokens: Vec<String>,
-    scores: Vec<f32>,
+    order: Order,
     types: Vec<i32>,
     unknown: Option<u32>,
 }
 
-fn lists(text: &str) -> Option<Lists> {
-    let text: Text = serde_json::from_str(text).ok()?;
+fn lists(text: &Text) -> Option<Lists> {
     let model = &text.model;
     let is_bpe =
         model.kind.as_deref() == Some("BPE") && model.byte_fallback && !model.ignore_merges;
@@ -94,7 +120,7 @@ fn lists(text: &str) -> Option<Lists> {
     {
         return None;
     }
-    let (tokens, types) = tokens(&text)?;
+    let (tokens, types) = tokens(text)?;
     let vocabulary = Vocabulary::new(&tokens, &types)?;
     let merges: Vec<(&str, &str)> = model
         .merges
@@ -112,10 +138,42 @@ fn lists(text: &str) -> Option<Lists> {
         .position(|&kind| kind == UNKNOWN)
         .map(|id| id as u32);
     same.then_some(Lists {
+        model: "llama",
+        pre: "default",
         tokens,
-        scores,
+        order: Order::Scores(scores),
         types,
         unknown,
+    })
+}
+
+/// The lists of a byte-level tokenizer.
+fn byte_level(text: &Text) -> Option<Lists> {
+    let model = &text.model;
+    let words = Words::of_pre_tokenizer(text.pre_tokenizer.as_ref()?)?;
+    let is_same = model.kind.as_deref() == Some("BPE")
+        && !model.byte_fallback
+        && model.ignore_merges == words.ignores_merges();
+    let normalizes = match text.normalizer.as_ref() {
+        None | Some(Json::Null) => false,
+        Some(json) if json["type"] == "NFC" => true,
+        Some(_) => return None,
+    };
+    if !is_same || normalizes != (words == Words::Qwen2) {
+        return None;
+    }
+    let (tokens, types) = tokens(text)?;
+    let merges = model.merges.iter().map(|merge| {
+        let (left, right) = merge.pair()?;
+        Some(format!("{left} {right}"))
+    });
+    Some(Lists {
+        model: "gpt2",
+        pre: words.name(),
+        order: Order::Merges(merges.collect::<Option<_>>()?),
+        unknown: None,
+        tokens,
+        types,
     })
 }
 

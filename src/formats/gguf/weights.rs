@@ -7,19 +7,21 @@ use super::super::bytes::Bytes;
 use super::super::tensor::{StoredType, TensorView};
 use super::super::weights::Weights;
 use super::super::{format_error, suggest::did_you_mean, tensor_field};
+use super::architecture::{Architecture, ROPE_FACTORS};
 use super::recode::recode;
-use super::{BlockTensor, Gguf, gemma2};
+use super::{BlockTensor, Gguf};
 use crate::blocks::BlockType;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
-/// The weights of a Gemma 2 in a GGUF file.
+/// The weights of a model in a GGUF file.
 ///
 /// F32, F16 and BF16 tensors are regions of the file. Blocks become numbers of another format each time they are asked
-/// for. Norms are stored plus one; they become `f32` without it, which is exact for scales of at least one half.
+/// for. Norms of Gemma models are stored plus one; they become `f32` without it, which is exact for scales of at least one half.
 #[derive(Clone, Debug)]
 pub struct ModelWeights {
     file: Gguf,
+    architecture: Architecture,
     /// From the parameter's name to the tensor's.
     names: BTreeMap<String, String>,
     decoded: BlockType,
@@ -29,26 +31,31 @@ impl ModelWeights {
     /// The weights in `file`; what is stored in blocks becomes numbers of the format `decoded`: `F32`, `F16` or `BF16`.
     ///
     /// # Errors
-    /// If the file is of another architecture, or `decoded` is another format.
+    /// If the file is of an architecture that is not supported, or `decoded` is another format.
     pub fn new(file: Gguf, decoded: DType) -> Result<ModelWeights> {
-        gemma2::check_architecture(&file)?;
+        let architecture = Architecture::of(&file)?;
         let decoded = match decoded {
             DType::F32 => BlockType::F32,
             DType::F16 => BlockType::F16,
             DType::BF16 => BlockType::BF16,
             other => return Err(Error::msg(format!("weights do not become {other}"))),
         };
-        let names = file.tensors().iter().map(|info| {
-            // An unknown tensor keeps its name, for the message of whoever does not know it.
-            let parameter = gemma2::parameter_name(&info.name);
-            (
-                parameter.unwrap_or_else(|| info.name.clone()),
-                info.name.clone(),
-            )
-        });
+        // The factors are a part of the configuration.
+        let tensors = file.tensors().iter();
+        let names = tensors
+            .filter(|info| info.name != ROPE_FACTORS)
+            .map(|info| {
+                // An unknown tensor keeps its name, for the message of whoever does not know it.
+                let parameter = architecture.parameter_name(&info.name);
+                (
+                    parameter.unwrap_or_else(|| info.name.clone()),
+                    info.name.clone(),
+                )
+            });
         let names = names.collect();
         Ok(ModelWeights {
             file,
+            architecture,
             names,
             decoded,
         })
@@ -57,7 +64,7 @@ impl ModelWeights {
     /// The format that a tensor of type `ty` is given in.
     fn given(&self, name: &str, ty: BlockType) -> BlockType {
         match ty {
-            _ if gemma2::is_norm(name) => BlockType::F32,
+            _ if self.architecture.adds_one(name) => BlockType::F32,
             BlockType::F32 | BlockType::F16 | BlockType::BF16 => ty,
             _ => self.decoded,
         }
@@ -83,14 +90,17 @@ impl Weights for ModelWeights {
         let stored = self.names.get(name)?;
         let tensor = self.file.get(stored).ok()?;
         let is_low = tensor.ty.block_len() > 1 && tensor.ty.can_dequantize();
-        (is_low && !gemma2::is_norm(stored)).then_some(tensor)
+        (is_low && !self.architecture.adds_one(stored)).then_some(tensor)
     }
 
     fn get(&self, name: &str) -> Result<TensorView> {
         let Some(stored) = self.names.get(name) else {
             let near = did_you_mean(name, self.names.keys().map(String::as_str));
             let what = format!("is not among the {} tensors{near}", self.names.len());
-            let wanted = gemma2::tensor_name(name).unwrap_or_else(|| name.to_owned());
+            let wanted = self
+                .architecture
+                .tensor_name(name)
+                .unwrap_or_else(|| name.to_owned());
             return Err(format_error(
                 self.source(),
                 tensor_field(&wanted),
@@ -101,7 +111,11 @@ impl Weights for ModelWeights {
         let tensor = self.file.get(stored)?;
         let given = self.given(stored, tensor.ty);
         let dtype = given.to_dtype().expect("plain formats are those of graphs");
-        let add = if gemma2::is_norm(stored) { -1.0 } else { 0.0 };
+        let add = if self.architecture.adds_one(stored) {
+            -1.0
+        } else {
+            0.0
+        };
         let bytes = if given == tensor.ty && add == 0.0 {
             tensor.bytes
         } else {

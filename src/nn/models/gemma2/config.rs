@@ -2,15 +2,7 @@
 
 use crate::dtype::DType;
 use crate::nn::Activation;
-
-/// What a layer's attention sees.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum LayerType {
-    /// The last `sliding_window` positions.
-    Sliding,
-    /// All positions before it.
-    Full,
-}
+use crate::nn::models::LayerType;
 
 /// A Gemma 2 model's sizes and constants, checked for consistency.
 #[derive(Clone, PartialEq, Debug)]

@@ -1,0 +1,1 @@
+//! Configurations: what is read, and what is refused.

@@ -1,0 +1,1 @@
+//! GGUF files of the new families.
