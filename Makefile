@@ -15,7 +15,7 @@ MIRI_TESTS = storage:: op:: graph:: exec:: shape:: --skip display --skip buffers
 	--skip round_trip --skip broken_texts --skip op::math --skip uniform_numbers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint-tools gemma2 test format lint test-llvm test-no-llvm doc test-long bench peers miri clean
+.PHONY: help setup lint-tools gemma2 test format lint test-llvm test-no-llvm doc test-long models bench peers miri clean
 
 help: ## Show this help
 	@echo "brain-blitz: make TARGET"
@@ -50,6 +50,9 @@ doc: setup ## Build the documentation; a warning is an error
 
 test-long: setup ## Run the tests that take minutes too (BB_LONG=1), optimized
 	$(WITH_LLVM) BB_LONG=1 cargo test --release $$CARGO_FEATURES
+
+models: ## Fetch the real models that long tests run (351 MB, into the user's cache folder)
+	sh scripts/fetch-models.sh
 
 bench: setup ## Run the benchmarks
 	$(WITH_LLVM) cargo bench $$CARGO_FEATURES $(ARGS)

@@ -129,6 +129,11 @@ pub fn data_cache_dir() -> Option<std::path::PathBuf> {
     Some(user_cache()?.join("data"))
 }
 
+/// Where real models for long tests are kept; `None` when the user has no cache folder.
+pub fn models_cache_dir() -> Option<std::path::PathBuf> {
+    Some(user_cache()?.join("models"))
+}
+
 /// The crate's part of the user's cache folder (XDG Base Directory Specification).
 fn user_cache() -> Option<std::path::PathBuf> {
     let from = |name: &str| {

@@ -13,7 +13,8 @@ use super::{output, tell};
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Folder of a Hugging Face checkpoint of a Gemma 2, or a GGUF file of any model
+    /// Folder of a Hugging Face checkpoint (Gemma 2 or 3, Llama, SmolLM2, Mistral, Qwen 2 or 3), or a GGUF
+    /// file of any model
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// GGUF file to write

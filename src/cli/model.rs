@@ -19,7 +19,7 @@ const SMALLEST_CONTEXT: usize = 512;
 #[derive(clap::Args, Clone, Debug)]
 pub struct ModelArgs {
     /// Folder of a Hugging Face checkpoint (config.json, model.safetensors or its shards, tokenizer.json),
-    /// or a GGUF file
+    /// or a GGUF file, of a Gemma 2 or 3, Llama, SmolLM2, Mistral, Qwen 2 or 3
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
     #[command(flatten)]

@@ -227,7 +227,10 @@ fn what_is_another_thing_is_one_clear_message() {
     fail_with(
         &data("sample.gguf"),
         generate,
-        &["general.architecture", "\"none\", not \"gemma2\""],
+        &[
+            "general.architecture",
+            "is \"none\"; supported are \"gemma2\", \"gemma3\", \"llama\", \"qwen2\", \"qwen3\"",
+        ],
     );
     let prompt = "generate --model MODEL --prompt hi --max-tokens 1";
     fail_with(

@@ -10,7 +10,7 @@ use super::super::gemma2_config::{Activation, Gemma2Config, LayerType};
 use super::super::huggingface::LARGEST_DIM;
 use super::architecture::{Architecture, EMBEDDING};
 use super::keys::{Keys, MOST_HEADS, MOST_LAYERS, Sizes, Tokens, write_numbers, write_size};
-use super::{Gguf, Writer};
+use super::{Gguf, Value, Writer};
 use crate::error::{Error, Result};
 
 const ARCHITECTURE: Architecture = Architecture::Gemma2;
@@ -168,11 +168,14 @@ fn read_cap(k: &Keys<'_>, key: &str, default: f32) -> Result<Option<f32>> {
 
 fn read_rope(k: &Keys<'_>, head_dim: usize) -> Result<f64> {
     k.check_rotary_width(head_dim)?;
-    if k.linear_rope_factor()?.is_some() {
-        return Err(k.error(
-            "rope.scaling.type",
-            "scaled rotary positions are not supported",
-        ));
+    match k.value("rope.scaling.type").map(Value::as_str) {
+        None | Some(Some("none")) => {}
+        Some(_) => {
+            return Err(k.error(
+                "rope.scaling.type",
+                "scaled rotary positions are not supported",
+            ));
+        }
     }
     Ok(k.positive("rope.freq_base")?.unwrap_or(10_000.0))
 }

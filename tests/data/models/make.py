@@ -200,7 +200,8 @@ def make(name):
         "greedy_ids": tokens,
         "greedy_logits": steps,
     }
-    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "ref.safetensors")
+    tensors = {key: value.contiguous() for key, value in tensors.items()}
+    save_file(tensors, folder / "ref.safetensors")
     (folder / "ref_meta.json").write_text(json.dumps(meta, indent=1) + "\n")
     for file in folder.iterdir():
         file.chmod(0o644)
