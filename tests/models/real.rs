@@ -20,7 +20,7 @@ use crate::support::{argmax, folder};
 /// How near two logits are that rounded activations may put in another order.
 const NEAR: f32 = 0.5;
 /// How far a logit may be from transformers' where nothing is rounded.
-const EXACT: f32 = 5e-3;
+const EXACT: f32 = 1e-3;
 
 /// The best token and its logit, and the second best.
 type Step = (u32, f32, u32, f32);

@@ -39,7 +39,7 @@ SCALED = {
     "factor": 8.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
+    "original_max_position_embeddings": 32,
 }
 ROPE = {"rope_type": "default", "rope_theta": 300.0}
 KINDS = ["sliding_attention", "sliding_attention", "full_attention"]
