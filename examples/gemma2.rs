@@ -65,8 +65,8 @@ fn run(args: &Args) -> Result<()> {
     let mut sampler = Sampler::new(Sampling {
         temperature: args.temperature,
         top_k: args.top_k,
-        top_p: 1.0,
         seed: args.seed,
+        ..Sampling::default()
     })?;
 
     let prompt = tokenizer.encode(&args.prompt, true)?;

@@ -1,59 +1,104 @@
 //! Choosing the next token from logits.
 //!
-//! Temperature 0 is greedy: the first of the largest logits. Any other temperature draws at random from
-//! `softmax(logits / temperature)`, restricted first to the `top_k` most likely tokens and then to the fewest of those
-//! that together reach the probability `top_p`.
+//! What is done to the logits of all tokens, in this order, which is that of Hugging Face's transformers:
 //!
-//! The same logits, settings and seed choose the same token on every machine: random numbers come from
+//! | step | what it does | off |
+//! |---|---|---|
+//! | repetition penalty | a token among the last `repeat_last_n` has its logit divided by `repeat_penalty` where it is above zero, multiplied with it elsewhere, however often it occurred (Keskar et al. 2019, section 4.1) | 1 |
+//! | temperature | logits are divided by it | 1 |
+//! | top-k | keeps the `top_k` most likely | 0 |
+//! | top-p | keeps the fewest of the most likely whose probabilities, among those left, reach `top_p` (Holtzman et al. 2020) | 1 |
+//! | min-p | keeps those whose probability is at least `min_p` times that of the most likely (Nguyen et al. 2024) | 0 |
+//! | draw | takes one at random by `softmax` of what is left | |
+//!
+//! Temperature 0 is greedy: the first of the largest logits after the penalty; the other steps change nothing then. The most
+//! likely token always stays.
+//!
+//! The same logits, settings, seed and earlier tokens choose the same token on every machine: random numbers come from
 //! [`random`]'s counter-based generator, exponentials from the crate's own [`math::exp`], and sums
 //! are taken in a fixed order, in `f64`. Of equal logits, the one with the smaller id counts as the more likely.
 //!
 //! A NaN among the logits is never chosen. This module knows no model and no tokenizer.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 
 use crate::error::{Error, Result};
 use crate::op::{math, random};
 
-/// How the next token is chosen.
+/// How the next token is chosen; see the [module](self) for the order of the steps. The default is greedy.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Sampling {
-    /// Logits are divided by this; 0 is greedy, and nothing else here matters then.
+    /// Logits are divided by this; 0 is greedy.
     pub temperature: f32,
     /// Only this many of the most likely tokens; 0 means all.
     pub top_k: usize,
     /// Only the fewest of the most likely tokens whose probabilities reach this sum; 1 means all.
     pub top_p: f32,
+    /// Only tokens that are at least this many times as likely as the most likely one; 0 means all.
+    pub min_p: f32,
+    /// How much less likely tokens are that were there before; 1 leaves them as they are.
+    pub repeat_penalty: f32,
+    /// How many of the last tokens `repeat_penalty` looks at; 0 means none.
+    pub repeat_last_n: usize,
     /// Which stream of random numbers.
     pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Sampling {
+        Sampling {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            repeat_last_n: 64,
+            seed: 0,
+        }
+    }
 }
 
 impl Sampling {
     /// Always the most likely token.
     pub fn greedy() -> Sampling {
-        Sampling {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            seed: 0,
-        }
+        Sampling::default()
     }
 
     fn check(&self) -> Result<()> {
         let Sampling {
-            temperature, top_p, ..
-        } = self;
-        if !(temperature.is_finite() && *temperature >= 0.0) {
-            return Err(Error::msg(format!(
-                "temperature {temperature} is not a finite number from 0 up"
-            )));
+            temperature,
+            top_p,
+            min_p,
+            repeat_penalty,
+            ..
+        } = *self;
+        let rules = [
+            (
+                temperature.is_finite() && temperature >= 0.0,
+                format!("temperature {temperature} is not a finite number from 0 up"),
+            ),
+            (
+                top_p > 0.0 && top_p <= 1.0,
+                format!("top-p {top_p} is not above 0 and at most 1"),
+            ),
+            (
+                (0.0..=1.0).contains(&min_p),
+                format!("min-p {min_p} is not from 0 to 1"),
+            ),
+            (
+                repeat_penalty.is_finite() && repeat_penalty > 0.0,
+                format!("repetition penalty {repeat_penalty} is not a finite number above 0"),
+            ),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            None => Ok(()),
+            Some((_, what)) => Err(Error::msg(what)),
         }
-        if !(*top_p > 0.0 && *top_p <= 1.0) {
-            return Err(Error::msg(format!(
-                "top-p {top_p} is not above 0 and at most 1"
-            )));
-        }
-        Ok(())
+    }
+
+    fn penalizes(&self) -> bool {
+        self.repeat_penalty != 1.0 && self.repeat_last_n > 0
     }
 }
 
@@ -63,27 +108,55 @@ impl Sampling {
 /// use brain_blitz::generation::sampler::{Sampler, Sampling};
 /// let mut greedy = Sampler::new(Sampling::greedy()).unwrap();
 /// assert_eq!(greedy.sample(&[0.5, 2.0, 2.0]).unwrap(), 1);
+///
+/// let mut wary = Sampler::new(Sampling { repeat_penalty: 1.5, ..Sampling::greedy() }).unwrap();
+/// wary.observe(&[1]);
+/// assert_eq!(wary.sample(&[0.5, 2.0, 1.9]).unwrap(), 2);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
     drawn: u64,
+    /// The last `repeat_last_n` tokens, where there is a penalty.
+    recent: VecDeque<u32>,
+    /// Scratch, kept between calls: logits after the penalty.
+    penalized: Vec<f32>,
     /// Scratch, kept between calls: id and logit, then id and weight.
     candidates: Vec<(u32, f32)>,
 }
 
 impl Sampler {
-    /// A sampler at the start of its stream of random numbers.
+    /// A sampler at the start of its stream of random numbers, which has seen no tokens.
     ///
     /// # Errors
-    /// If the temperature is negative or not finite, or `top_p` is not in (0, 1].
+    /// If the temperature is negative or not finite, `top_p` is not in (0, 1], `min_p` not in [0, 1], or
+    /// `repeat_penalty` not finite and above 0.
     pub fn new(sampling: Sampling) -> Result<Sampler> {
         sampling.check()?;
         Ok(Sampler {
             sampling,
             drawn: 0,
+            recent: VecDeque::new(),
+            penalized: Vec::new(),
             candidates: Vec::new(),
         })
+    }
+
+    /// Takes note of tokens that the repetition penalty is to count and that [`Sampler::sample`] did not choose: those of a
+    /// prompt.
+    pub fn observe(&mut self, ids: &[u32]) {
+        if !self.sampling.penalizes() {
+            return;
+        }
+        let n = self.sampling.repeat_last_n;
+        self.recent.extend(&ids[ids.len().saturating_sub(n)..]);
+        let surplus = self.recent.len().saturating_sub(n);
+        self.recent.drain(..surplus);
+    }
+
+    /// Forgets the tokens seen so far; the stream of random numbers goes on.
+    pub fn forget(&mut self) {
+        self.recent.clear();
     }
 
     /// Chooses a token from the logits of the whole vocabulary.
@@ -91,17 +164,77 @@ impl Sampler {
     /// # Errors
     /// If there is nothing to choose from: no logits, or none that is above -inf and not NaN.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
-        let largest = first_largest(logits)?;
+        self.narrow(logits)?;
+        let chosen = match self.candidates[..] {
+            [(only, _)] if self.sampling.temperature == 0.0 => only,
+            _ => {
+                let [a, b, ..] = random::block(self.sampling.seed, self.drawn, 0);
+                self.drawn += 1;
+                pick(&self.candidates, unit64(a, b))
+            }
+        };
+        self.observe(&[chosen]);
+        Ok(chosen)
+    }
+
+    /// The tokens that [`Sampler::sample`] would choose among, by id, with their probabilities. Chooses nothing.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    pub fn probabilities(&mut self, logits: &[f32]) -> Result<Vec<(u32, f64)>> {
+        self.narrow(logits)?;
+        let sum = total(&self.candidates);
+        let all = self.candidates.iter();
+        let mut all: Vec<_> = all.map(|&(id, w)| (id, f64::from(w) / sum)).collect();
+        all.sort_unstable_by_key(|&(id, _)| id);
+        Ok(all)
+    }
+
+    /// Leaves in `candidates` what may be chosen, at least one, with weights.
+    fn narrow(&mut self, logits: &[f32]) -> Result<()> {
+        let mut penalized = std::mem::take(&mut self.penalized);
+        let logits = match self.sampling.penalizes() {
+            false => logits,
+            true => {
+                penalized.clear();
+                penalized.extend_from_slice(logits);
+                self.penalize(&mut penalized);
+                &penalized
+            }
+        };
+        let narrowed = first_largest(logits).map(|largest| self.narrow_to(logits, largest));
+        self.penalized = penalized;
+        narrowed
+    }
+
+    fn narrow_to(&mut self, logits: &[f32], largest: usize) {
         if self.sampling.temperature == 0.0 {
-            return Ok(largest as u32);
+            self.candidates.clear();
+            self.candidates.push((largest as u32, 1.0));
+            return;
         }
         self.collect(logits);
         self.keep_top_k();
         self.weigh(logits[largest]);
         self.keep_top_p();
-        let [a, b, ..] = random::block(self.sampling.seed, self.drawn, 0);
-        self.drawn += 1;
-        Ok(pick(&self.candidates, unit64(a, b)))
+        self.keep_min_p();
+    }
+
+    fn penalize(&self, logits: &mut [f32]) {
+        let mut distinct: Vec<u32> = self.recent.iter().copied().collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let penalty = self.sampling.repeat_penalty;
+        for id in distinct {
+            // A prompt may hold ids that the model has no logits of.
+            let Some(logit) = logits.get_mut(id as usize) else {
+                continue;
+            };
+            *logit = match *logit > 0.0 {
+                true => *logit / penalty,
+                false => *logit * penalty,
+            };
+        }
     }
 
     fn collect(&mut self, logits: &[f32]) {
@@ -151,6 +284,14 @@ impl Sampler {
         });
         if let Some(last) = reached {
             self.candidates.truncate(last + 1);
+        }
+    }
+
+    /// Drops candidates that are less likely than `min_p` times the most likely, whose weight is 1.
+    fn keep_min_p(&mut self) {
+        let least = self.sampling.min_p;
+        if least > 0.0 {
+            self.candidates.retain(|&(_, weight)| weight >= least);
         }
     }
 }
@@ -205,138 +346,4 @@ fn unit64(a: u32, b: u32) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sampling(temperature: f32, top_k: usize, top_p: f32) -> Sampling {
-        Sampling {
-            temperature,
-            top_k,
-            top_p,
-            seed: 5,
-        }
-    }
-
-    /// How often each token is chosen in `n` draws.
-    fn counts(settings: Sampling, logits: &[f32], n: usize) -> Vec<usize> {
-        let mut sampler = Sampler::new(settings).unwrap();
-        let mut counts = vec![0; logits.len()];
-        for _ in 0..n {
-            counts[sampler.sample(logits).unwrap() as usize] += 1;
-        }
-        counts
-    }
-
-    const LOGITS: [f32; 5] = [1.0, 3.0, f32::NAN, 2.0, f32::NEG_INFINITY];
-
-    #[test]
-    fn greedy_takes_the_first_of_the_largest() {
-        let mut sampler = Sampler::new(Sampling::greedy()).unwrap();
-        assert_eq!(sampler.sample(&[1.0, 7.0, 7.0, 2.0]).unwrap(), 1);
-        assert_eq!(sampler.sample(&LOGITS).unwrap(), 1);
-        assert_eq!(sampler.sample(&[f32::NAN, -1e30]).unwrap(), 1);
-        assert_eq!(sampler.sample(&[0.0, f32::INFINITY]).unwrap(), 1);
-    }
-
-    #[test]
-    fn draws_follow_the_softmax() {
-        let n = 20_000;
-        let temperature = 0.7;
-        let found = counts(sampling(temperature, 0, 1.0), &LOGITS, n);
-        let weight = |logit: f32| f64::from(logit / temperature).exp();
-        let sum: f64 = [1.0, 3.0, 2.0].map(weight).iter().sum();
-        for (id, &count) in found.iter().enumerate() {
-            let logit = LOGITS[id];
-            let p = if logit.is_nan() {
-                0.0
-            } else {
-                weight(logit) / sum
-            };
-            // Four standard deviations of a binomial count.
-            let bound = 4.0 * (n as f64 * p * (1.0 - p)).sqrt();
-            let error = (count as f64 - n as f64 * p).abs();
-            assert!(
-                error <= bound,
-                "token {id}: {count} of {n}, expected {}",
-                n as f64 * p
-            );
-        }
-    }
-
-    #[test]
-    fn top_k_keeps_the_k_largest_and_of_equals_the_first() {
-        let logits = [1.0, 0.0, 1.0, 1.0, 0.5];
-        let found = counts(sampling(5.0, 2, 1.0), &logits, 500);
-        assert!(found[0] > 0 && found[2] > 0, "{found:?}");
-        assert_eq!(found[0] + found[2], 500, "{found:?}");
-        assert_eq!(counts(sampling(5.0, 1, 1.0), &logits, 50)[0], 50);
-    }
-
-    #[test]
-    fn top_p_keeps_the_fewest_that_reach_it() {
-        // Probabilities 1/8, 1/2, 1/4, 1/8.
-        let logits = [0.0, 4.0_f32.ln(), 2.0_f32.ln(), 0.0];
-        let kept = |p: f32| {
-            let found = counts(sampling(1.0, 0, p), &logits, 400);
-            found
-                .iter()
-                .map(|&count| usize::from(count > 0))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(kept(0.4), [0, 1, 0, 0]);
-        assert_eq!(kept(0.6), [0, 1, 1, 0]);
-        assert_eq!(kept(0.8), [1, 1, 1, 0]);
-        assert_eq!(kept(0.99), [1, 1, 1, 1]);
-    }
-
-    #[test]
-    fn a_seed_names_one_sequence() {
-        let logits: Vec<f32> = (0..64).map(|i| (i % 7) as f32 * 0.1).collect();
-        let draw = |seed: u64| -> Vec<u32> {
-            let settings = Sampling {
-                seed,
-                ..sampling(1.0, 40, 0.9)
-            };
-            let mut sampler = Sampler::new(settings).unwrap();
-            (0..12).map(|_| sampler.sample(&logits).unwrap()).collect()
-        };
-        assert_eq!(draw(1), draw(1));
-        assert_ne!(draw(1), draw(2));
-        // Pinned: the sequence must not depend on the machine.
-        assert_eq!(draw(1), PINNED);
-    }
-
-    const PINNED: [u32; 12] = [31, 6, 31, 61, 46, 31, 12, 13, 25, 6, 45, 4];
-
-    #[test]
-    fn extreme_temperatures_and_logits_still_choose() {
-        assert_eq!(counts(sampling(1e-38, 0, 1.0), &LOGITS, 9)[1], 9);
-        let all = counts(sampling(f32::MAX, 0, 1.0), &LOGITS, 600);
-        assert!(all[0] > 100 && all[1] > 100 && all[3] > 100, "{all:?}");
-        let infinite = [0.0, f32::INFINITY, f32::INFINITY];
-        let found = counts(sampling(1.0, 0, 0.9), &infinite, 100);
-        assert!(found[0] == 0 && found[1] > 0 && found[2] > 0, "{found:?}");
-        let found = counts(sampling(1.0, 3, 0.5), &[f32::MAX, f32::MIN, 0.0], 9);
-        assert_eq!(found, [9, 0, 0]);
-    }
-
-    #[test]
-    fn impossible_settings_and_logits_are_errors() {
-        for settings in [
-            sampling(-1.0, 0, 1.0),
-            sampling(f32::NAN, 0, 1.0),
-            sampling(f32::INFINITY, 0, 1.0),
-            sampling(1.0, 0, 0.0),
-            sampling(1.0, 0, 1.5),
-            sampling(1.0, 0, f32::NAN),
-        ] {
-            assert!(Sampler::new(settings).is_err(), "{settings:?}");
-        }
-        for settings in [Sampling::greedy(), sampling(1.0, 2, 0.5)] {
-            let mut sampler = Sampler::new(settings).unwrap();
-            let error = sampler.sample(&[f32::NAN, f32::NEG_INFINITY]).unwrap_err();
-            assert!(error.to_string().contains("1 are NaN"), "{error}");
-            assert!(sampler.sample(&[]).is_err());
-        }
-    }
-}
+mod tests;
