@@ -136,6 +136,21 @@ impl ChatTemplate {
     }
 }
 
+/// The ids of a rendered conversation: with exactly one begin-of-text token at the front where the tokenizer adds one, since
+/// some templates write it themselves.
+///
+/// # Errors
+/// If the tokenizer cannot encode the text.
+pub fn encode_rendered(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    let ids = tokenizer.encode(text, false)?;
+    match tokenizer.bos() {
+        Some(bos) if tokenizer.adds_bos() && ids.first() != Some(&bos) => {
+            Ok([vec![bos], ids].concat())
+        }
+        _ => Ok(ids),
+    }
+}
+
 /// The template's error as ours, in one line.
 fn failed(error: minijinja::Error) -> Error {
     let line = error

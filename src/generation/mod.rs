@@ -1,14 +1,22 @@
 //! Running language models: [`Session`] loads a checkpoint, feeds tokens and gives logits, [`Sampler`] chooses
-//! the next token from them. [`ChatTemplate`] turns a conversation into text to continue. [`synthetic`] models have known shapes and random weights.
+//! the next token from them, [`stop`] ends a text. [`ChatTemplate`] turns a [`Conversation`] into text to continue,
+//! [`ReusingSession`] does not feed again what turns have in common. [`synthetic`] models have known shapes and random
+//! weights.
 
 mod blocks;
 pub mod chat;
 mod compile;
+pub mod conversation;
+pub mod logprobs;
+pub mod reuse;
 pub mod sampler;
 pub mod session;
+pub mod stop;
 pub mod synthetic;
 mod weights;
 
 pub use chat::{ChatTemplate, Message};
+pub use conversation::Conversation;
+pub use reuse::ReusingSession;
 pub use sampler::{Sampler, Sampling};
 pub use session::{Info, Options, Progress, Rows, Session};

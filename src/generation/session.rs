@@ -266,6 +266,22 @@ impl Session {
         self.position = 0;
     }
 
+    /// Forgets all tokens but the first `position`: the next ones are fed after those.
+    ///
+    /// # Errors
+    /// If fewer were fed.
+    pub fn rewind(&mut self, position: usize) -> Result<()> {
+        let fed = self.position;
+        if position > fed {
+            return Err(Error::msg(format!(
+                "cannot go back to token {position}: {fed} were fed"
+            )));
+        }
+        // What the caches hold from here on is written over before it is read.
+        self.position = position;
+        Ok(())
+    }
+
     /// Feeds tokens after those fed before, and gives logits `[rows, vocabulary]`: one row for each token with
     /// [`Rows::All`], the last token's with [`Rows::Last`].
     ///
