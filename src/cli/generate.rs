@@ -1,20 +1,22 @@
 //! `brain-blitz generate`: continues a text, token by token.
 
+use std::fmt::Write;
+use std::path::PathBuf;
+
 use brain_blitz::formats::Tokenizer;
-use brain_blitz::formats::tokenizer::DecodeStream;
-use brain_blitz::generation::chat::{ChatTemplate, Message};
-use brain_blitz::generation::sampler::{Sampler, Sampling};
-use brain_blitz::generation::session::{Rows, Session};
+use brain_blitz::generation::chat::ChatTemplate;
+use brain_blitz::generation::session::Rows;
+use brain_blitz::generation::{Conversation, ReusingSession};
 use serde::Serialize;
 
+use super::decode::{Decoder, Scored, Stop};
 use super::failure::{Failure, Outcome};
 use super::model::{ModelArgs, context_for};
 use super::progress::Bar;
+use super::sampling::SamplingArgs;
+use super::text::{self, Writer};
 use super::tokens::{self, TokenList};
 use super::{interrupt, output, tell};
-
-/// Tokens of a prompt that are fed at once: bounds the working memory, and how long Ctrl-C waits.
-const CHUNK: usize = 512;
 
 /// What `generate` takes.
 #[derive(clap::Args, Debug)]
@@ -26,12 +28,18 @@ pub struct Args {
     /// Text to continue; the begin-of-text token is put before it
     #[arg(long, value_name = "TEXT", group = "input", allow_hyphen_values = true)]
     prompt: Option<String>,
+    /// File with the text to continue, - for standard input; a line break at its end is left out
+    #[arg(long, value_name = "FILE", group = "input")]
+    prompt_file: Option<PathBuf>,
     /// Token ids to continue, exactly as given: 2,17,99
     #[arg(long, value_name = "IDS", group = "input")]
     tokens: Option<TokenList>,
     /// The prompt is a user's message to a chat model: put it into the form of the model's chat template
     #[arg(long, conflicts_with = "tokens")]
     chat: bool,
+    /// With --chat: what the model is told before the message
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
     /// Tokens to generate at most; the end-of-text token and the model's context end it earlier
     #[arg(
         long,
@@ -40,38 +48,12 @@ pub struct Args {
         allow_negative_numbers = true
     )]
     max_tokens: usize,
-    /// Randomness of the choice; 0 always takes the most likely token
-    #[arg(
-        long,
-        value_name = "T",
-        default_value_t = 0.8,
-        allow_negative_numbers = true
-    )]
-    temperature: f32,
-    /// Choose among the K most likely tokens; 0 means all
-    #[arg(
-        long,
-        value_name = "K",
-        default_value_t = 50,
-        allow_negative_numbers = true
-    )]
-    top_k: usize,
-    /// Choose among the fewest of the most likely tokens whose probabilities reach P
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 1.0,
-        allow_negative_numbers = true
-    )]
-    top_p: f32,
-    /// Which random numbers; the same seed gives the same text
-    #[arg(
-        long,
-        value_name = "S",
-        default_value_t = 0,
-        allow_negative_numbers = true
-    )]
-    seed: u64,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// Also tell how likely the model found each new token and the N most likely ones: natural
+    /// logarithms, before the temperature and everything else that choosing does
+    #[arg(long, value_name = "N")]
+    logprobs: Option<usize>,
     /// Print one line of JSON at the end, and nothing else
     #[arg(long)]
     json: bool,
@@ -81,23 +63,19 @@ const EXAMPLES: &str = "\
 Examples:
   brain-blitz generate --model models/gemma2-shakespeare --prompt 'HAMLET:'
   brain-blitz generate --model models/gemma2-shakespeare --prompt 'HAMLET:' --temperature 0
-  brain-blitz generate --model models/gemma2-shakespeare --prompt 'HAMLET:' --top-p 0.9 --seed 7
-  brain-blitz generate --model models/gemma2-shakespeare --tokens 2,17,99 --json
+  brain-blitz generate --model models/gemma2-shakespeare --prompt 'HAMLET:' --min-p 0.1 --seed 7
+  brain-blitz generate --model models/gemma2-shakespeare --prompt 'HAMLET:' --stop 'OPHELIA:'
+  brain-blitz generate --model models/gemma2-shakespeare --prompt-file scene.txt --repeat-penalty 1.1
+  brain-blitz generate --model models/gemma2-shakespeare --tokens 2,17,99 --logprobs 3 --json
   brain-blitz generate --model gemma-2-2b-it-Q8_0.gguf --chat --prompt 'Why is the sky blue?'
 
+What chooses a token, in this order: --repeat-penalty, --temperature, --top-k, --top-p, --min-p.
 The prompt is printed first, then the continuation as it comes; without a tokenizer.json, token ids
 are printed instead. Ctrl-C ends the text where it is; a second Ctrl-C ends the program.
 --json prints {\"text\", \"tokens\", \"generated\", \"stop\"}: text and ids of prompt and continuation, how
-many of the ids are new, and what ended it: eos, length or interrupt.";
-
-/// What ended a text.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Stop {
-    Eos,
-    Length,
-    Interrupt,
-}
+many of the ids are new, and what ended it: eos, length, string or interrupt. The text ends before a
+string of --stop, the ids end with the token that completed it. With --logprobs there is also
+\"logprobs\", for each new token {\"id\", \"token\", \"logprob\", \"top\"}.";
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -106,6 +84,24 @@ struct Summary<'a> {
     tokens: &'a [u32],
     generated: usize,
     stop: Stop,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<Vec<ScoredRow>>,
+}
+
+/// A token and its probability.
+#[derive(Serialize)]
+struct TokenRow {
+    id: u32,
+    token: Option<String>,
+    logprob: f64,
+}
+
+/// A new token, its probability, and the most likely ones.
+#[derive(Serialize)]
+struct ScoredRow {
+    #[serde(flatten)]
+    chosen: TokenRow,
+    top: Vec<TokenRow>,
 }
 
 /// Runs the command.
@@ -113,40 +109,48 @@ struct Summary<'a> {
 /// # Errors
 /// If the prompt does not fit the model, the model cannot be loaded, or nobody takes the output.
 pub fn run(args: &Args) -> Outcome {
-    let sampler = Sampler::new(Sampling {
-        temperature: args.temperature,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        seed: args.seed,
-    })?;
+    let sampler = args.sampling.sampler()?;
+    let stop_strings = args.sampling.stop_strings()?;
     let config = args.model.open_config()?;
-    let tokenizer = open_tokenizer(args, config.bos_token_id())?;
+    let text = match &args.prompt_file {
+        Some(path) => Some(text::read_prompt(path)?),
+        None => args.prompt.clone(),
+    };
+    let tokenizer = open_tokenizer(&args.model, text.is_some(), config.bos_token_id())?;
     let eos = config.eos_token_ids().first().copied();
-    let prompt = prompt_ids(args, tokenizer.as_ref(), eos)?;
+    let (prompt, ends) = prompt_ids(args, text.as_deref(), tokenizer.as_ref(), eos)?;
     tokens::check(&prompt, &config)?;
     let context = context_for(prompt.len().saturating_add(args.max_tokens), &config);
     let mut bar = Bar::new(args.json || args.model.run.quiet);
     let session = args.model.load(Rows::Last, context, &mut bar)?;
     interrupt::watch()?;
-    let mut writer = Writer::new(tokenizer.as_ref(), !args.json);
-    let mut run = Run {
-        session,
+    let mut writer = Writer::new(tokenizer.as_ref(), stop_strings, !args.json);
+    let mut decoder = Decoder {
+        session: ReusingSession::new(session),
         sampler,
-        ids: Vec::new(),
         max_tokens: args.max_tokens,
+        ends,
+        n_logprobs: args.logprobs,
     };
-    let stop = run.generate(&prompt, &mut writer, &mut bar)?;
-    writer.finish()?;
-    let generated = run.ids.len() - prompt.len();
+    for &id in &prompt {
+        writer.prompt(id)?;
+    }
+    let (new, stop) = decoder.generate(&prompt, &mut writer, &mut bar)?;
+    writer.finish(stop == Stop::String)?;
+    let rows = args.logprobs.map(|_| rows(&new.scored, tokenizer.as_ref()));
     if args.json {
         return output::write_json(&Summary {
-            text: tokenizer.as_ref().map(|_| writer.text.as_str()),
-            tokens: &run.ids,
-            generated,
+            text: tokenizer.as_ref().map(|_| writer.text()),
+            tokens: &[prompt, new.ids.clone()].concat(),
+            generated: new.ids.len(),
             stop,
+            logprobs: rows,
         });
     }
-    if stop == Stop::Length && generated < args.max_tokens && !args.model.run.quiet {
+    if let Some(rows) = rows {
+        output::write(&table(&rows))?;
+    }
+    if stop == Stop::Length && new.ids.len() < args.max_tokens && !args.model.run.quiet {
         tell(&format!(
             "note: the model's context of {context} tokens is full"
         ));
@@ -154,12 +158,18 @@ pub fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-/// The model's tokenizer; a prompt of ids works without one.
-fn open_tokenizer(args: &Args, bos: Option<u32>) -> Outcome<Option<Tokenizer>> {
-    let path = args.model.path();
-    let found = match args.prompt {
-        Some(_) => Some(Tokenizer::open(path)?),
-        None => Tokenizer::find(path)?,
+/// The model's tokenizer, which `needed` makes an error to be without; `bos` is the model's begin-of-text token.
+///
+/// # Errors
+/// If it is needed and not there, or damaged.
+pub fn open_tokenizer(
+    model: &ModelArgs,
+    needed: bool,
+    bos: Option<u32>,
+) -> Outcome<Option<Tokenizer>> {
+    let found = match needed {
+        true => Some(Tokenizer::open(model.path())?),
+        false => Tokenizer::find(model.path())?,
     };
     Ok(found.map(|mut tokenizer| {
         if bos.is_some() {
@@ -169,150 +179,80 @@ fn open_tokenizer(args: &Args, bos: Option<u32>) -> Outcome<Option<Tokenizer>> {
     }))
 }
 
-fn prompt_ids(args: &Args, tokenizer: Option<&Tokenizer>, eos: Option<u32>) -> Outcome<Vec<u32>> {
-    match (&args.prompt, &args.tokens, tokenizer) {
-        (Some(text), _, Some(tokenizer)) if args.chat => chat_ids(args, text, tokenizer, eos),
-        (Some(text), _, Some(tokenizer)) => Ok(tokenizer.encode(text, tokenizer.adds_bos())?),
-        (None, Some(TokenList(ids)), _) => Ok(ids.clone()),
-        _ => Err(Failure::new("give either --prompt or --tokens")),
+/// What the model is fed, and the tokens that end its answer beside its own.
+fn prompt_ids(
+    args: &Args,
+    text: Option<&str>,
+    tokenizer: Option<&Tokenizer>,
+    eos: Option<u32>,
+) -> Outcome<(Vec<u32>, Vec<u32>)> {
+    match (text, &args.tokens, tokenizer) {
+        (Some(text), _, Some(tokenizer)) if args.chat => {
+            let hint = "without --chat, the prompt is a text to continue";
+            let mut said = open_conversation(&args.model, tokenizer, eos, hint)?;
+            said.set_system(args.system.clone());
+            said.ask(text);
+            let ends = said.end_of_turn(tokenizer).into_iter().collect();
+            Ok((said.ids(tokenizer)?, ends))
+        }
+        (Some(text), _, Some(tokenizer)) => {
+            Ok((tokenizer.encode(text, tokenizer.adds_bos())?, Vec::new()))
+        }
+        (None, Some(TokenList(ids)), _) => Ok((ids.clone(), Vec::new())),
+        _ => Err(Failure::new(
+            "give one of --prompt, --prompt-file and --tokens",
+        )),
     }
 }
 
-/// The ids of a user's message in the form of the model's chat template, up to where the model is to answer.
-fn chat_ids(args: &Args, text: &str, tokenizer: &Tokenizer, eos: Option<u32>) -> Outcome<Vec<u32>> {
-    let path = args.model.path();
-    let Some(template) = ChatTemplate::open(path, tokenizer, eos)? else {
-        let failure = Failure::new(format!("{}: holds no chat template", path.display()));
-        return Err(failure.hint("without --chat, the prompt is a text to continue"));
+/// A conversation in the form of the model's chat template.
+///
+/// # Errors
+/// If there is no template, with this hint, or it is damaged.
+pub fn open_conversation(
+    model: &ModelArgs,
+    tokenizer: &Tokenizer,
+    eos: Option<u32>,
+    hint: &str,
+) -> Outcome<Conversation> {
+    let path = model.path();
+    match ChatTemplate::open(path, tokenizer, eos)? {
+        Some(template) => Ok(Conversation::new(template)),
+        None => {
+            let failure = Failure::new(format!("{}: holds no chat template", path.display()));
+            Err(failure.hint(hint))
+        }
+    }
+}
+
+fn rows(scored: &[Scored], tokenizer: Option<&Tokenizer>) -> Vec<ScoredRow> {
+    let row = |&(id, logprob): &(u32, f64)| TokenRow {
+        id,
+        token: tokenizer.and_then(|tokenizer| tokenizer.id_to_token(id)),
+        logprob,
     };
-    let text = template.render(&[Message::new("user", text)], true)?;
-    let ids = tokenizer.encode(&text, false)?;
-    // Some templates begin with the token themselves.
-    match tokenizer.bos() {
-        Some(bos) if tokenizer.adds_bos() && ids.first() != Some(&bos) => {
-            Ok([vec![bos], ids].concat())
-        }
-        _ => Ok(ids),
-    }
+    let rows = scored.iter().map(|one| ScoredRow {
+        chosen: row(&(one.id, one.logprob)),
+        top: one.top.iter().map(row).collect(),
+    });
+    rows.collect()
 }
 
-/// A text that is being generated.
-struct Run {
-    session: Session,
-    sampler: Sampler,
-    /// Prompt and continuation.
-    ids: Vec<u32>,
-    max_tokens: usize,
-}
-
-impl Run {
-    fn generate(
-        &mut self,
-        prompt: &[u32],
-        writer: &mut Writer<'_>,
-        bar: &mut Bar,
-    ) -> Outcome<Stop> {
-        for &id in prompt {
-            writer.push(id)?;
+/// One line for each new token: its logarithm, itself, and the most likely ones.
+fn table(rows: &[ScoredRow]) -> String {
+    let name = |row: &TokenRow| match &row.token {
+        Some(token) => format!("{token:?}"),
+        None => row.id.to_string(),
+    };
+    let mut text = format!("\n{:>9}  {:<16} most likely\n", "logprob", "token");
+    for row in rows {
+        let chosen = format!("{:>9.4}  {:<16}", row.chosen.logprob, name(&row.chosen));
+        let mut line = chosen;
+        for other in &row.top {
+            let _ = write!(line, " {} {:.4} ", name(other), other.logprob);
         }
-        self.ids.extend_from_slice(prompt);
-        if self.max_tokens == 0 {
-            return Ok(Stop::Length);
-        }
-        let Some(mut next) = self.read_prompt(prompt, bar)? else {
-            return Ok(Stop::Interrupt);
-        };
-        for left in (0..self.max_tokens).rev() {
-            self.ids.push(next);
-            writer.push(next)?;
-            if self.session.eos().contains(&next) {
-                return Ok(Stop::Eos);
-            }
-            if left == 0 || self.session.position() == self.session.capacity() {
-                break;
-            }
-            if interrupt::requested() {
-                return Ok(Stop::Interrupt);
-            }
-            next = self.sampler.sample(self.session.feed(&[next])?)?;
-        }
-        Ok(Stop::Length)
+        text.push_str(line.trim_end());
+        text.push('\n');
     }
-
-    /// Feeds the prompt and chooses the first new token; `None` after Ctrl-C.
-    fn read_prompt(&mut self, prompt: &[u32], bar: &mut Bar) -> Outcome<Option<u32>> {
-        let mut done = 0;
-        for chunk in prompt.chunks(CHUNK) {
-            if interrupt::requested() {
-                bar.clear();
-                return Ok(None);
-            }
-            if prompt.len() > CHUNK {
-                bar.reading(done, prompt.len());
-            }
-            let logits = self.session.feed(chunk)?;
-            done += chunk.len();
-            if done == prompt.len() {
-                bar.clear();
-                return Ok(Some(self.sampler.sample(logits)?));
-            }
-        }
-        Err(Failure::new("there are no tokens; give at least one"))
-    }
-}
-
-/// Turns ids into text as they come; never a part of a character.
-struct Writer<'t> {
-    /// `None` without a tokenizer: the ids themselves are written.
-    stream: Option<DecodeStream<'t>>,
-    /// Whether standard output gets the text at once.
-    live: bool,
-    /// All text so far.
-    text: String,
-}
-
-impl<'t> Writer<'t> {
-    fn new(tokenizer: Option<&'t Tokenizer>, live: bool) -> Writer<'t> {
-        Writer {
-            stream: tokenizer.map(Tokenizer::decode_stream),
-            live,
-            text: String::new(),
-        }
-    }
-
-    fn push(&mut self, id: u32) -> Outcome {
-        let piece = match &mut self.stream {
-            None => {
-                let comma = if self.text.is_empty() { "" } else { "," };
-                format!("{comma}{id}")
-            }
-            // An embedding may have more rows than the tokenizer has tokens.
-            Some(stream) => match stream.push(id) {
-                Ok(piece) => piece.unwrap_or_default(),
-                Err(_) => char::REPLACEMENT_CHARACTER.to_string(),
-            },
-        };
-        self.write(&piece)
-    }
-
-    /// Writes what is left: the rest of an unfinished character, and the end of the line.
-    fn finish(&mut self) -> Outcome {
-        let rest = match &mut self.stream {
-            None => String::new(),
-            Some(stream) => stream.finish()?,
-        };
-        self.write(&rest)?;
-        match self.live {
-            true => output::write("\n"),
-            false => Ok(()),
-        }
-    }
-
-    fn write(&mut self, piece: &str) -> Outcome {
-        self.text.push_str(piece);
-        match self.live && !piece.is_empty() {
-            true => output::write(piece),
-            false => Ok(()),
-        }
-    }
+    text
 }

@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod chat;
 mod convert;
+mod decode;
 mod display;
 mod failure;
 mod generate;
@@ -21,6 +23,8 @@ mod model;
 mod output;
 mod plot;
 mod progress;
+mod sampling;
+mod text;
 mod tokens;
 
 use failure::Failure;
@@ -37,6 +41,8 @@ struct Cli {
 enum Command {
     /// Continue a text.
     Generate(generate::Args),
+    /// Talk with a chat model.
+    Chat(chat::Args),
     /// Write the logits of every position to a .npy file.
     Logits(logits::Args),
     /// Measure how fast a model loads, reads a prompt and generates.
@@ -54,6 +60,7 @@ enum Command {
 const EXAMPLES: &str = "\
 Examples:
   brain-blitz generate --model models/gemma2-shakespeare --prompt 'HAMLET:' --max-tokens 100
+  brain-blitz chat --model gemma-2-2b-it-Q8_0.gguf
   brain-blitz logits --model models/gemma2-shakespeare --tokens 2,17,99 --output logits.npy
   brain-blitz bench --model models/gemma2-shakespeare --json
   brain-blitz display --model models/gemma2-shakespeare --output graph.svg
@@ -67,6 +74,7 @@ Examples:
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Generate(args) => generate::run(&args),
+        Command::Chat(args) => chat::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Display(args) => display::run(&args),

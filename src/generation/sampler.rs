@@ -88,7 +88,7 @@ impl Sampling {
             ),
             (
                 repeat_penalty.is_finite() && repeat_penalty > 0.0,
-                format!("repetition penalty {repeat_penalty} is not a finite number above 0"),
+                format!("repeat-penalty {repeat_penalty} is not a finite number above 0"),
             ),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {

@@ -223,6 +223,8 @@ fn impossible_settings() {
         "--temperature inf",
         "--top-p 0",
         "--top-p 1.5",
+        "--min-p -0.1",
+        "--repeat-penalty 0",
     ] {
         let (name, value) = setting.split_once(' ').unwrap();
         for args in [format!("{name}={value}"), format!("{name} {value}")] {
@@ -243,6 +245,10 @@ fn wrong_usage_has_its_own_exit_code() {
         "generate --model MODEL --tokens 99999999999",
         "generate --model MODEL --tokens 3 --threads 0",
         "generate --model MODEL --tokens 3 --max-tokens many",
+        "generate --model MODEL --tokens 3 --prompt-file -",
+        "generate --model MODEL --prompt hi --system x",
+        "chat",
+        "chat --model MODEL --max-tokens 0",
         "logits --model MODEL --tokens 3",
         "bench --model MODEL --repeat 0",
         "display --model MODEL --stage final",

@@ -1,6 +1,8 @@
 //! The program as a whole, run as a user runs it: what it prints, what it writes, and how it fails.
 
+mod chat;
 mod damaged;
+mod generate;
 mod gguf;
 mod plot;
 mod signals;

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Copy, program, succeed, text, tiny};
+use crate::support::{Copy, chat_model, program, succeed, text, tiny};
 
 /// A model that nothing ends but its context, which is long.
 fn endless() -> Copy {
@@ -95,4 +95,31 @@ fn output_that_cannot_be_written_is_an_error() {
     assert_eq!(output.status.code(), Some(1));
     let message = text(&output.stderr);
     assert!(message.starts_with("error: standard output: "), "{message}");
+}
+
+#[test]
+fn ctrl_c_ends_an_answer_and_keeps_the_conversation() {
+    use std::io::Write;
+    let model = chat_model("{% for m in messages %}{{ m.content }}\n{% endfor %}");
+    let model = model.set("max_position_embeddings", 65_536);
+    let args = "chat --model MODEL --max-tokens 60000 --context 60000 --quiet";
+    let mut command = program(model.path(), args);
+    command.stdin(Stdio::piped());
+    let mut child = start(command);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"Speak.\n").unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 8]).unwrap();
+    interrupt(&child);
+    stdin.write_all(b"Again.\n").unwrap();
+    stdout.read_exact(&mut [0; 2000]).unwrap();
+    interrupt(&child);
+    stdin.write_all(b"/stats\n/quit\n").unwrap();
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(rest.contains("answers  2"), "{rest}");
+    assert!(rest.len() < 100_000, "it was not ended");
 }

@@ -1,8 +1,9 @@
 //! Running the program, and copies of a checkpoint to damage.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use brain_blitz::formats::npy;
 use serde_json::{Map, Value};
@@ -112,6 +113,37 @@ pub fn ids(folder: &Path, name: &str) -> Vec<u32> {
 pub fn list(ids: &[u32]) -> String {
     let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
     ids.join(",")
+}
+
+/// Runs a command that must succeed, with this text on its standard input; gives its standard output and error.
+pub fn talk(mut command: Command, said: &str) -> (String, String) {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(said.as_bytes()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {stderr}");
+    (stdout, stderr)
+}
+
+/// The trained checkpoint with this chat template, to be changed.
+pub fn chat_model(template: &str) -> Copy {
+    let folder = tempfile::tempdir().unwrap();
+    for name in [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ] {
+        fs::copy(shakespeare().join(name), folder.path().join(name)).unwrap();
+    }
+    fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+    Copy { folder }
 }
 
 /// A copy of the tiny checkpoint to be changed.
