@@ -14,6 +14,7 @@ mod chat;
 mod convert;
 mod decode;
 mod display;
+mod eval;
 mod failure;
 mod generate;
 mod inspect;
@@ -47,6 +48,8 @@ enum Command {
     Logits(logits::Args),
     /// Measure how fast a model loads, reads a prompt and generates.
     Bench(bench::Args),
+    /// Measure how well a model predicts a text, and how far it is from another.
+    Eval(eval::Args),
     /// Draw a model's graph.
     Display(display::Args),
     /// Draw the metrics of training runs as curves.
@@ -63,6 +66,7 @@ Examples:
   brain-blitz chat --model gemma-2-2b-it-Q8_0.gguf
   brain-blitz logits --model models/gemma2-shakespeare --tokens 2,17,99 --output logits.npy
   brain-blitz bench --model models/gemma2-shakespeare --json
+  brain-blitz eval --model models/gemma2-shakespeare --text play.txt --quants q8_0,q4_0
   brain-blitz display --model models/gemma2-shakespeare --output graph.svg
   brain-blitz plot run/metrics.jsonl --output loss.svg
   brain-blitz convert models/gemma2-shakespeare shakespeare.gguf --quant q8_0
@@ -77,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Chat(args) => chat::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Display(args) => display::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -56,13 +56,19 @@ fn thread_count(text: &str) -> Result<usize, String> {
     }
 }
 
+/// The types that weights can be stored in.
+pub fn block_types() -> impl Iterator<Item = BlockType> {
+    BlockType::all().filter(|ty| ty.can_quantize() && ty.block_len() > 1)
+}
+
 /// A type that weights can be stored in.
-fn block_type(text: &str) -> Result<BlockType, String> {
-    let fits = |ty: &BlockType| ty.can_quantize() && ty.block_len() > 1;
-    let ty = BlockType::from_name(text).filter(fits);
+///
+/// # Errors
+/// If there is none of this name; tells what there is.
+pub fn block_type(text: &str) -> Result<BlockType, String> {
+    let ty = BlockType::from_name(text).filter(|ty| block_types().any(|fits| fits == *ty));
     ty.ok_or_else(|| {
-        let all = BlockType::all().filter(fits);
-        let names: Vec<String> = all.map(|ty| ty.name().to_lowercase()).collect();
+        let names: Vec<String> = block_types().map(|ty| ty.name().to_lowercase()).collect();
         format!("types are {}", names.join(", "))
     })
 }
@@ -87,6 +93,22 @@ impl ModelArgs {
             },
             ..self.clone()
         }
+    }
+
+    /// The same model with its weights in blocks of this type, or as it has them.
+    pub fn with_quant(&self, quant: Option<BlockType>) -> ModelArgs {
+        ModelArgs {
+            run: RunArgs {
+                quant,
+                ..self.run.clone()
+            },
+            ..self.clone()
+        }
+    }
+
+    /// The type of blocks that was asked for.
+    pub fn quant(&self) -> Option<BlockType> {
+        self.run.quant
     }
 
     /// Reads the model's configuration, after checking what can be checked without reading weights.

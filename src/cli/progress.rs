@@ -54,6 +54,11 @@ impl Bar {
         self.count("Measuring", "{pos}/{len}", done as u64, total as u64);
     }
 
+    /// Shows how much of something is done.
+    pub fn counting(&mut self, what: &str, done: usize, total: usize) {
+        self.count(what, "{pos}/{len}", done as u64, total as u64);
+    }
+
     /// Shows how many bytes of a file are converted.
     pub fn converting(&mut self, done_bytes: u64, total_bytes: u64) {
         self.count(

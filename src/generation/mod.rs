@@ -7,6 +7,7 @@ mod blocks;
 pub mod chat;
 mod compile;
 pub mod conversation;
+pub mod evaluate;
 pub mod logprobs;
 pub mod reuse;
 pub mod sampler;

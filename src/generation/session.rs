@@ -97,6 +97,8 @@ pub struct Info {
     pub kernels: usize,
     /// Different machine codes among them.
     pub distinct_kernels: usize,
+    /// Numbers in all parameters.
+    pub parameters: u64,
     /// Bytes of all parameters as stored.
     pub weight_bytes: u64,
     /// What each pass did; empty for the reference executor.
@@ -205,6 +207,9 @@ impl Session {
         let tokens = graph.input(NEW_TOKENS, DType::I32).set_name("tokens");
         let logits = model.forward(tokens, options.logits).retrieve();
         let nodes_recorded = graph.n_nodes();
+        let sizes = model.parameters();
+        let sizes = sizes.iter().filter_map(|(_, p)| p.ty().numel().as_usize());
+        let parameters = sizes.sum::<usize>() as u64;
         if let Weights::Stored(file) = weights {
             blocks::keep(&mut graph, &*model, file)?;
         }
@@ -212,6 +217,7 @@ impl Session {
         let mut info = Info {
             load_s: start.elapsed().as_secs_f64(),
             nodes_recorded,
+            parameters,
             weight_bytes,
             ..Info::default()
         };
