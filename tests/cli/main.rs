@@ -2,6 +2,7 @@
 
 mod chat;
 mod damaged;
+mod eval;
 mod generate;
 mod gguf;
 mod plot;

@@ -1,0 +1,7 @@
+//! Generation against other programs: what sampling leaves to choose from, how well a model predicts a text, and what a
+//! session does not feed again.
+
+mod evaluate;
+mod reuse;
+mod sampling;
+mod support;
