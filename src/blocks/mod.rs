@@ -24,10 +24,14 @@ mod k_encode;
 mod legacy;
 mod plain;
 mod sign;
+mod sign_fit;
+mod sign_matrix;
 mod ternary;
 mod whole;
 
 pub(crate) use whole::{codes_of, factors_of, scales_of};
+
+pub use sign_matrix::{PANEL_ROWS, SignFit, SignMatrix};
 
 /// More than any type of several numbers to a block can hold: the largest is an `f16` times 128 times 32. Far below it,
 /// no sum of an encoder overflows.

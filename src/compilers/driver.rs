@@ -274,6 +274,12 @@ fn convert(
                 let stored = state.quantize(name, from, ty, n_threads)?;
                 report.stored.extend(stored);
             }
+            StoredAs::Signs(matrix, fit) => {
+                let name = (input, name_of(dag, input));
+                let n_threads = state.n_threads.unwrap_or_else(pool::default_threads);
+                let signed = state.take_signs(name, from, (matrix, fit), n_threads)?;
+                report.signed.extend(signed);
+            }
         }
     }
     Ok(())

@@ -48,6 +48,7 @@
 //! ```
 
 pub mod autograd;
+pub mod binarize;
 mod check;
 pub mod driver;
 pub mod generic;
@@ -62,6 +63,7 @@ pub mod remat;
 pub mod report;
 
 pub use autograd::Autograd;
+pub use binarize::Binarize;
 pub use driver::{Group, PassList};
 pub use generic::Generic;
 pub use keep::Keep;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::graph::{GraphTensor, StoredTensor};
+use crate::graph::{GraphTensor, SignedTensor, StoredTensor};
 
 /// One pass's share, summed over its runs.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +32,8 @@ pub struct Report {
     pub values: Vec<GraphTensor>,
     /// Inputs that were stored in blocks, in order.
     pub stored: Vec<StoredTensor>,
+    /// Inputs that were stored as signs and scales, in order.
+    pub signed: Vec<SignedTensor>,
 }
 
 impl Report {
@@ -81,6 +83,9 @@ impl std::fmt::Display for Report {
         }
         for stored in &self.stored {
             writeln!(f, "{:>24}  {stored}", "")?;
+        }
+        for signed in &self.signed {
+            writeln!(f, "{:>24}  {signed}", "")?;
         }
         Ok(())
     }

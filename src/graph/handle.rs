@@ -7,9 +7,9 @@ use super::dag::{NodeIndex, Source, ValueId};
 use super::registry::{Inner, with_graph};
 use super::set::{Given, IntoData};
 use super::state::InputData;
+use super::stored::Encoding;
 use super::typed::Shape;
 use crate::array::Array;
-use crate::blocks::BlockType;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Op, TensorType};
@@ -240,9 +240,17 @@ impl<S: Shape> GraphTensor<S> {
             } else {
                 array.cast(ty.dtype)
             };
-            if let Some(blocks) = blocks {
-                let data = (array.bytes(), ty.dtype);
-                return inner.state.set_blocks(id, data, blocks);
+            match blocks {
+                Some(Encoding::Blocks(blocks)) => {
+                    let data = (array.bytes(), ty.dtype);
+                    return inner.state.set_blocks(id, data, blocks);
+                }
+                Some(Encoding::Signs) => {
+                    return Err(Error::msg(
+                        "this input is stored as signs: give it numbers before `compile`, or the bytes of signs to `try_set_shared`",
+                    ));
+                }
+                None => {}
             }
             let (since, inputs) = (inner.state.runs, &mut inner.state.inputs);
             if !inputs.overwrite(id, dims.as_deref(), array.bytes(), since) {
@@ -409,8 +417,8 @@ struct Slot {
     id: u32,
     /// What the handle stands for.
     ty: TensorType,
-    /// The type of the blocks that its data is stored in, if it is.
-    blocks: Option<BlockType>,
+    /// What its bytes are, if they are no numbers.
+    blocks: Option<Encoding>,
 }
 
 /// The input that a value is, or of whose blocks it is the numbers.
@@ -430,7 +438,7 @@ fn input_of(inner: &Inner, value: ValueId) -> Result<Slot> {
                 blocks: None,
             })
         }
-        Op::Dequantize(_) | Op::Cast(_) if is_whole(inner, source) => {
+        Op::Dequantize(_) | Op::SignMatrix(..) | Op::Cast(_) if is_whole(inner, source) => {
             let stored = inner.dag.stored_as(source.node);
             stored
                 .map(|(id, blocks)| Slot {

@@ -25,7 +25,7 @@ pub use dag::{Dag, Edge, Node, NodeIndex, Source, Turn, ValueEntry, ValueId};
 pub use display::{Stage, layered_svg, listing, to_dot, to_html, to_svg};
 pub use handle::{Dyn, GraphTensor};
 pub use patch::{NodeRef, Patch};
-pub use quantized::StoredTensor;
+pub use quantized::{SignedTensor, StoredTensor};
 pub use registry::Graph;
 pub use set::IntoData;
 pub(crate) use stored::StoredAs;

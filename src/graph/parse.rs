@@ -47,6 +47,8 @@ pub mod limits {
     pub const NODES: usize = 4 << 20;
     /// Operands of one node.
     pub const OPERANDS: usize = 4096;
+    /// Signs in a row, and rows of a matrix of signs.
+    pub const SIGNS: usize = 1 << 31;
     /// Dimensions of one tensor or layer of a view.
     pub const RANK: usize = 32;
     /// Bytes of one view, shape or attribute list.

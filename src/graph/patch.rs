@@ -15,7 +15,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::dag::{Dag, Edge, Node, NodeIndex, Source, Turn, ValueId};
 use super::stored::StoredAs;
-use crate::blocks::BlockType;
+use crate::blocks::{BlockType, SignFit, SignMatrix};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Op, TensorType};
@@ -171,6 +171,12 @@ impl Patch {
         self.store.push((input, StoredAs::Blocks(ty)));
     }
 
+    /// Stores a floating-point input, a matrix of these sizes, as signs and scales. Its readers and its handles get what
+    /// these stand for, in the format that the input had.
+    pub fn store_signs(&mut self, input: NodeIndex, matrix: SignMatrix, fit: SignFit) {
+        self.store.push((input, StoredAs::Signs(matrix, fit)));
+    }
+
     /// Makes a node, seen through a view, a value that handles can stand for.
     pub fn expose(&mut self, node: NodeRef, view: View) {
         self.expose.push((node, view));
@@ -196,7 +202,7 @@ impl Patch {
         for &(input, stored) in &self.store {
             let dtype = match stored {
                 StoredAs::Format(dtype) => dtype,
-                StoredAs::Blocks(_) => DType::F32,
+                StoredAs::Blocks(_) | StoredAs::Signs(..) => DType::F32,
             };
             let is_float = |id| dag.contains(id) && dag.node(id).ty.dtype.is_float();
             if !is_float(input)

@@ -1,7 +1,7 @@
-//! An input's data → blocks of a low-bit type, and what that loses.
+//! An input's data → blocks of a low-bit type, or signs and scales, and what that loses.
 
 use crate::array::Array;
-use crate::blocks::BlockType;
+use crate::blocks::{BlockType, PANEL_ROWS, SignFit, SignMatrix};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::storage::AlignedBytes;
@@ -40,11 +40,123 @@ impl std::fmt::Display for StoredTensor {
     }
 }
 
+/// An input that was stored as signs and scales.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SignedTensor {
+    /// The input's name, or its number.
+    pub name: String,
+    /// Its sizes and bases.
+    pub matrix: SignMatrix,
+    /// How signs and scales were found.
+    pub fit: SignFit,
+    /// What it took before.
+    pub bytes_before: usize,
+    /// What it takes now.
+    pub bytes: usize,
+    /// Root of the mean squared difference from the numbers before.
+    pub rmse: f64,
+    /// Ratio of the mean square of the numbers to that of the differences, in decibels; infinite if nothing was lost.
+    pub snr_db: f64,
+}
+
+impl std::fmt::Display for SignedTensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match (self.fit.ternary, self.matrix.bases()) {
+            (true, _) => "three values".to_string(),
+            (false, 1) => "signs".to_string(),
+            (false, bases) => format!("{bases} bases of signs"),
+        };
+        let bits =
+            8.0 * self.bytes as f64 / (self.matrix.rows() * self.matrix.columns()).max(1) as f64;
+        let (name, bytes, rmse, snr) = (&self.name, self.bytes, self.rmse, self.snr_db);
+        write!(
+            f,
+            "{name}: {kind}, {bits:.2} bits, {bytes} bytes, RMSE {rmse:.3e}, SNR {snr:.1} dB"
+        )
+    }
+}
+
 /// Sums of squares of numbers and of what encoding changed.
 #[derive(Clone, Copy, Default)]
-struct Squares {
+pub(super) struct Squares {
     numbers: f64,
     differences: f64,
+}
+
+impl Squares {
+    fn add(&mut self, before: &[f32], after: &[f32]) {
+        for (x, y) in before.iter().zip(after) {
+            let (x, difference) = (f64::from(*x), f64::from(*x) - f64::from(*y));
+            self.numbers += x * x;
+            self.differences += difference * difference;
+        }
+    }
+
+    /// Root of the mean squared difference of `n` numbers.
+    pub(super) fn rmse(self, n: usize) -> f64 {
+        (self.differences / n.max(1) as f64).sqrt()
+    }
+
+    /// Signal to noise.
+    pub(super) fn snr_db(self) -> f64 {
+        match self.differences == 0.0 {
+            true => f64::INFINITY,
+            false => 10.0 * (self.numbers / self.differences).log10(),
+        }
+    }
+}
+
+/// Encodes a matrix of numbers of format `from` as signs, on up to `n_threads` threads.
+///
+/// # Errors
+/// A number that is not finite; no memory.
+pub(super) fn signs(
+    bytes: &[u8],
+    from: DType,
+    (matrix, fit): (SignMatrix, SignFit),
+    n_threads: usize,
+) -> Result<(AlignedBytes, Squares)> {
+    let mut out = AlignedBytes::try_zeroed(matrix.bytes())?;
+    let panels = matrix.panels().div_ceil(n_threads.max(1)).max(1);
+    let (read, written) = (
+        PANEL_ROWS * matrix.columns() * from.size(),
+        matrix.panel_bytes(),
+    );
+    if read == 0 {
+        return Ok((out, Squares::default()));
+    }
+    let parts: Vec<Result<Squares>> = std::thread::scope(|scope| {
+        let shares = out.as_mut_slice().chunks_mut(panels * written);
+        let tasks = shares.zip(bytes.chunks(panels * read));
+        let tasks = tasks.map(|(to, numbers)| {
+            scope.spawn(move || {
+                let mut squares = Squares::default();
+                for (to, numbers) in to.chunks_mut(written).zip(numbers.chunks(read)) {
+                    let n = numbers.len() / from.size();
+                    let x = Array::from_bytes(vec![n], from, numbers).into_f32();
+                    matrix.encode(fit, &x, to)?;
+                    let rows = n / matrix.columns();
+                    let one = SignMatrix::new(rows, matrix.columns(), matrix.bases())?;
+                    let mut y = vec![0.0; n];
+                    one.numbers(to, &mut y);
+                    squares.add(&x, &y);
+                }
+                Ok(squares)
+            })
+        });
+        let tasks: Vec<_> = tasks.collect();
+        let join = |task: std::thread::ScopedJoinHandle<'_, _>| {
+            task.join().expect("encoding does not panic")
+        };
+        tasks.into_iter().map(join).collect()
+    });
+    let mut all = Squares::default();
+    for part in parts {
+        let part = part?;
+        all.numbers += part.numbers;
+        all.differences += part.differences;
+    }
+    Ok((out, all))
 }
 
 /// Encodes the numbers of `bytes`, whole blocks of format `from`, on up to `n_threads` threads.
@@ -94,12 +206,7 @@ pub(super) fn encode(
         all.numbers += part.numbers;
         all.differences += part.differences;
     }
-    let rmse = (all.differences / n.max(1) as f64).sqrt();
-    let snr = match all.differences == 0.0 {
-        true => f64::INFINITY,
-        false => 10.0 * (all.numbers / all.differences).log10(),
-    };
-    Ok((out, rmse, snr))
+    Ok((out, all.rmse(n), all.snr_db()))
 }
 
 fn encode_chunk(
@@ -114,10 +221,6 @@ fn encode_chunk(
     ty.quantize(&x, to)?;
     let mut y = vec![0.0; n];
     ty.dequantize(to, &mut y)?;
-    for (x, y) in x.iter().zip(&y) {
-        let (x, difference) = (f64::from(*x), f64::from(*x) - f64::from(*y));
-        squares.numbers += x * x;
-        squares.differences += difference * difference;
-    }
+    squares.add(&x, &y);
     Ok(())
 }

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use super::dag::{Dag, NodeIndex};
-use super::quantized::{self, StoredTensor};
+use super::quantized::{self, SignedTensor, StoredTensor};
 use crate::array::Array;
-use crate::blocks::BlockType;
+use crate::blocks::{BlockType, SignFit, SignMatrix};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::Op;
@@ -223,6 +223,36 @@ impl State {
             snr_db,
         };
         self.insert_blocks(input, blocks, data.since);
+        Ok(Some(stored))
+    }
+
+    /// Stores an input's data, if it has any, as signs and scales, on up to `n_threads` threads.
+    ///
+    /// # Errors
+    /// A number that is not finite; no memory.
+    pub(crate) fn take_signs(
+        &mut self,
+        (input, name): (u32, String),
+        from: DType,
+        (matrix, fit): (SignMatrix, SignFit),
+        n_threads: usize,
+    ) -> Result<Option<SignedTensor>> {
+        let Some(data) = self.inputs.remove(input) else {
+            return Ok(None);
+        };
+        let numbers = data.storage.bytes();
+        let encoded = quantized::signs(numbers, from, (matrix, fit), n_threads);
+        let (bytes, squares) = encoded.map_err(|e| Error::msg(format!("{name}: {e}")))?;
+        let stored = SignedTensor {
+            name,
+            matrix,
+            fit,
+            bytes_before: numbers.len(),
+            bytes: bytes.len(),
+            rmse: squares.rmse(matrix.rows() * matrix.columns()),
+            snr_db: squares.snr_db(),
+        };
+        self.insert_blocks(input, bytes, data.since);
         Ok(Some(stored))
     }
 

@@ -4,10 +4,10 @@
 
 use super::dag::{Dag, Edge, Node, NodeIndex, Source};
 use super::patch::{move_values, redirect};
-use crate::blocks::BlockType;
+use crate::blocks::{BlockType, SignFit, SignMatrix};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::op::{Op, TensorType};
+use crate::op::{Op, SignPart, TensorType};
 use crate::shape::{Expr, View};
 
 /// What an input's data becomes.
@@ -17,11 +17,22 @@ pub enum StoredAs {
     Format(DType),
     /// Blocks along the last axis.
     Blocks(BlockType),
+    /// Signs and scales of a matrix.
+    Signs(SignMatrix, SignFit),
+}
+
+/// What an input's bytes are, where these are no numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Encoding {
+    /// Blocks along the last axis.
+    Blocks(BlockType),
+    /// Signs and scales of a matrix.
+    Signs,
 }
 
 impl Dag {
-    /// The input whose blocks a node decodes, perhaps to another format than `F32`, and their type.
-    pub(super) fn stored_as(&self, node: NodeIndex) -> Option<(u32, BlockType)> {
+    /// The input whose bytes a node decodes, perhaps to another format than `F32`, and what they are.
+    pub(super) fn stored_as(&self, node: NodeIndex) -> Option<(u32, Encoding)> {
         let whole_operand = |node: NodeIndex| {
             let (source, view) = *self.operands(node).first()?;
             self.is_whole(source, view).then_some(source)
@@ -30,11 +41,13 @@ impl Dag {
             Op::Cast(_) => whole_operand(node)?,
             _ => node,
         };
-        let Op::Dequantize(ty) = self.node(decoded).op else {
-            return None;
+        let encoding = match self.node(decoded).op {
+            Op::Dequantize(ty) => Encoding::Blocks(ty),
+            Op::SignMatrix(_, SignPart::Numbers) => Encoding::Signs,
+            _ => return None,
         };
         match self.node(whole_operand(decoded)?).op {
-            Op::Input { id, .. } => Some((id, ty)),
+            Op::Input { id, .. } => Some((id, encoding)),
             _ => None,
         }
     }
@@ -61,6 +74,7 @@ impl StoredAs {
         match self {
             StoredAs::Format(dtype) => store_input(dag, input, dtype),
             StoredAs::Blocks(ty) => return store_as_blocks(dag, input, ty),
+            StoredAs::Signs(matrix, _) => return store_as_signs(dag, input, matrix),
         }
         Ok(())
     }
@@ -93,9 +107,7 @@ fn store_input(dag: &mut Dag, input: NodeIndex, dtype: DType) {
 
 /// Makes an input one of bytes; whatever reads it or stands for it gets the numbers in them, in its old format.
 fn store_as_blocks(dag: &mut Dag, input: NodeIndex, blocks: BlockType) -> Result<()> {
-    let Node {
-        ty, location, turn, ..
-    } = dag.node(input).clone();
+    let ty = dag.node(input).ty.clone();
     let row = ty.dims.last().and_then(|dim| dim.as_usize());
     let bytes = row
         .and_then(|row| blocks.bytes_of(row))
@@ -108,6 +120,30 @@ fn store_as_blocks(dag: &mut Dag, input: NodeIndex, blocks: BlockType) -> Result
         dtype: DType::U8,
     };
     *stored.dims.last_mut().expect("it has a last axis") = Expr::from(bytes);
+    store_encoded(dag, input, stored, Op::Dequantize(blocks));
+    Ok(())
+}
+
+/// Makes an input one of panels of signs; whatever reads it or stands for it gets the numbers, in its old format.
+fn store_as_signs(dag: &mut Dag, input: NodeIndex, matrix: SignMatrix) -> Result<()> {
+    let ty = dag.node(input).ty.clone();
+    if ty.dims[..] != TensorType::new((matrix.rows(), matrix.columns()), ty.dtype).dims[..] {
+        return Err(Error::Node {
+            node: dag.describe(input),
+            what: format!("is no matrix of signs {matrix}"),
+        });
+    }
+    let stored = TensorType::new((matrix.panels(), matrix.panel_bytes()), DType::U8);
+    let numbers = Op::SignMatrix(matrix, SignPart::Numbers);
+    store_encoded(dag, input, stored, numbers);
+    Ok(())
+}
+
+/// Makes an input one of type `stored`, of which `decode` makes the numbers.
+fn store_encoded(dag: &mut Dag, input: NodeIndex, stored: TensorType, decode: Op) {
+    let Node {
+        ty, location, turn, ..
+    } = dag.node(input).clone();
     let mut add = |op, dtype| {
         dag.nodes.add_node(Node {
             op,
@@ -120,7 +156,7 @@ fn store_as_blocks(dag: &mut Dag, input: NodeIndex, blocks: BlockType) -> Result
             turn,
         })
     };
-    let numbers = add(Op::Dequantize(blocks), DType::F32);
+    let numbers = add(decode, DType::F32);
     let seen = match ty.dtype {
         DType::F32 => numbers,
         dtype => add(Op::Cast(dtype), dtype),
@@ -149,5 +185,4 @@ fn store_as_blocks(dag: &mut Dag, input: NodeIndex, blocks: BlockType) -> Result
         *ty = stored.clone();
     }
     node.ty = stored;
-    Ok(())
 }

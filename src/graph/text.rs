@@ -110,10 +110,13 @@ pub fn attributes(op: &Op) -> String {
         Op::Cast(dtype) => dtype.to_string(),
         Op::Dequantize(ty) => ty.to_string(),
         Op::FakeQuantize(scheme) => scheme.name().into(),
+        Op::UnpackSigns(k) => k.to_string(),
+        Op::SignMatrix(matrix, part) => format!("{matrix}, {part}"),
         Op::Custom(custom) => format!("{:?}", format!("{} {}", custom.0.name(), custom.0.key())),
         Op::Kernel(kernel) => format!("{:?}", kernel.name),
         Op::Unary(_)
         | Op::Binary(_)
+        | Op::PackSigns
         | Op::Select
         | Op::Contiguous
         | Op::Detach

@@ -39,6 +39,7 @@ mod reduction;
 mod resize;
 mod rounding;
 mod scan;
+mod signs;
 mod slices;
 mod sort;
 mod statistics;

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use crate::blocks::BlockType;
+use crate::blocks::{BlockType, SignMatrix};
 use crate::dtype::DType;
 use crate::shape::{Dims, Expr, IntoDims};
 
@@ -28,6 +28,7 @@ pub mod math;
 pub mod random;
 mod reduce;
 mod samples;
+mod signs;
 pub mod table;
 mod unary;
 
@@ -40,6 +41,7 @@ pub use literal::Literal;
 pub use low_bit::{ActivationScheme, activation_scale};
 pub(crate) use reduce::larger;
 pub use samples::Sample;
+pub use signs::{SignPart, pack_signs, unpack_signs};
 pub use table::{EvalContext, OpRow};
 
 /// Shape and number format of a tensor.
@@ -193,6 +195,12 @@ pub enum Op {
     Dequantize(BlockType),
     /// The operand rounded to 8 bits, as numbers ([`ActivationScheme`]).
     FakeQuantize(ActivationScheme),
+    /// A bit for each element of a row, set where it is not below 0.
+    PackSigns,
+    /// 1 for a set bit and -1 for another, of rows of so many.
+    UnpackSigns(usize),
+    /// A part of a matrix whose numbers are sums of scaled signs, stored as `U8`.
+    SignMatrix(SignMatrix, SignPart),
     /// A user's own operation.
     Custom(CustomHandle),
     /// A compiled piece of graph. It keeps what it replaced.

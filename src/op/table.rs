@@ -6,7 +6,7 @@
 
 use super::gradient::Gradient;
 use super::{BinaryOp, ReduceOp, UnaryOp};
-use super::{Op, Sample, TensorType, binary, indexing, leaf, low_bit, reduce, unary};
+use super::{Op, Sample, TensorType, binary, indexing, leaf, low_bit, reduce, signs, unary};
 use crate::array::Array;
 use crate::shape::Symbols;
 
@@ -106,7 +106,7 @@ impl OpRow {
 }
 
 /// All rows, in the order of the enum.
-pub static ROWS: [&OpRow; 26] = [
+pub static ROWS: [&OpRow; 29] = [
     &leaf::INPUT,
     &leaf::CONSTANT,
     &leaf::IOTA,
@@ -131,6 +131,9 @@ pub static ROWS: [&OpRow; 26] = [
     &unary::STRAIGHT_THROUGH,
     &low_bit::DEQUANTIZE,
     &low_bit::FAKE_QUANTIZE,
+    &signs::PACK_SIGNS,
+    &signs::UNPACK_SIGNS,
+    &signs::SIGN_MATRIX,
     &leaf::CUSTOM,
     &leaf::KERNEL,
 ];
@@ -162,6 +165,9 @@ pub fn row_of(op: &Op) -> &'static OpRow {
         Op::StraightThrough => &unary::STRAIGHT_THROUGH,
         Op::Dequantize(_) => &low_bit::DEQUANTIZE,
         Op::FakeQuantize(_) => &low_bit::FAKE_QUANTIZE,
+        Op::PackSigns => &signs::PACK_SIGNS,
+        Op::UnpackSigns(_) => &signs::UNPACK_SIGNS,
+        Op::SignMatrix(..) => &signs::SIGN_MATRIX,
         Op::Custom(_) => &leaf::CUSTOM,
         Op::Kernel(_) => &leaf::KERNEL,
     }

@@ -177,6 +177,7 @@ pub(super) fn family(op: &Op) -> &'static str {
         Op::Constant(_) | Op::Iota { .. } | Op::Random { .. } => "leaf",
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) => "element",
         Op::Dequantize(_) | Op::FakeQuantize(_) => "element",
+        Op::PackSigns | Op::UnpackSigns(_) | Op::SignMatrix(..) => "element",
         Op::Reduce(..) => "reduce",
         Op::Gather { .. } | Op::Scatter { .. } => "index",
         Op::Contiguous | Op::Detach | Op::StraightThrough => "copy",

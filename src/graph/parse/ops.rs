@@ -2,6 +2,7 @@
 
 use super::cursor::Cursor;
 use super::{Call, check, limits, read_size};
+use crate::blocks::SignMatrix;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::op::table::ROWS;
@@ -33,7 +34,7 @@ impl<'a> Attributes<'a> {
 }
 
 /// Ops that have no attributes.
-const PLAIN: [Op; 13] = [
+const PLAIN: [Op; 14] = [
     Op::Unary(UnaryOp::Log2),
     Op::Unary(UnaryOp::Exp2),
     Op::Unary(UnaryOp::Sin),
@@ -47,6 +48,7 @@ const PLAIN: [Op; 13] = [
     Op::Contiguous,
     Op::Detach,
     Op::StraightThrough,
+    Op::PackSigns,
 ];
 
 /// The op of a call, except kernels.
@@ -88,6 +90,8 @@ fn with_attributes(call: &Call<'_>, raw: &str) -> Result<Op, String> {
                 found.ok_or_else(|| format!("expected a scheme of 8 bits, found `{raw}`"))?,
             )
         }
+        "unpack_signs" => Op::UnpackSigns(number(raw, limits::SIGNS)?),
+        "sign_matrix" => sign_matrix(raw)?,
         name => {
             let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
             return Err(format!(
@@ -146,6 +150,19 @@ fn random(call: &Call<'_>, raw: &str) -> Result<Op, String> {
             .map_err(|_| format!("expected a seed of 64 bits, found `{seed}`"))?,
         step: read_size(step)?,
     })
+}
+
+fn sign_matrix(raw: &str) -> Result<Op, String> {
+    let parts: Vec<&str> = raw.split(',').map(str::trim).collect();
+    let [rows, columns, bases, part] = parts[..] else {
+        return Err(format!(
+            "expected `sign_matrix<rows, columns, bases, part>`, found `{raw}`"
+        ));
+    };
+    let size = |text| number(text, limits::SIGNS);
+    let matrix = SignMatrix::new(size(rows)?, size(columns)?, size(bases)?);
+    let matrix = matrix.map_err(|e| e.to_string())?;
+    Ok(Op::SignMatrix(matrix, part.parse()?))
 }
 
 fn scatter(raw: &str) -> Result<Op, String> {

@@ -1,0 +1,233 @@
+//! A matrix as sums of signs with a scale for each row: `w[r, k] = Σ_b scale[b, r] * sign[b, r, k]`.
+//!
+//! ```text
+//! f32[rows, columns]   ->   u8[rows / 64, bases * 64 * (4 + columns / 8)]   ->   f32[rows, columns]
+//! ```
+//! One *base* is a bit for each number and a scale for each row (Rastegari et al. 2016, section 3.1); several are a
+//! residual expansion. Zeros and ones are weights of three values too: two bases of half the scale, `(s0 + s1) / 2`.
+//!
+//! 64 rows are a *panel*, in the order in which kernels read them: base after base 64 scales (`f32`), then for every
+//! eight columns the 64 bytes of the rows. A set bit is +1; the first column of eight is in the lowest bit. Bits of columns and
+//! scales of rows that are not there are 0.
+//!
+//! Invariants: encoding is deterministic, and the same on every machine. Deliberately absent: scales for groups of a row,
+//! which are `Q1_0` of [`super::BlockType`].
+
+use super::sign_fit::{self, MOST_BASES};
+use crate::error::{Error, Result};
+
+/// Rows of a panel.
+pub const PANEL_ROWS: usize = 64;
+
+/// Sizes of a matrix of signs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct SignMatrix {
+    rows: usize,
+    columns: usize,
+    bases: usize,
+}
+
+/// How numbers become signs and scales.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct SignFit {
+    /// Three values, with two bases: what is nearer to 0 than 3/4 of the row's mean magnitude is 0 (Li et al. 2016).
+    /// Otherwise signs and scales are fitted in turn, to the least squared error.
+    pub ternary: bool,
+    /// Whether scales are rounded to `f16`.
+    pub half_scales: bool,
+}
+
+impl SignMatrix {
+    /// The layout of a matrix. There are one to four bases.
+    ///
+    /// # Errors
+    /// If there are more or none, or a size is 2^31 or more.
+    pub fn new(rows: usize, columns: usize, bases: usize) -> Result<SignMatrix> {
+        if bases == 0 || bases > MOST_BASES {
+            return Err(Error::msg(format!("signs have 1 to 4 bases, not {bases}")));
+        }
+        if rows.max(columns) >= 1 << 31 {
+            return Err(Error::msg("a matrix of signs has sizes below 2^31"));
+        }
+        Ok(SignMatrix {
+            rows,
+            columns,
+            bases,
+        })
+    }
+
+    /// Rows of the matrix.
+    pub fn rows(self) -> usize {
+        self.rows
+    }
+
+    /// Columns of the matrix.
+    pub fn columns(self) -> usize {
+        self.columns
+    }
+
+    /// Terms of the sum.
+    pub fn bases(self) -> usize {
+        self.bases
+    }
+
+    /// Groups of 64 rows, the last one perhaps not full.
+    pub fn panels(self) -> usize {
+        self.rows.div_ceil(PANEL_ROWS)
+    }
+
+    /// Bytes of the bits of a row of one base.
+    pub fn row_bytes(self) -> usize {
+        self.columns.div_ceil(8)
+    }
+
+    /// Bytes of the scales and bits of one base of a panel.
+    pub fn base_bytes(self) -> usize {
+        PANEL_ROWS * (4 + self.row_bytes())
+    }
+
+    /// Bytes of a panel.
+    pub fn panel_bytes(self) -> usize {
+        self.bases * self.base_bytes()
+    }
+
+    /// Bytes of the matrix.
+    pub fn bytes(self) -> usize {
+        self.panels() * self.panel_bytes()
+    }
+
+    /// Stores the numbers of some panels: `x` has their rows, `out` their bytes. The last panel may have fewer than 64
+    /// rows.
+    ///
+    /// # Errors
+    /// A number that is not finite, or so large that a scale overflows.
+    ///
+    /// # Panics
+    /// If the slices' lengths do not belong together.
+    #[track_caller]
+    pub fn encode(self, fit: SignFit, x: &[f32], out: &mut [u8]) -> Result<()> {
+        let rows = x.len().checked_div(self.columns).unwrap_or(0);
+        let n_panels = match self.columns {
+            0 => out.len() / self.panel_bytes(),
+            _ => rows.div_ceil(PANEL_ROWS),
+        };
+        assert_eq!(
+            out.len(),
+            n_panels * self.panel_bytes(),
+            "panels of {rows} rows"
+        );
+        if let Some(at) = x.iter().position(|x| !x.is_finite()) {
+            let what = format!("element {at} is {}, which has no sign and size", x[at]);
+            return Err(Error::msg(what));
+        }
+        out.fill(0);
+        if self.columns == 0 {
+            return Ok(());
+        }
+        let mut codes = vec![0; self.columns];
+        let panels = out.chunks_mut(self.panel_bytes());
+        for (panel, x) in panels.zip(x.chunks(PANEL_ROWS * self.columns)) {
+            for (row, x) in x.chunks(self.columns).enumerate() {
+                let scales = sign_fit::fit(x, self.bases, fit, &mut codes);
+                if scales.iter().any(|scale| !scale.is_finite()) {
+                    return Err(Error::msg("numbers are too large for a scale of signs"));
+                }
+                self.put(panel, row, &codes, &scales);
+            }
+        }
+        Ok(())
+    }
+
+    fn put(self, panel: &mut [u8], row: usize, codes: &[u8], scales: &[f32]) {
+        let bases = panel.chunks_mut(self.base_bytes());
+        for (base, (part, scale)) in bases.zip(scales).enumerate() {
+            let (all_scales, bits) = part.split_at_mut(4 * PANEL_ROWS);
+            all_scales[4 * row..][..4].copy_from_slice(&scale.to_le_bytes());
+            let eights = codes.chunks(8).zip(bits.chunks_mut(PANEL_ROWS));
+            for (eight, column) in eights {
+                let bit = |(i, code): (usize, &u8)| (code >> base & 1) << i;
+                column[row] = eight.iter().enumerate().map(bit).sum();
+            }
+        }
+    }
+
+    /// The signs of one base as numbers, all rows; `bytes` is the whole matrix.
+    ///
+    /// # Panics
+    /// If the slices' lengths do not belong together.
+    pub fn signs(self, bytes: &[u8], base: usize, out: &mut [f32]) {
+        self.each_row(bytes, out, |bit, _, row| {
+            for (k, x) in row.iter_mut().enumerate() {
+                *x = if bit(base, k) { 1.0 } else { -1.0 };
+            }
+        });
+    }
+
+    /// The scales of one base.
+    ///
+    /// # Panics
+    /// If the slices' lengths do not belong together.
+    pub fn scales(self, bytes: &[u8], base: usize, out: &mut [f32]) {
+        assert_eq!((bytes.len(), out.len()), (self.bytes(), self.rows));
+        for (row, scale) in out.iter_mut().enumerate() {
+            let panel = &bytes[row / PANEL_ROWS * self.panel_bytes()..];
+            *scale = self.scale(panel, base, row % PANEL_ROWS);
+        }
+    }
+
+    /// The numbers: the bases' terms, added in order.
+    ///
+    /// # Panics
+    /// If the slices' lengths do not belong together.
+    pub fn numbers(self, bytes: &[u8], out: &mut [f32]) {
+        self.each_row(bytes, out, |bit, scale, row| {
+            for (k, x) in row.iter_mut().enumerate() {
+                let term = |base| {
+                    if bit(base, k) {
+                        scale[base]
+                    } else {
+                        -scale[base]
+                    }
+                };
+                *x = (1..self.bases).fold(term(0), |sum, base| sum + term(base));
+            }
+        });
+    }
+
+    fn scale(self, panel: &[u8], base: usize, row: usize) -> f32 {
+        let at = base * self.base_bytes() + 4 * row;
+        f32::from_le_bytes(panel[at..at + 4].try_into().expect("four bytes"))
+    }
+
+    /// Hands every row over with its bits, by base and column, and its scales.
+    fn each_row(
+        self,
+        bytes: &[u8],
+        out: &mut [f32],
+        write: impl Fn(&dyn Fn(usize, usize) -> bool, [f32; MOST_BASES], &mut [f32]),
+    ) {
+        assert_eq!(
+            (bytes.len(), out.len()),
+            (self.bytes(), self.rows * self.columns)
+        );
+        for (r, row) in out.chunks_mut(self.columns.max(1)).enumerate() {
+            let panel = &bytes[r / PANEL_ROWS * self.panel_bytes()..][..self.panel_bytes()];
+            let r = r % PANEL_ROWS;
+            let bit = |base: usize, k: usize| {
+                let at = base * self.base_bytes() + PANEL_ROWS * (4 + k / 8) + r;
+                panel[at] >> (k % 8) & 1 == 1
+            };
+            let mut scales = [0.0; MOST_BASES];
+            for (base, scale) in scales.iter_mut().enumerate().take(self.bases) {
+                *scale = self.scale(panel, base, r);
+            }
+            write(&bit, scales, row);
+        }
+    }
+}
+
+impl std::fmt::Display for SignMatrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, {}, {}", self.rows, self.columns, self.bases)
+    }
+}

@@ -1,0 +1,242 @@
+//! Products with weights of signs → products of signs, times scales.
+
+use super::layers::Product;
+use super::{Chosen, SignActivations};
+use crate::blocks::SignMatrix;
+use crate::compilers::Pass;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
+use crate::op::{ActivationScheme, BinaryOp, ConstantValue, Literal, Op, ReduceOp, SignPart};
+use crate::shape::{Dims, Expr, View};
+
+/// The pass; a hit is a product.
+pub struct SignFactors {
+    chosen: Chosen,
+}
+
+impl SignFactors {
+    pub(super) fn new(chosen: Chosen) -> SignFactors {
+        SignFactors { chosen }
+    }
+}
+
+impl Pass for SignFactors {
+    fn name(&self) -> &str {
+        "sign-factors"
+    }
+
+    fn run(&self, dag: &Dag) -> Result<Patch> {
+        let mut patch = Patch::new();
+        let chosen = self
+            .chosen
+            .lock()
+            .expect("nothing panics while it is locked");
+        for mul in dag.topological()? {
+            if dag.node(mul).op != Op::Binary(BinaryOp::Mul) {
+                continue;
+            }
+            for (slot, (node, view)) in dag.operands(mul).into_iter().enumerate() {
+                let Some((bytes, matrix)) = numbers(dag, node) else {
+                    continue;
+                };
+                let Op::Input { id, .. } = dag.node(bytes).op else {
+                    continue;
+                };
+                let sizes = (matrix.rows(), matrix.columns());
+                let products = Product::all_of(dag, mul, (slot, view), sizes);
+                for product in products.into_iter().flatten() {
+                    let rewrite = Rewrite {
+                        dag,
+                        product,
+                        bytes,
+                        matrix,
+                    };
+                    match chosen.get(&id) {
+                        None | Some(SignActivations::Kept) => {}
+                        Some(activations) => rewrite.write(&mut patch, *activations)?,
+                    }
+                }
+            }
+        }
+        Ok(patch)
+    }
+
+    fn is_lossy(&self) -> bool {
+        true
+    }
+}
+
+/// The input and the layout of the signs that a node is the numbers of, perhaps by way of a narrower format.
+fn numbers(dag: &Dag, node: NodeIndex) -> Option<(NodeIndex, SignMatrix)> {
+    let (source, view) = *dag.operands(node).first()?;
+    match dag.node(node).op {
+        Op::SignMatrix(matrix, SignPart::Numbers) => Some((source, matrix)),
+        Op::Cast(_) if dag.is_whole(source, view) => numbers(dag, source),
+        _ => None,
+    }
+}
+
+/// One product that is being written.
+struct Rewrite<'a> {
+    dag: &'a Dag,
+    product: Product,
+    /// The input with the signs.
+    bytes: NodeIndex,
+    matrix: SignMatrix,
+}
+
+type Operand = (NodeRef, View);
+
+impl Rewrite<'_> {
+    fn write(&self, patch: &mut Patch, activations: SignActivations) -> Result<()> {
+        let Product { sum, k, .. } = self.product;
+        let (x, view) = self.dag.operands(self.product.mul)[1 - self.product.weight];
+        // A sign has no size to scale by.
+        let activations = match binary_sign(self.dag, x) {
+            true => SignActivations::Signs,
+            false => activations,
+        };
+        let mut walked: Vec<usize> = (0..view.rank())
+            .filter(|&axis| axis != k && view.walks(axis))
+            .collect();
+        let kept: Vec<usize> = walked
+            .iter()
+            .map(|&axis| axis - usize::from(axis > k))
+            .collect();
+        walked.push(k);
+        let (rows, back) = view.written_out(&walked).expect("axes of the view");
+        let rows = (NodeRef::Old(x), rows);
+        let factor = match activations {
+            SignActivations::Bytes => {
+                let op = Op::FakeQuantize(ActivationScheme::A8Tok);
+                self.add(patch, op, vec![rows.clone()])?
+            }
+            _ => {
+                let bits = self.add(patch, Op::PackSigns, vec![rows.clone()])?;
+                let bits = self.whole(patch, bits);
+                self.add(patch, Op::UnpackSigns(self.matrix.columns()), vec![bits])?
+            }
+        };
+        let mut out = self.terms(patch, (factor, back))?;
+        if activations == SignActivations::ScaledSigns {
+            let size = self.mean_magnitude(patch, rows)?;
+            let size = (size, self.over_result(patch, size, &kept));
+            let whole = self.whole(patch, out);
+            out = self.add(patch, Op::Binary(BinaryOp::Mul), vec![whole, size])?;
+        }
+        patch.replace_with(self.dag, sum, out);
+        Ok(())
+    }
+
+    fn add(&self, patch: &mut Patch, op: Op, operands: Vec<Operand>) -> Result<NodeRef> {
+        patch.add(self.dag, op, operands, self.product.sum)
+    }
+
+    /// All of a node.
+    fn whole(&self, patch: &Patch, node: NodeRef) -> Operand {
+        let dims = patch.ty(self.dag, node).dims.clone();
+        (node, View::contiguous(dims))
+    }
+
+    /// A node whose axes are these ones of the result, repeated along the others.
+    fn over_result(&self, patch: &Patch, node: NodeRef, axes: &[usize]) -> View {
+        let mut view = self.whole(patch, node).1;
+        let dims = &self.dag.node(self.product.sum).ty.dims;
+        for (axis, dim) in dims.iter().enumerate() {
+            if !axes.contains(&axis) {
+                view = view.insert(axis, *dim).expect("an axis of the result");
+            }
+        }
+        view
+    }
+
+    /// For each base the product of signs, times scales; all of them added.
+    fn terms(&self, patch: &mut Patch, (factor, back): Operand) -> Result<NodeRef> {
+        let Product {
+            weight, n, k, mul, ..
+        } = self.product;
+        let (_, seen) = self.dag.operands(mul)[weight];
+        let axes = [k].into_iter().collect();
+        let reduce = Op::Reduce(ReduceOp::Sum, axes);
+        let bytes = (
+            NodeRef::Old(self.bytes),
+            View::contiguous(self.dag.node(self.bytes).ty.dims.clone()),
+        );
+        let part = |part| Op::SignMatrix(self.matrix, part);
+        let mut out = None;
+        for base in 0..self.matrix.bases() {
+            let signs = self.add(patch, part(SignPart::Signs(base)), vec![bytes.clone()])?;
+            let mut operands = vec![(factor, back.clone()); 2];
+            operands[weight] = (signs, seen.clone());
+            let products = self.add(patch, Op::Binary(BinaryOp::Mul), operands)?;
+            let products = self.whole(patch, products);
+            let sum = self.add(patch, reduce.clone(), vec![products])?;
+            let scales = self.add(patch, part(SignPart::Scales(base)), vec![bytes.clone()])?;
+            let scales = (
+                scales,
+                self.over_result(patch, scales, &[n - usize::from(n > k)]),
+            );
+            let operands = vec![self.whole(patch, sum), scales];
+            let term = self.add(patch, Op::Binary(BinaryOp::Mul), operands)?;
+            out = Some(match out {
+                None => term,
+                Some(before) => {
+                    let both = [before, term].map(|node| self.whole(patch, node));
+                    self.add(patch, Op::Binary(BinaryOp::Add), both.to_vec())?
+                }
+            });
+        }
+        Ok(out.expect("there is a base"))
+    }
+
+    /// The mean magnitude of each row.
+    fn mean_magnitude(&self, patch: &mut Patch, rows: Operand) -> Result<NodeRef> {
+        let dims: Dims = rows.1.dims().iter().copied().collect();
+        let zero = self.constant(patch, 0.0, &dims)?;
+        let minus = self.constant(patch, -1.0, &dims)?;
+        let below = self.add(
+            patch,
+            Op::Binary(BinaryOp::LessThan),
+            vec![rows.clone(), zero],
+        )?;
+        let turned = self.add(patch, Op::Binary(BinaryOp::Mul), vec![rows.clone(), minus])?;
+        let choice = vec![self.whole(patch, below), self.whole(patch, turned), rows];
+        let sizes = self.add(patch, Op::Select, choice)?;
+        let sizes = self.whole(patch, sizes);
+        let last = [dims.len() - 1].into_iter().collect();
+        let sum = self.add(patch, Op::Reduce(ReduceOp::Sum, last), vec![sizes])?;
+        let part = 1.0 / self.matrix.columns() as f64;
+        let part = self.constant(patch, part, &dims[..dims.len() - 1])?;
+        let sum = self.whole(patch, sum);
+        self.add(patch, Op::Binary(BinaryOp::Mul), vec![sum, part])
+    }
+
+    fn constant(&self, patch: &mut Patch, value: f64, dims: &[Expr]) -> Result<Operand> {
+        let literal = Literal::new(DType::F32, value);
+        let node = self.add(patch, Op::Constant(ConstantValue::Literal(literal)), vec![])?;
+        let mut view = View::contiguous(());
+        for (axis, dim) in dims.iter().enumerate() {
+            view = view.insert(axis, *dim).expect("an axis of the result");
+        }
+        Ok((node, view))
+    }
+}
+
+/// Whether a node is `where(x < 0, -1, 1)`.
+fn binary_sign(dag: &Dag, node: NodeIndex) -> bool {
+    let operands = dag.operands(node);
+    let is = |at: usize, value: f64| {
+        let node = dag.node(operands[at].0);
+        matches!(&node.op, Op::Constant(ConstantValue::Literal(literal)) if literal.to_array().to_f64() == [value])
+    };
+    match &dag.node(node).op {
+        Op::Select => {
+            let (condition, _) = operands[0];
+            let is_below = dag.node(condition).op == Op::Binary(BinaryOp::LessThan);
+            is_below && is(1, -1.0) && is(2, 1.0)
+        }
+        Op::StraightThrough => binary_sign(dag, operands[0].0),
+        _ => false,
+    }
+}
