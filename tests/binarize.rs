@@ -312,7 +312,10 @@ fn weights_of_16_bits_and_explicit_signs_are_taken() {
         sum * w[0].abs()
     };
     assert_eq!(y.data(), (0..27).map(dot).collect::<Vec<f32>>());
-    assert!(w.try_set(numbers(9 * 24, 2)).is_err(), "there are only signs left");
+    assert!(
+        w.try_set(numbers(9 * 24, 2)).is_err(),
+        "there are only signs left"
+    );
 }
 
 fn cx_signs(x: &[f32]) -> Vec<f32> {
@@ -325,4 +328,46 @@ fn w_bf16(x: &[f32]) -> Vec<f32> {
     let array =
         brain_blitz::array::Array::new(vec![x.len()], brain_blitz::array::Data::F32(x.to_vec()));
     array.cast(DType::BF16).to_f32()
+}
+
+#[cfg(feature = "llvm-backend")]
+mod native {
+    use super::*;
+
+    #[test]
+    fn native_code_has_the_bits_of_the_annotated_graph() {
+        for (binarize, bytes) in [
+            (Binarize::w1a1(), false),
+            (
+                Binarize::w1a1()
+                    .activations(SignActivations::Signs)
+                    .bases(2),
+                false,
+            ),
+            (Binarize::w1a1().ternary(), false),
+            (Binarize::w1a8(), true),
+        ] {
+            let mut annotated = net(GraphTensor::tanh);
+            annotated
+                .cx
+                .compile((Generic, binarize.clone(), Generic), ());
+            annotated.cx.execute();
+            let expected = annotated.y.data();
+            for target in ["native", "x86-64-v3", "scalar"] {
+                let mut net = net(GraphTensor::tanh);
+                let compilers = (Generic, binarize.clone(), LlvmCpu::for_cpu(target));
+                let report = net.cx.compile(compilers, ());
+                // A hit for each product, whatever there is of scales and bases.
+                assert_eq!(report.hits("sign-products"), 2, "{report}");
+                net.cx.execute();
+                let stats = net.cx.stats();
+                assert_eq!(stats.steps, stats.native_steps, "{report}");
+                // The first and the last layer add up in another order, and `tanh` follows.
+                assert!(
+                    close(&net.y.data(), &expected),
+                    "{target} {bytes} {binarize:?}"
+                );
+            }
+        }
+    }
 }

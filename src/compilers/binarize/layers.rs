@@ -149,6 +149,7 @@ fn describe(
         after.insert(id, any);
     }
     let one_signed = one_signed(dag)?;
+    let is_behind = |id: NodeIndex| sums.contains(&id) || before[&id];
     let layers = found.into_iter().map(|(weight, products, obstacle)| {
         let node = dag.node(weight);
         let size = |at: usize| node.ty.dims[at].as_usize().expect("it was found so");
@@ -160,7 +161,7 @@ fn describe(
                 .map_or(String::new(), |name| name.to_string()),
             rows: size(0),
             columns: size(1),
-            is_first: products.iter().any(|product| !before[&factors(product)]),
+            is_first: products.iter().any(|product| !is_behind(factors(product))),
             is_last: products.iter().any(|product| !after[&product.sum]),
             is_one_signed: products
                 .iter()

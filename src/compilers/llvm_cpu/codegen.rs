@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustc_hash::FxHashMap;
 
 use super::attention::{From, Parts, parts_of};
+use super::binary::{self, ir::SignProduct, rows::SignRows};
 use super::blocks::{self, decode::BlockRows, ir::BlockProduct};
 use super::cache::ObjectCache;
 use super::contraction::contraction_of;
@@ -63,6 +64,10 @@ pub(super) enum Work {
     Blocks(Box<BlockProduct>),
     /// Blocks that are decoded.
     Decode(Box<BlockRows>),
+    /// A product of signs.
+    Signs(Box<SignProduct>),
+    /// Signs that are packed or decoded.
+    SignRows(Box<SignRows>),
     /// A matrix product, and loops for the shapes where packing does not pay.
     Product(Nest, Box<Contraction>),
     /// Scores, rows and values; loops for the two products.
@@ -79,6 +84,8 @@ pub(super) type Identity = (Vec<Nest>, Vec<From>, Option<Low>);
 pub(super) enum Low {
     Product(BlockProduct),
     Rows(BlockRows),
+    Signs(SignProduct),
+    SignRows(SignRows),
 }
 
 impl Work {
@@ -87,6 +94,8 @@ impl Work {
             Work::Loops(nest) | Work::Product(nest, _) => (vec![nest.clone()], vec![], None),
             Work::Blocks(product) => (vec![], vec![], Some(Low::Product((**product).clone()))),
             Work::Decode(rows) => (vec![], vec![], Some(Low::Rows((**rows).clone()))),
+            Work::Signs(product) => (vec![], vec![], Some(Low::Signs((**product).clone()))),
+            Work::SignRows(rows) => (vec![], vec![], Some(Low::SignRows((**rows).clone()))),
             Work::Attention(parts, nests) => {
                 let [scores, values] = &**nests;
                 let operands = [&parts.scores, &parts.rows, &parts.values];
@@ -110,7 +119,9 @@ impl Work {
     fn listed(&self) -> (Vec<&Nest>, Vec<&Contraction>) {
         match self {
             Work::Loops(nest) => (vec![nest], vec![]),
-            Work::Blocks(_) | Work::Decode(_) => (vec![], vec![]),
+            Work::Blocks(_) | Work::Decode(_) | Work::Signs(_) | Work::SignRows(_) => {
+                (vec![], vec![])
+            }
             Work::Product(nest, product) => (vec![nest], vec![product]),
             Work::Attention(parts, _) => (
                 vec![&parts.nest],
@@ -128,6 +139,7 @@ impl Job {
             Work::Product(_, product) => Some(product),
             Work::Epilogue(parts, _) => Some(&parts.product),
             Work::Loops(_) | Work::Blocks(_) | Work::Decode(_) | Work::Attention(..) => None,
+            Work::Signs(_) | Work::SignRows(_) => None,
         }
     }
 }
@@ -292,6 +304,10 @@ fn text_of(job: &Job, target: &Target, asm: bool) -> String {
         let text = blocks::code::assembly(product, target);
         return text.unwrap_or_else(|why| format!("; {why}"));
     }
+    if let (Work::Signs(_), true) = (&job.work, asm) {
+        let text = binary::code::assembly(target);
+        return text.unwrap_or_else(|why| format!("; {why}"));
+    }
     let (nests, products) = job.work.listed();
     // A product's assembly is that of its packed form; its loops are for a few rows only.
     let nests = nests.into_iter();
@@ -321,6 +337,13 @@ fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> 
     } else if let Some(rows) = BlockRows::of(kernel) {
         let dims = rows.dims();
         (Work::Decode(Box::new(rows)), dims)
+    } else if let Some(product) = SignProduct::of(kernel) {
+        let (rows, columns) = (product.matrix.rows(), product.matrix.columns());
+        let dims = vec![product.m, rows.into(), columns.into()];
+        (Work::Signs(Box::new(product)), dims)
+    } else if let Some(rows) = SignRows::of(kernel) {
+        let dims = rows.words().1;
+        (Work::SignRows(Box::new(rows)), dims)
     } else if let Some(parts) = parts_of(kernel) {
         let nests = [
             nest_of(&parts.scores.kernel)?,

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustc_hash::FxHasher;
 
 use super::attention::{AttentionCode, Part, Reach};
+use super::binary::{code::CompiledSigns, rows::RowsCode};
 use super::blocks::{code::CompiledBlocks, decode::DecodeCode};
 use super::cache::ObjectCache;
 use super::code::{GemmCode, NestCode, PackedRhs, is_narrow};
@@ -97,6 +98,17 @@ impl Maker<'_> {
                 let name = job.name.replacen("blocks", product.ty.name(), 1);
                 let compiled = CompiledBlocks::of(product, target, self.cache)?;
                 Arc::new(compiled.link(product, (name, key), jit)?)
+            }
+            Work::Signs(product) => {
+                let Linker { jit, target } = &**self.linker;
+                let compiled = CompiledSigns::of(target, self.cache)?;
+                Arc::new(compiled.link(product, (job.name.clone(), key), jit)?)
+            }
+            Work::SignRows(rows) => {
+                let Linker { jit, target } = &**self.linker;
+                let name = job.name.replacen("sign_rows", rows.words().0, 1);
+                let tools = (target, self.cache);
+                Arc::new(RowsCode::new((name, key), (**rows).clone(), tools, jit)?)
             }
             Work::Product(nest, product) => {
                 match self.narrow_loops(&job.name, key, Some(nest), product) {

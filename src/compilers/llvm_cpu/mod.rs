@@ -19,6 +19,7 @@
 //! What has no machine code runs on the reference executor, and the compilation's report says which and why.
 
 pub mod attention;
+pub mod binary;
 pub mod blocks;
 pub mod cache;
 pub mod code;
@@ -214,9 +215,11 @@ pub(super) fn kernels(list: &mut PassList) {
     list.push(layout::Layout);
     list.push(super::generic::Cse);
     list.push(blocks::RoundedRows);
+    list.push(binary::SignProducts);
     list.push(blocks::BlockProducts);
     list.push(super::generic::DeadCode);
     list.push(blocks::DecodedRows);
+    list.push(binary::SignRowsPass);
     list.push(super::generic::DeadCode);
     list.push(contraction::ContractionPass);
     list.push(fusion::Fusion);

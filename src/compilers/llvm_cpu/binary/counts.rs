@@ -1,0 +1,340 @@
+//! Signs by signs: some rows of bits by a panel of 64 rows of the matrix.
+//!
+//! Lanes are bytes, one for each row of the panel: eight columns of it, against the same eight of a row of bits in every
+//! lane. Nothing has to be added across lanes. For every byte of a row
+//! - [`Form::Popcount`]: `popcount(a ^ b)` of the byte, however the target counts (`vpopcntb`, or what LLVM makes of it);
+//! - [`Form::Table`]: for each half of the byte one `vpshufb`, whose table holds `popcount(a4 ^ i)` for all 16 values of
+//!   the four columns of b. Which table, a says: so nothing is computed but the sum.
+//!
+//! Bounds: a byte of counts grows by at most 8 in a step and is moved to 16 bits after 31 steps, at 248 at most; there are
+//! at most 65535 columns, which 16 bits count.
+
+use inkwell::IntPredicate;
+use inkwell::context::Context;
+use inkwell::module::Module;
+use inkwell::values::{BasicValueEnum, IntValue, PointerValue, VectorValue};
+
+use crate::blocks::PANEL_ROWS;
+use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
+use crate::compilers::llvm_cpu::target::Target;
+
+/// Writes `out[r, ..64]` for some rows of bits.
+///
+/// Arguments: bytes of a row; rows of bits and bytes from one to the next; a panel's bits; the result and numbers from one
+/// row to the next; 64 scales; sizes of the rows; columns; whether the result is added to what is there; [`TABLES`].
+pub type CountFn = unsafe extern "C" fn(
+    bytes: i64,
+    a: *const u8,
+    a_step: i64,
+    bits: *const u8,
+    out: *mut f32,
+    out_step: i64,
+    scales: *const f32,
+    sizes: *const f32,
+    columns: i64,
+    add: i64,
+    tables: *const Tables,
+);
+
+/// `popcount(a ^ i)` for all `i` below 16, for all `a` below 16.
+#[repr(align(64))]
+pub struct Tables(pub [[u8; 16]; 16]);
+
+/// The tables.
+pub static TABLES: Tables = tables();
+
+const fn tables() -> Tables {
+    let mut out = [[0; 16]; 16];
+    let mut at = 0;
+    while at < 256 {
+        out[at / 16][at % 16] = ((at / 16) ^ (at % 16)).count_ones() as u8;
+        at += 1;
+    }
+    Tables(out)
+}
+
+/// Steps until counts are moved from 8 bits to 16.
+pub const FLUSH: i64 = 31;
+
+/// How bits are counted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Form {
+    /// With an instruction, or what LLVM makes of `ctpop`.
+    Popcount,
+    /// With tables of four columns.
+    Table,
+}
+
+impl Form {
+    /// How a target counts best.
+    pub fn of(target: &Target) -> Form {
+        match target.lanes() {
+            16 if target.has("avx512bitalg") => Form::Popcount,
+            16 | 8 => Form::Table,
+            _ => Form::Popcount,
+        }
+    }
+
+    /// For symbols.
+    pub fn name(self) -> &'static str {
+        match self {
+            Form::Popcount => "popcount",
+            Form::Table => "table",
+        }
+    }
+}
+
+/// Bytes of the vectors of a target.
+pub fn lanes(target: &Target) -> u32 {
+    (4 * target.lanes()).max(16)
+}
+
+/// Rows of bits of the kernels of a target, the largest first.
+pub fn heights(target: &Target) -> &'static [usize] {
+    match target.lanes() {
+        16 => &[8, 4, 2, 1],
+        8 => &[4, 2, 1],
+        _ => &[2, 1],
+    }
+}
+
+/// Writes a kernel into `module`.
+pub fn emit_count<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    name: &str,
+    (form, lanes): (Form, u32),
+    rows: usize,
+) {
+    let (int, ptr) = (
+        context.i64_type().into(),
+        context.ptr_type(Default::default()).into(),
+    );
+    let arguments = [int, ptr, int, ptr, ptr, int, ptr, ptr, int, int, ptr];
+    let e = Emit::function(context, module, name, &arguments);
+    e.noalias(4);
+    let kernel = Kernel {
+        e: &e,
+        form,
+        lanes,
+        rows,
+    };
+    let words = context.i16_type().vec_type(lanes).const_zero();
+    let zeros = vec![words.into(); rows * kernel.n()];
+    let bytes = e.int_argument(0);
+    let counts = e.carry((e.int(0), bytes, FLUSH), zeros, |from, counts| {
+        let to = e.min(e.add(from, e.int(FLUSH)), bytes);
+        kernel.flush(counts, kernel.steps(from, to))
+    });
+    kernel.store(&counts);
+    e.finish();
+}
+
+struct Kernel<'e, 'm, 'c> {
+    e: &'e Emit<'m, 'c>,
+    form: Form,
+    lanes: u32,
+    rows: usize,
+}
+
+impl<'c> Kernel<'_, '_, 'c> {
+    /// Vectors of a panel.
+    fn n(&self) -> usize {
+        PANEL_ROWS / self.lanes as usize
+    }
+
+    fn bytes(&self) -> inkwell::types::VectorType<'c> {
+        self.e.context.i8_type().vec_type(self.lanes)
+    }
+
+    /// Counts of some bytes of the rows.
+    fn steps(&self, from: IntValue<'c>, to: IntValue<'c>) -> Vec<BasicValueEnum<'c>> {
+        let zeros = vec![self.bytes().const_zero().into(); self.rows * self.n()];
+        self.e
+            .carry((from, to, 1), zeros, |at, counts| self.step(at, counts))
+    }
+
+    fn step(&self, at: IntValue<'c>, counts: &[BasicValueEnum<'c>]) -> Vec<BasicValueEnum<'c>> {
+        let (e, byte) = (self.e, self.e.context.i8_type());
+        let panel = e.at(
+            byte,
+            e.pointer_argument(3),
+            e.mul(at, e.int(PANEL_ROWS as i64)),
+        );
+        let vector = |j: usize| {
+            let from = e.at(byte, panel, e.int(j as i64 * i64::from(self.lanes)));
+            e.load(self.bytes(), from, 16).into_vector_value()
+        };
+        let b: Vec<VectorValue<'c>> = (0..self.n()).map(vector).collect();
+        let halves: Vec<[VectorValue<'c>; 2]> = match self.form {
+            Form::Table => b.iter().map(|&b| halves(e, b)).collect(),
+            Form::Popcount => vec![],
+        };
+        let mut next = counts.to_vec();
+        for row in 0..self.rows {
+            let start = e.mul(e.int_argument(2), e.int(row as i64));
+            let a = e.at(byte, e.pointer_argument(1), e.add(start, at));
+            let a = e.load(byte, a, 1);
+            let tables = match self.form {
+                Form::Table => Some(self.tables(a.into_int_value())),
+                Form::Popcount => None,
+            };
+            for j in 0..self.n() {
+                let count = &mut next[row * self.n() + j];
+                let add = |count: BasicValueEnum<'c>, more: VectorValue<'c>| {
+                    let sum = e.builder.build_int_add(count.into_vector_value(), more, "");
+                    sum.expect(BUILT).into()
+                };
+                match &tables {
+                    None => {
+                        let all = e.splat(a, self.lanes).into_vector_value();
+                        let differ = e.builder.build_xor(all, b[j], "").expect(BUILT);
+                        let kind = differ.get_type().into();
+                        let ones = e.intrinsic("llvm.ctpop", &[kind], &[differ.into()]);
+                        *count = add(*count, ones.expect("it has a result").into_vector_value());
+                    }
+                    Some(tables) => {
+                        for (table, half) in tables.iter().zip(halves[j]) {
+                            *count = add(*count, look_up(e, *table, half));
+                        }
+                    }
+                }
+            }
+        }
+        next
+    }
+
+    /// The tables of the four lower and the four upper bits of a byte.
+    fn tables(&self, a: IntValue<'c>) -> [VectorValue<'c>; 2] {
+        let (e, b) = (self.e, &self.e.builder);
+        let a = b.build_int_z_extend(a, e.i64(), "").expect(BUILT);
+        let low = b.build_and(a, e.int(15), "").expect(BUILT);
+        let low = b.build_left_shift(low, e.int(4), "").expect(BUILT);
+        let high = b.build_and(a, e.int(0xf0), "").expect(BUILT);
+        [low, high].map(|offset| {
+            let from = e.at(e.context.i8_type(), e.pointer_argument(10), offset);
+            table(e, from, self.lanes)
+        })
+    }
+
+    /// Counts in 16 bits, with these of 8 bits added.
+    fn flush(
+        &self,
+        counts: &[BasicValueEnum<'c>],
+        more: Vec<BasicValueEnum<'c>>,
+    ) -> Vec<BasicValueEnum<'c>> {
+        let b = &self.e.builder;
+        let sums = counts.iter().zip(more).map(|(count, more)| {
+            let count = count.into_vector_value();
+            let wide = b.build_int_z_extend(more.into_vector_value(), count.get_type(), "");
+            b.build_int_add(count, wide.expect(BUILT), "")
+                .expect(BUILT)
+                .into()
+        });
+        sums.collect()
+    }
+
+    /// `(columns - 2 count) * scale`, added to what is there, times the row's size.
+    fn store(&self, counts: &[BasicValueEnum<'c>]) {
+        let (e, b) = (self.e, &self.e.builder);
+        let word = e.context.i32_type();
+        let columns = b
+            .build_int_truncate(e.int_argument(8), word, "")
+            .expect(BUILT);
+        let columns = e.splat(columns.into(), self.lanes).into_vector_value();
+        for row in 0..self.rows {
+            let size = e.at(e.f32(), e.pointer_argument(7), e.int(row as i64));
+            let size = e.splat(e.load(e.f32(), size, 4), self.lanes);
+            let start = e.mul(e.int_argument(5), e.int(row as i64));
+            let out = e.at(e.f32(), e.pointer_argument(4), start);
+            for j in 0..self.n() {
+                let count = counts[row * self.n() + j].into_vector_value();
+                let wide = b
+                    .build_int_z_extend(count, word.vec_type(self.lanes), "")
+                    .expect(BUILT);
+                let twice = b.build_int_add(wide, wide, "").expect(BUILT);
+                let whole = b.build_int_sub(columns, twice, "").expect(BUILT);
+                let place = Place {
+                    out,
+                    scales: e.pointer_argument(6),
+                    lane: j as i64 * i64::from(self.lanes),
+                    add: e.int_argument(9),
+                };
+                let kind = e.context.f32_type().vec_type(self.lanes);
+                let whole = b.build_signed_int_to_float(whole, kind, "").expect(BUILT);
+                finish(e, whole, place, size.into_vector_value());
+            }
+        }
+    }
+}
+
+/// Where some results go.
+pub(super) struct Place<'c> {
+    pub(super) out: PointerValue<'c>,
+    pub(super) scales: PointerValue<'c>,
+    /// The first of them.
+    pub(super) lane: i64,
+    /// Not 0 if they are added.
+    pub(super) add: IntValue<'c>,
+}
+
+/// Stores `whole * scale`, added to what is there, times the row's size.
+pub(super) fn finish<'c>(
+    e: &Emit<'_, 'c>,
+    whole: VectorValue<'c>,
+    place: Place<'c>,
+    size: VectorValue<'c>,
+) {
+    let (b, kind) = (&e.builder, whole.get_type());
+    let out = e.at(e.f32(), place.out, e.int(place.lane));
+    let scales = e.at(e.f32(), place.scales, e.int(place.lane));
+    let scales = e.load(kind, scales, 4).into_vector_value();
+    let term = b.build_float_mul(whole, scales, "").expect(BUILT);
+    // Of all numbers, only -0.0 changes nothing when it is added.
+    let nothing = e.splat(
+        e.context.f32_type().const_float(-0.0).into(),
+        kind.get_size(),
+    );
+    let adds = e.compare(IntPredicate::NE, place.add, e.int(0));
+    let before = e.select(adds.into(), e.load(kind, out, 4), nothing);
+    let sum = e.fadd(before, term.into()).into_vector_value();
+    let result = b.build_float_mul(sum, size, "").expect(BUILT);
+    e.store(result, out, 4);
+}
+
+/// The four lower and the four upper bits of every byte.
+pub(super) fn halves<'c>(e: &Emit<'_, 'c>, b: VectorValue<'c>) -> [VectorValue<'c>; 2] {
+    let (lanes, build) = (b.get_type().get_size(), &e.builder);
+    let mask = e.context.i8_type().const_int(15, false);
+    let mask = e.splat(mask.into(), lanes).into_vector_value();
+    let words = e.context.i16_type().vec_type(lanes / 2);
+    let four = e.context.i16_type().const_int(4, false);
+    let four = e.splat(four.into(), lanes / 2).into_vector_value();
+    let moved = build.build_bit_cast(b, words, "").expect(BUILT);
+    let moved = build.build_right_shift(moved.into_vector_value(), four, false, "");
+    let moved = build.build_bit_cast(moved.expect(BUILT), b.get_type(), "");
+    let moved = moved.expect(BUILT).into_vector_value();
+    [b, moved].map(|x| build.build_and(x, mask, "").expect(BUILT))
+}
+
+/// 16 bytes, in every 16 bytes of a vector.
+pub(super) fn table<'c>(e: &Emit<'_, 'c>, from: PointerValue<'c>, lanes: u32) -> VectorValue<'c> {
+    let one = e.load(e.context.i8_type().vec_type(16), from, 16);
+    let all: Vec<u32> = (0..lanes).map(|i| i % 16).collect();
+    e.shuffle(one, one, &all).into_vector_value()
+}
+
+/// For every byte of `index`, below 16, that byte of the table.
+pub(super) fn look_up<'c>(
+    e: &Emit<'_, 'c>,
+    table: VectorValue<'c>,
+    index: VectorValue<'c>,
+) -> VectorValue<'c> {
+    let name = match table.get_type().get_size() {
+        64 => "llvm.x86.avx512.pshuf.b.512",
+        32 => "llvm.x86.avx2.pshuf.b",
+        _ => "llvm.x86.ssse3.pshuf.b.128",
+    };
+    let found = e.intrinsic(name, &[], &[table.into(), index.into()]);
+    found.expect("it has a result").into_vector_value()
+}

@@ -1,0 +1,198 @@
+//! Products of signs → one kernel that counts bits.
+//!
+//! ```text
+//! %2 = unpack_signs<64>(%0) : f32[s, 64]              %2 = kernel "signs"(%0, %1) : f32[s, 9]
+//! %3 = sign_matrix<9, 64, 1, signs 0>(%1) : f32[9, 64]
+//! %4 = mul(%2 {..}, %3 {..}); %5 = sum_reduce<2>(%4)   →
+//! %6 = sign_matrix<9, 64, 1, scales 0>(%1) : f32[9]
+//! %7 = mul(%5, %6 {..}) : f32[s, 9]
+//! ```
+//! For a and b of ones, +1 or -1, `dot(a, b) = k - 2 popcount(a ^ b)`: the kernel computes exactly the whole number that the
+//! graph's sum of ones is, in whatever order, and then multiplies by scales and adds bases in the graph's order. So its
+//! result has the bits of the reference executor's, on every target and for any number of threads.
+//!
+//! The other factor may also be `fake_quantize<a8_tok>(x)`: then sums of the 8-bit whole numbers are exact, and are scaled by
+//! the row's scale afterwards, where the graph scales before adding: equal up to the rounding of these additions.
+//!
+//! - [`counts`]: signs by signs; - [`lookups`]: signs by bytes; - [`rows`]: packing signs, and what stands alone.
+//!
+//! Not taken: a matrix of one row (a dot product), more than 65535 columns, weights that are looked at through a view. These
+//! read what the ops give.
+
+use rustc_hash::FxHashSet;
+
+use super::contraction::replace;
+use crate::compilers::Pass;
+use crate::error::Result;
+use crate::graph::{Dag, NodeIndex, Patch};
+use crate::op::{
+    ActivationScheme, BinaryOp, Kernel, KernelInput, KernelStep, Op, ReduceOp, SignPart,
+};
+
+pub mod code;
+pub mod counts;
+pub mod ir;
+pub mod lookups;
+pub mod rows;
+pub mod tables;
+
+use ir::SignProduct;
+use rows::SignRows;
+
+/// The pass.
+pub struct SignProducts;
+
+impl Pass for SignProducts {
+    fn name(&self) -> &str {
+        "sign-products"
+    }
+
+    fn run(&self, dag: &Dag) -> Result<Patch> {
+        let mut patch = Patch::new();
+        let kept = dag.kept_nodes();
+        // Nodes that are products, each perhaps part of a later one.
+        let mut values = FxHashSet::default();
+        let mut inner = FxHashSet::default();
+        let order = dag.topological()?;
+        for &id in &order {
+            let Some((kernel, _)) = candidate(dag, id, &values) else {
+                continue;
+            };
+            if SignProduct::of(&kernel).is_none() {
+                continue;
+            }
+            let parts = dag.operands(id).into_iter().map(|(part, _)| part);
+            inner.extend(parts.filter(|part| values.contains(part)));
+            let mut readers = dag.readers(id);
+            let is_read_once = readers.next().is_some() && readers.next().is_none();
+            if is_read_once && !kept.contains(&id) {
+                values.insert(id);
+            } else {
+                write(&mut patch, dag, id, &values)?;
+            }
+        }
+        for &id in order.iter().filter(|id| values.contains(id)) {
+            if !inner.contains(&id) {
+                write(&mut patch, dag, id, &values)?;
+            }
+        }
+        Ok(patch)
+    }
+}
+
+fn write(patch: &mut Patch, dag: &Dag, id: NodeIndex, values: &FxHashSet<NodeIndex>) -> Result<()> {
+    let (kernel, nodes) = candidate(dag, id, values).expect("it was one before");
+    replace(patch, dag, id, kernel, nodes)
+}
+
+/// The steps of a product rooted at `id`, into which those in `values` are taken, and the nodes whose buffers they read.
+fn candidate(
+    dag: &Dag,
+    id: NodeIndex,
+    values: &FxHashSet<NodeIndex>,
+) -> Option<(Kernel, Vec<NodeIndex>)> {
+    let operands = dag.operands(id);
+    let fits = match &dag.node(id).op {
+        Op::Reduce(ReduceOp::Sum, _) => dag.node(operands[0].0).op == Op::Binary(BinaryOp::Mul),
+        Op::Binary(BinaryOp::Mul) => operands.iter().any(|(node, _)| values.contains(node)),
+        Op::Binary(BinaryOp::Add) => operands.iter().all(|(node, _)| values.contains(node)),
+        _ => false,
+    };
+    let mut steps = Steps {
+        dag,
+        values,
+        steps: Vec::new(),
+        nodes: Vec::new(),
+    };
+    if !fits {
+        return None;
+    }
+    steps.step(id);
+    let types = steps.nodes.iter().map(|&node| dag.node(node).ty.clone());
+    let kernel = Kernel::new("signs".into(), steps.steps, types.collect());
+    Some((kernel, steps.nodes))
+}
+
+/// A kernel's steps, being collected.
+struct Steps<'a> {
+    dag: &'a Dag,
+    values: &'a FxHashSet<NodeIndex>,
+    steps: Vec<KernelStep>,
+    nodes: Vec<NodeIndex>,
+}
+
+impl Steps<'_> {
+    fn step(&mut self, id: NodeIndex) -> KernelInput {
+        let node = self.dag.node(id);
+        let inputs = self.dag.operands(id).into_iter();
+        let inputs = inputs
+            .map(|(source, view)| {
+                let input = match self.is_inside(&node.op, source) {
+                    true => self.step(source),
+                    false => self.operand(source),
+                };
+                (input, view.clone())
+            })
+            .collect();
+        self.steps.push(KernelStep {
+            op: node.op.clone(),
+            inputs,
+            ty: node.ty.clone(),
+        });
+        KernelInput::Step(self.steps.len() - 1)
+    }
+
+    /// Whether a node that a step of this op reads becomes a step too.
+    fn is_inside(&self, reader: &Op, source: NodeIndex) -> bool {
+        match (reader, &self.dag.node(source).op) {
+            (Op::Reduce(..), Op::Binary(BinaryOp::Mul)) => true,
+            (Op::Binary(BinaryOp::Mul), Op::SignMatrix(_, part)) => *part != SignPart::Numbers,
+            (Op::Binary(BinaryOp::Mul), Op::UnpackSigns(_)) => true,
+            (Op::Binary(BinaryOp::Mul), Op::FakeQuantize(ActivationScheme::A8Tok)) => true,
+            (Op::Binary(_), _) => self.values.contains(&source),
+            _ => false,
+        }
+    }
+
+    fn operand(&mut self, node: NodeIndex) -> KernelInput {
+        let known = self.nodes.iter().position(|&known| known == node);
+        KernelInput::Operand(known.unwrap_or_else(|| {
+            self.nodes.push(node);
+            self.nodes.len() - 1
+        }))
+    }
+}
+
+/// Signs that are packed, or read by something else than a product → a kernel that makes them.
+pub struct SignRowsPass;
+
+impl Pass for SignRowsPass {
+    fn name(&self) -> &str {
+        "sign-rows"
+    }
+
+    fn run(&self, dag: &Dag) -> Result<Patch> {
+        let mut patch = Patch::new();
+        for id in dag.topological()? {
+            let node = dag.node(id);
+            if !matches!(
+                node.op,
+                Op::PackSigns | Op::UnpackSigns(_) | Op::SignMatrix(..)
+            ) {
+                continue;
+            }
+            let (source, view) = dag.operands(id)[0];
+            let step = KernelStep {
+                op: node.op.clone(),
+                inputs: vec![(KernelInput::Operand(0), view.clone())],
+                ty: node.ty.clone(),
+            };
+            let operands = vec![dag.node(source).ty.clone()];
+            let kernel = Kernel::new("sign_rows".into(), vec![step], operands);
+            if SignRows::of(&kernel).is_some() {
+                replace(&mut patch, dag, id, kernel, vec![source])?;
+            }
+        }
+        Ok(patch)
+    }
+}

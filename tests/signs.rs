@@ -1,0 +1,280 @@
+//! Products of signs: counting bits gives the reference's bits, on every target.
+
+#![cfg(feature = "llvm-backend")]
+
+use brain_blitz::blocks::{SignFit, SignMatrix};
+use brain_blitz::compilers::llvm_cpu::Target;
+use brain_blitz::op::{ActivationScheme, Op, SignPart};
+use brain_blitz::prelude::*;
+
+/// Numbers in (-1, 1) that look random.
+fn noise(n: usize, seed: u32) -> Vec<f32> {
+    let word = |i: u32| {
+        (i ^ seed)
+            .wrapping_mul(0x9e37_79b9)
+            .rotate_left(15)
+            .wrapping_mul(0x85eb_ca6b)
+    };
+    (0..n as u32)
+        .map(|i| (word(i) >> 8) as f32 / (1 << 23) as f32 - 1.0)
+        .collect()
+}
+
+/// What rows of a matrix of signs are multiplied by.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Factor {
+    Signs,
+    /// With a size for each row.
+    SizedSigns,
+    Bytes,
+}
+
+const FACTORS: [Factor; 3] = [Factor::Signs, Factor::SizedSigns, Factor::Bytes];
+
+/// A product `[m, k] x [n, k]`.
+#[derive(Debug)]
+struct Case {
+    factor: Factor,
+    /// Without bases one of them, without scales.
+    bases: usize,
+    sizes: (usize, usize, usize),
+    x: Vec<f32>,
+    w: Vec<f32>,
+}
+
+impl Case {
+    fn new(factor: Factor, bases: usize, sizes: (usize, usize, usize)) -> Case {
+        let (m, n, k) = sizes;
+        let mut x = noise(m * k, 1);
+        if factor == Factor::Bytes {
+            // Scales are powers of two: then every order of additions gives the same bits.
+            x.iter_mut().for_each(|x| *x = (*x * 127.0).round());
+            x.chunks_mut(k.max(1)).enumerate().for_each(|(row, x)| {
+                x[k / 2] = -127.0;
+                x.iter_mut().for_each(|x| *x *= (row as f32 - 3.0).exp2());
+            });
+        }
+        Case {
+            factor,
+            bases,
+            sizes,
+            x,
+            w: noise(n * k, 2),
+        }
+    }
+
+    fn run(&self, target: Option<&str>, threads: usize) -> (Vec<f32>, Vec<String>) {
+        let (m, n, k) = self.sizes;
+        let mut cx = Graph::new();
+        let x = cx.input(('s', k), DType::F32).set(self.x.clone());
+        let matrix = SignMatrix::new(n, k, self.bases.max(1)).unwrap();
+        let mut bytes = vec![0; matrix.bytes()];
+        matrix
+            .encode(SignFit::default(), &self.w, &mut bytes)
+            .unwrap();
+        let w = cx.input((matrix.panels(), matrix.panel_bytes()), DType::U8);
+        w.set(bytes);
+        let factor = match self.factor {
+            Factor::Bytes => x.fake_quantize(ActivationScheme::A8Tok),
+            _ => x.pack_signs().unpack_signs(k),
+        };
+        let product = |base| {
+            let signs = w.sign_matrix(matrix, SignPart::Signs(base));
+            factor.matmul(signs.transpose(0, 1))
+        };
+        let term = |base| product(base) * w.sign_matrix(matrix, SignPart::Scales(base));
+        let mut y = match self.bases {
+            0 => product(0),
+            bases => (1..bases).fold(term(0), |sum, base| sum + term(base)),
+        };
+        if self.factor == Factor::SizedSigns {
+            y = y * x.abs().mean(-1).unsqueeze(-1);
+        }
+        let y = y.retrieve();
+        cx.set_dim('s', m);
+        cx.set_threads(threads);
+        if let Some(target) = target {
+            cx.compile((Generic, LlvmCpu::for_cpu(target)), ());
+        }
+        cx.execute();
+        (y.data(), kernels(&cx))
+    }
+}
+
+/// The names of the native code of all kernels.
+fn kernels(cx: &Graph) -> Vec<String> {
+    cx.inspect(|dag| {
+        let ops = dag.topological().unwrap().into_iter();
+        ops.filter_map(|id| match &dag.node(id).op {
+            Op::Kernel(kernel) => kernel.code().map(|code| code.name().to_string()),
+            _ => None,
+        })
+        .collect()
+    })
+}
+
+fn n_products(names: &[String]) -> usize {
+    names
+        .iter()
+        .filter(|name| name.starts_with("signs_"))
+        .count()
+}
+
+fn targets() -> Vec<&'static str> {
+    let all = [
+        "native",
+        "znver4",
+        "x86-64-v4",
+        "x86-64-v3",
+        "x86-64",
+        "scalar",
+    ];
+    all.into_iter()
+        .filter(|name| Target::for_cpu(name).unwrap().can_run_here())
+        .collect()
+}
+
+#[test]
+fn every_target_has_the_bits_of_the_reference() {
+    let sizes = [
+        (1, 2, 1),
+        (1, 37, 31),
+        (2, 64, 64),
+        (3, 65, 257),
+        (11, 130, 249),
+        (70, 66, 100),
+    ];
+    for factor in FACTORS {
+        for bases in [0, 1, 3] {
+            for sizes in sizes {
+                let case = Case::new(factor, bases, sizes);
+                let expected = case.run(None, 1).0;
+                for target in targets() {
+                    let (found, names) = case.run(Some(target), 2);
+                    let label = format!("{factor:?} {bases} {sizes:?} on {target}");
+                    assert_eq!(n_products(&names), 1, "{label}: {names:?}");
+                    assert_eq!(found, expected, "{label}");
+                }
+            }
+        }
+    }
+}
+
+/// All bits differ, and all are the same, over as many columns as are counted at all: every counter is as full as it gets
+/// before it is emptied.
+#[test]
+fn counters_hold_the_most_that_comes() {
+    for k in [248, 249, 496, 4096, 4104, 65535] {
+        for (x, w) in [(1.0, -1.0), (-1.0, -1.0), (1.0, 1.0)] {
+            for factor in [Factor::Signs, Factor::Bytes] {
+                let case = Case {
+                    factor,
+                    bases: 0,
+                    sizes: (3, 2, k),
+                    x: vec![127.0 * x; 3 * k],
+                    w: vec![w; 2 * k],
+                };
+                let size = if factor == Factor::Bytes { 127.0 } else { 1.0 };
+                for target in targets() {
+                    let (found, names) = case.run(Some(target), 1);
+                    assert_eq!(n_products(&names), 1, "{k} on {target}");
+                    assert_eq!(
+                        found,
+                        [x * w * size * k as f32; 6],
+                        "{factor:?} {k} on {target}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_change_no_bit() {
+    for factor in FACTORS {
+        let case = Case::new(factor, 2, (150, 200, 300));
+        let expected = case.run(Some("native"), 1).0;
+        for threads in [2, 3] {
+            assert_eq!(case.run(Some("native"), threads).0, expected, "{factor:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_such_product_is_computed_otherwise() {
+    // A dot product, and more columns than counters count.
+    for sizes in [(3, 1, 40), (2, 2, 65544)] {
+        let case = Case::new(Factor::Signs, 1, sizes);
+        let expected = case.run(None, 1).0;
+        let (found, names) = case.run(Some("native"), 1);
+        assert_eq!((n_products(&names), found), (0, expected), "{names:?}");
+    }
+    // Columns that are read in another order.
+    let mut cx = Graph::new();
+    let matrix = SignMatrix::new(8, 8, 1).unwrap();
+    let mut bytes = vec![0; matrix.bytes()];
+    matrix
+        .encode(SignFit::default(), &noise(64, 2), &mut bytes)
+        .unwrap();
+    let w = cx
+        .input((matrix.panels(), matrix.panel_bytes()), DType::U8)
+        .set(bytes);
+    let x = cx.input((3, 8), DType::F32).set(noise(24, 1));
+    let signs = w.sign_matrix(matrix, SignPart::Signs(0));
+    let y = x.pack_signs().unpack_signs(8).matmul(signs).retrieve();
+    cx.execute();
+    let expected = y.data();
+    cx.compile((Generic, LlvmCpu::native()), ());
+    cx.execute();
+    assert_eq!((n_products(&kernels(&cx)), y.data()), (0, expected));
+}
+
+#[test]
+fn a_value_that_is_read_twice_ends_a_kernel() {
+    let mut cx = Graph::new();
+    let matrix = SignMatrix::new(70, 24, 1).unwrap();
+    let mut bytes = vec![0; matrix.bytes()];
+    matrix
+        .encode(SignFit::default(), &noise(70 * 24, 2), &mut bytes)
+        .unwrap();
+    let w = cx
+        .input((matrix.panels(), matrix.panel_bytes()), DType::U8)
+        .set(bytes);
+    let x = cx.input((3, 24), DType::F32).set(noise(72, 1));
+    let signs = w.sign_matrix(matrix, SignPart::Signs(0));
+    let whole = x
+        .pack_signs()
+        .unpack_signs(24)
+        .matmul(signs.transpose(0, 1));
+    let y = (whole * w.sign_matrix(matrix, SignPart::Scales(0))).retrieve();
+    let z = (whole + 1.0).retrieve();
+    cx.execute();
+    let expected = [y.data(), z.data()];
+    cx.compile((Generic, LlvmCpu::native()), ());
+    cx.execute();
+    assert_eq!(n_products(&kernels(&cx)), 1);
+    assert_eq!([y.data(), z.data()], expected);
+    assert_eq!(cx.stats().steps, cx.stats().native_steps);
+}
+
+#[test]
+fn bits_are_what_lies_in_memory() {
+    let case = Case::new(Factor::Signs, 1, (64, 64, 1024));
+    let mut cx = Graph::new();
+    let matrix = SignMatrix::new(64, 1024, 1).unwrap();
+    let w = cx.input((matrix.panels(), matrix.panel_bytes()), DType::U8);
+    w.set(vec![0; matrix.bytes()]);
+    let x = cx.input((64, 1024), DType::F32).set(case.x.clone());
+    let signs = w.sign_matrix(matrix, SignPart::Signs(0));
+    let bits = x.pack_signs();
+    bits.unpack_signs(1024)
+        .matmul(signs.transpose(0, 1))
+        .retrieve();
+    let report = cx.compile((Generic, LlvmCpu::native()), ());
+    cx.execute();
+    let stats = cx.stats();
+    assert_eq!((stats.steps, stats.native_steps), (2, 2), "{report}");
+    // The bits and the result.
+    assert_eq!(stats.arena_bytes, 64 * 128 + 64 * 64 * 4, "{report}");
+    assert_eq!(matrix.bytes(), 64 * (4 + 128));
+}
