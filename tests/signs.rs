@@ -51,7 +51,8 @@ impl Case {
             x.iter_mut().for_each(|x| *x = (*x * 127.0).round());
             x.chunks_mut(k.max(1)).enumerate().for_each(|(row, x)| {
                 x[k / 2] = -127.0;
-                x.iter_mut().for_each(|x| *x *= (row as f32 - 3.0).exp2());
+                x.iter_mut()
+                    .for_each(|x| *x *= ((row % 8) as f32 - 3.0).exp2());
             });
         }
         Case {
@@ -88,7 +89,8 @@ impl Case {
             bases => (1..bases).fold(term(0), |sum, base| sum + term(base)),
         };
         if self.factor == Factor::SizedSigns {
-            y = y * x.abs().mean(-1).unsqueeze(-1);
+            let sizes = cx.input('s', DType::F32).set(noise(m, 5));
+            y = y * sizes.unsqueeze(-1);
         }
         let y = y.retrieve();
         cx.set_dim('s', m);

@@ -1,0 +1,130 @@
+//! Products of signs against the machine's limit for products of `f32`.
+//!
+//! `cargo bench --bench binary` prints a line for each product and target: multiplications a second (a sign times a sign, or
+//! times a byte, is one), and how many times the peak of fused multiply-adds of `f32` that is, which is measured in the same
+//! run with the same threads. `bits` are products of signs that are packed already; `signs` are packed in the same
+//! execution; `bytes` are rounded to 8 bits in it. Arguments choose products by name, or numbers of threads.
+
+use std::time::{Duration, Instant};
+
+use brain_blitz::blocks::SignMatrix;
+use brain_blitz::compilers::llvm_cpu::limits::Limits;
+use brain_blitz::compilers::llvm_cpu::target::Target;
+use brain_blitz::op::{ActivationScheme, SignPart};
+use brain_blitz::prelude::*;
+
+/// What a matrix of signs, with scales, is multiplied by.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Factor {
+    Bits,
+    Signs,
+    Bytes,
+    /// No signs at all: the same product of `f32`.
+    Floats,
+}
+
+/// Name, factor, and sizes `[m, n, k]`.
+const CASES: [(&str, Factor, [usize; 3]); 13] = [
+    ("bits", Factor::Bits, [1024, 1024, 1024]),
+    ("bits", Factor::Bits, [256, 4096, 4096]),
+    ("bits", Factor::Bits, [64, 512, 512]),
+    ("bits-row", Factor::Bits, [1, 4096, 4096]),
+    ("bits-row", Factor::Bits, [4, 4096, 4096]),
+    ("signs", Factor::Signs, [1024, 1024, 1024]),
+    ("signs", Factor::Signs, [256, 4096, 4096]),
+    ("bytes-row", Factor::Bytes, [1, 2048, 2048]),
+    ("bytes-row", Factor::Bytes, [1, 1536, 4096]),
+    ("bytes-row", Factor::Bytes, [1, 9216, 2304]),
+    ("bytes", Factor::Bytes, [64, 2048, 2048]),
+    ("bytes", Factor::Bytes, [1024, 1024, 1024]),
+    ("floats", Factor::Floats, [1024, 1024, 1024]),
+];
+
+/// Bytes whose words are ordinary numbers of any format, and whose bits are mixed.
+fn bytes(n: usize) -> Vec<u8> {
+    (0..n)
+        .map(|i| [(i * 37 % 251) as u8, 0x3f][i % 2])
+        .collect()
+}
+
+fn record(cx: &mut Graph, factor: Factor, [m, n, k]: [usize; 3]) {
+    if factor == Factor::Floats {
+        let x = cx.input((m, k), DType::F32).set(vec![0.5; m * k]);
+        let w = cx.input((n, k), DType::F32).set(vec![0.5; n * k]);
+        x.matmul(w.transpose(0, 1)).retrieve();
+        return;
+    }
+    let matrix = SignMatrix::new(n, k, 1).expect("such sizes are possible");
+    let w = cx.input((matrix.panels(), matrix.panel_bytes()), DType::U8);
+    w.set(bytes(matrix.bytes()));
+    let floats = |cx: &mut Graph| {
+        let x: Vec<f32> = (0..m * k).map(|i| (i * 37 % 251) as f32 - 125.0).collect();
+        cx.input((m, k), DType::F32).set(x)
+    };
+    let x = match factor {
+        Factor::Bits => {
+            let bits = cx.input((m, k.div_ceil(8)), DType::U8);
+            bits.set(bytes(m * k.div_ceil(8))).unpack_signs(k)
+        }
+        Factor::Signs => floats(cx).pack_signs().unpack_signs(k),
+        _ => floats(cx).fake_quantize(ActivationScheme::A8Tok),
+    };
+    let signs = w.sign_matrix(matrix, SignPart::Signs(0));
+    let y = x.matmul(signs.transpose(0, 1));
+    (y * w.sign_matrix(matrix, SignPart::Scales(0))).retrieve();
+}
+
+/// The shortest time of an execution.
+fn best(cx: &mut Graph) -> f64 {
+    cx.execute();
+    let (start, mut best, mut rounds) = (Instant::now(), f64::MAX, 0);
+    while rounds < 3 || start.elapsed() < Duration::from_millis(200) {
+        let round = Instant::now();
+        cx.execute();
+        best = best.min(round.elapsed().as_secs_f64());
+        rounds += 1;
+    }
+    best
+}
+
+fn main() {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"))
+        .collect();
+    let (numbers, names): (Vec<String>, Vec<String>) = wanted
+        .into_iter()
+        .partition(|word| word.parse::<usize>().is_ok());
+    let mut threads: Vec<usize> = numbers.iter().flat_map(|word| word.parse()).collect();
+    if threads.is_empty() {
+        threads = vec![1, 2];
+    }
+    let limits = Limits::new(&Target::native()).expect("the kernels compile");
+    for threads in threads {
+        let peak = limits.fma(threads) / 2.0;
+        println!(
+            "{threads} threads: {:.1} G multiply-adds a second of f32",
+            peak / 1e9
+        );
+        for (name, factor, sizes) in CASES {
+            if !names.is_empty() && !names.iter().any(|wanted| wanted == name) {
+                continue;
+            }
+            for cpu in ["native", "x86-64-v3"] {
+                let mut cx = Graph::new();
+                cx.set_threads(threads);
+                record(&mut cx, factor, sizes);
+                cx.compile((Generic, LlvmCpu::for_cpu(cpu)), ());
+                let time = best(&mut cx);
+                let rate = sizes.iter().product::<usize>() as f64 / time;
+                let label = format!("{name} {sizes:?} {cpu}");
+                println!(
+                    "{label:40} {threads}T {:9.1} us {:7.1} G/s {:5.2} of the peak of f32",
+                    time * 1e6,
+                    rate / 1e9,
+                    rate / peak,
+                );
+            }
+        }
+    }
+}
