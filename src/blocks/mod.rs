@@ -27,8 +27,10 @@ mod sign;
 mod sign_fit;
 mod sign_matrix;
 mod ternary;
+#[cfg(feature = "llvm-backend")]
 mod whole;
 
+#[cfg(feature = "llvm-backend")]
 pub(crate) use whole::{codes_of, factors_of, scales_of};
 
 pub use sign_matrix::{PANEL_ROWS, SignFit, SignMatrix};

@@ -40,14 +40,8 @@ pub(super) fn decode_tq1_0(source: &[u8], target: &mut [f32]) {
     let blocks = source.chunks_exact(TQ1_BYTES);
     for (block, x) in blocks.zip(target.chunks_exact_mut(LEN)) {
         let d = half_at(block, 52);
-        for (byte, n_bytes, first, n_digits) in GROUPS {
-            for digit in 0..n_digits {
-                for i in 0..n_bytes {
-                    let shifted = block[byte + i].wrapping_mul(POWERS[digit]);
-                    let q = (u16::from(shifted) * 3) >> 8;
-                    x[first + digit * n_bytes + i] = (f32::from(q) - 1.0) * d;
-                }
-            }
+        for (i, x) in x.iter_mut().enumerate() {
+            *x = (f32::from(digit(block, i)) - 1.0) * d;
         }
     }
 }

@@ -328,7 +328,10 @@ fn fields_that_change_what_is_computed_are_not_passed_over() {
     ] {
         let message = error(&with(&value, changes));
         let (field, what) = what.split_once(": ").unwrap_or((what, ""));
-        assert!(message.contains(field) && message.contains(what), "{message}");
+        assert!(
+            message.contains(field) && message.contains(what),
+            "{message}"
+        );
     }
     let flat = json!({"rope_scaling": {
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0,
