@@ -199,7 +199,9 @@ impl<S: Shape> GraphTensor<S> {
     #[track_caller]
     pub fn sigmoid(self) -> GraphTensor<S> {
         let x = self.wide("sigmoid");
-        ((-x).exp() + 1.0).recip().narrowed(self)
+        // Where the exponential would be infinite, the gradient would be 0 times that; the result is tiny there.
+        let limit = if x.dtype() == DType::F64 { 709.0 } else { 88.0 };
+        ((-x).minimum(limit).exp() + 1.0).recip().narrowed(self)
     }
 
     /// The hyperbolic tangent; exactly -1 and 1 far from 0.

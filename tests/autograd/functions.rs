@@ -252,3 +252,34 @@ fn gradients_at_edges_are_finite() {
     let matrix = at(vec![0.0, 1.0, 0.0, 2.0], &|_, x| x.reshape((2, 2)).det());
     assert!(matrix.iter().all(|x| x.is_finite()), "{matrix:?}");
 }
+
+/// Where exponentials overflow, functions are straight lines, and so say their gradients.
+#[test]
+fn gradients_far_from_zero_are_those_of_lines() {
+    type Function = fn(GraphTensor) -> GraphTensor;
+    let functions: [(&str, Function, [f64; 2]); 8] = [
+        ("sigmoid", |x| x.sigmoid(), [0.0, 0.0]),
+        ("silu", |x| x.silu(), [0.0, 1.0]),
+        ("logsigmoid", |x| x.logsigmoid(), [1.0, 0.0]),
+        ("softplus", |x| x.softplus(), [0.0, 1.0]),
+        ("tanh", |x| x.tanh(), [0.0, 0.0]),
+        ("gelu", |x| x.gelu(), [0.0, 1.0]),
+        ("gelu_tanh", |x| x.gelu_tanh(), [0.0, 1.0]),
+        ("mish", |x| x.mish(), [0.0, 1.0]),
+    ];
+    for dtype in [DType::F32, DType::F64] {
+        for (name, function, [below, above]) in functions {
+            let far = [-1e4, -800.0, -100.0, 100.0, 800.0, 1e4];
+            let mut cx = Graph::new();
+            let x = cx.input(6, dtype).set(far.to_vec());
+            let loss = function(x).sum(0);
+            let found = cx.compile(Autograd::new(vec![x], loss), ())[0].retrieve();
+            cx.execute();
+            for (i, slope) in found.array().to_f64().into_iter().enumerate() {
+                let expected = if i < 3 { below } else { above };
+                let close = (slope - expected).abs() < 1e-6;
+                assert!(close, "{name} {dtype} at {}: {slope}", far[i]);
+            }
+        }
+    }
+}
