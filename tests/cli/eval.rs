@@ -142,7 +142,7 @@ fn what_cannot_be_evaluated_is_one_clear_message() {
         (eval("--context 2000"), vec!["2000 are needed", "hint: "]),
         (eval("--context 64 --stride 65"), vec!["stride of 65"]),
         (
-            eval(&format!("--against {}", tiny().display())),
+            eval(&format!("--context 64 --against {}", tiny().display())),
             vec!["2048", "512"],
         ),
         (

@@ -28,7 +28,7 @@ fn only_what_differs_is_fed_and_the_logits_are_those_of_all() {
     let mut second = first[..11].to_vec();
     second.extend((0..30).map(|i| i * 7 % 500 + 5));
     let longer = [first.clone(), vec![9, 8, 7]].concat();
-    let other = vec![400, 3, 4];
+    let other = [400, 3, 4];
     let turns = [
         (&first[..], 0),
         (&longer[..], 40),

@@ -83,6 +83,7 @@ where the model has one; then the text's first token counts too, else it is only
                of the whole corpus, without smoothing, with the brevity penalty
   tokens/s     reading the text, with the logits of all positions; writing continuations, one by one
 
+Weights whose rows are no whole number of blocks stay as they are, which bits by weight show.
 --json prints {\"text\", \"models\"}; the first of the models is the reference, where there is one.";
 
 /// Types of blocks, as `--quants` takes them.
@@ -148,33 +149,45 @@ pub fn run(args: &Args) -> Outcome {
             .push(found.figures(&session, &args.model, None));
         return report.print(args.json);
     };
-    let mut reference = subject.load(&against, &mut bar)?;
-    let texts = subject.continue_prompts(&mut reference, &mut bar)?;
+    compare(args, &subject, &against, &mut report, &mut bar)?;
+    report.print(args.json)
+}
+
+/// Measures the model, in blocks of each type that was asked for, beside the reference `against`.
+fn compare(
+    args: &Args,
+    subject: &Subject,
+    against: &ModelArgs,
+    report: &mut Report,
+    bar: &mut Bar,
+) -> Outcome {
+    let mut reference = subject.load(against, bar)?;
+    let mut texts = Texts::default();
     let types = match &args.quants {
         Some(Quants(types)) => types.iter().map(|ty| Some(*ty)).collect(),
         None => vec![args.model.quant()],
     };
     for (n, ty) in types.into_iter().enumerate() {
-        let args = args.model.with_quant(ty);
-        let mut session = subject.load(&args, &mut bar)?;
+        let model = args.model.with_quant(ty);
+        let mut session = subject.load(&model, bar)?;
         if ty.is_some() && session.info().report.stored.is_empty() {
-            let path = args.path().display();
+            let path = model.path().display();
             let failure = Failure::new(format!("{path}: no weights can be stored in other blocks"));
             return Err(failure.hint("give a model whose weights are f32, f16 or bf16"));
         }
         let name = ty.map_or("Reading", BlockType::name);
-        let mut found = subject.evaluate(&mut session, Some(&mut reference), name, &mut bar)?;
-        let own = subject.continue_prompts(&mut session, &mut bar)?;
-        found.compare_texts(&own, &texts);
+        let mut found = subject.evaluate(&mut session, Some(&mut reference), name, bar)?;
         if n == 0 {
-            report
-                .models
-                .push(found.reference_figures(&reference, &against, &texts));
+            texts = subject.continue_prompts(&mut reference, bar)?;
+            let figures = found.reference_figures(&reference, against, &texts);
+            report.models.push(figures);
         }
-        let bleu = (!own.ids.is_empty()).then_some(&own);
-        report.models.push(found.figures(&session, &args, bleu));
+        let own = subject.continue_prompts(&mut session, bar)?;
+        found.compare_texts(&own, &texts);
+        let own = (!own.ids.is_empty()).then_some(&own);
+        report.models.push(found.figures(&session, &model, own));
     }
-    report.print(args.json)
+    Ok(())
 }
 
 /// The text as tokens, and the bytes of what is counted.
@@ -220,6 +233,7 @@ struct Found {
 }
 
 /// What a model made of the prompts.
+#[derive(Default)]
 struct Texts {
     ids: Vec<Vec<u32>>,
     /// Tokens that were fed one by one, and how long that took.

@@ -5,7 +5,8 @@
 
 Perplexity: transformers on models/gemma2-shakespeare, f32 arithmetic on the bf16 weights, eager
 attention. BLEU: sacrebleu, without smoothing, on token numbers. Divergence: torch and numpy in f64.
-Sampling: the logits processors of transformers. text.txt is the beginning of The Tempest, which the model was not trained on.
+Sampling: the logits processors of transformers. text.txt is the beginning of
+The Tempest, which the model was not trained on.
 """
 
 import json
