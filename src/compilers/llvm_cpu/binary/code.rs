@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::counts::{self, CountFn, Form, TABLES, emit_count};
 use super::ir::{Factor, SignProduct};
 use super::lookups::{self, LookupFn, emit_lookup, has_lookups};
-use super::tables::{self, RowFacts, TABLE_BYTES};
+use super::tables::{self, BuildFn, Builder, LargestFn, RowFacts, TABLE_BYTES};
 use crate::blocks::PANEL_ROWS;
 use crate::compilers::llvm_cpu::cache::ObjectCache;
 use crate::compilers::llvm_cpu::code::{evaluate, has};
@@ -52,6 +52,24 @@ fn lookup_symbol(target: &Target) -> String {
     format!("signs_by_bytes_1x{PANEL_ROWS}_{}", target.symbol_part())
 }
 
+/// Everything for rows of bytes.
+fn emit_lookups<'c>(
+    context: &'c inkwell::context::Context,
+    module: &inkwell::module::Module<'c>,
+    target: &Target,
+) {
+    let [largest, build] = table_symbols(target);
+    tables::emit_largest(context, module, &largest);
+    tables::emit_build(context, module, &build);
+    if has_lookups(target) {
+        emit_lookup(context, module, &lookup_symbol(target), lookups::LANES);
+    }
+}
+
+fn table_symbols(target: &Target) -> [String; 2] {
+    ["largest", "tables"].map(|what| format!("signs_{what}_{}", target.symbol_part()))
+}
+
 impl CompiledSigns {
     /// The kernels for a target, compiled once per process.
     ///
@@ -78,9 +96,7 @@ impl CompiledSigns {
                     let symbol = count_symbol(target, *form, rows);
                     emit_count(context, module, &symbol, (*form, lanes), rows);
                 }
-                if has_lookups(target) {
-                    emit_lookup(context, module, &lookup_symbol(target), lanes);
-                }
+                emit_lookups(context, module, target);
                 Ok(())
             })?;
             Ok(CompiledSigns {
@@ -123,12 +139,22 @@ impl CompiledSigns {
             }
             false => lookups::plain as LookupFn,
         };
+        let [largest, build] = table_symbols(target);
+        let (largest, build) = (jit.address(&largest)?, jit.address(&build)?);
+        // SAFETY: the symbols are of functions that `emit_largest` and `emit_build` wrote, with these signatures.
+        let builder = unsafe {
+            Builder {
+                largest: std::mem::transmute::<*const (), LargestFn>(largest),
+                build: std::mem::transmute::<*const (), BuildFn>(build),
+            }
+        };
         Ok(SignCode {
             name,
             key,
             product: product.clone(),
             kernels,
             lookup,
+            builder,
             _jit: jit.clone(),
         })
     }
@@ -146,9 +172,7 @@ pub fn assembly(target: &Target) -> Result<String> {
             let symbol = count_symbol(target, form, rows);
             emit_count(context, module, &symbol, (form, lanes), rows);
         }
-        if has_lookups(target) {
-            emit_lookup(context, module, &lookup_symbol(target), lanes);
-        }
+        emit_lookups(context, module, target);
         Ok(())
     })
 }
@@ -161,6 +185,7 @@ pub struct SignCode {
     product: SignProduct,
     kernels: Vec<(usize, CountFn)>,
     lookup: LookupFn,
+    builder: Builder,
     _jit: Arc<Jit>,
 }
 
@@ -362,7 +387,7 @@ impl Run<'_> {
         unsafe {
             let x = std::slice::from_raw_parts(x, k);
             let tables = std::slice::from_raw_parts_mut(self.tables(at), self.code.table_bytes());
-            self.facts(at).write(tables::build(x, tables));
+            self.facts(at).write(self.code.builder.tables(x, tables));
         }
     }
 

@@ -35,6 +35,9 @@ pub type LookupFn = unsafe extern "C" fn(
 /// Bytes of columns until words are taken apart.
 const FLUSH: i64 = 512;
 
+/// Bytes of the vectors: tables are 16 bytes in each half, so that wider vectors would load no less.
+pub const LANES: u32 = 32;
+
 /// Whether a target looks up bytes in tables; others use [`plain`].
 pub fn has_lookups(target: &Target) -> bool {
     target.lanes() >= 8
