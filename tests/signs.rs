@@ -280,3 +280,60 @@ fn bits_are_what_lies_in_memory() {
     assert_eq!(stats.arena_bytes, 64 * 128 + 64 * 64 * 4, "{report}");
     assert_eq!(matrix.bytes(), 64 * (4 + 128));
 }
+
+/// Two layers with a norm of known statistics between them, of which only signs go on: `[m, 24]` to `[m, 70]` to `[m, 9]`.
+fn packed_layers(m: usize, target: Option<&str>) -> (Vec<f32>, Graph) {
+    let mut cx = Graph::new();
+    let layer = |cx: &mut Graph, x: GraphTensor, (n, k): (usize, usize), seed| {
+        let matrix = SignMatrix::new(n, k, 1).unwrap();
+        let mut bytes = vec![0; matrix.bytes()];
+        matrix
+            .encode(SignFit::default(), &noise(n * k, seed), &mut bytes)
+            .unwrap();
+        let w = cx.input((matrix.panels(), matrix.panel_bytes()), DType::U8);
+        let w = w.set(bytes);
+        let signs = w.sign_matrix(matrix, SignPart::Signs(0));
+        let whole = x.unpack_signs(k).matmul(signs.transpose(0, 1));
+        whole * w.sign_matrix(matrix, SignPart::Scales(0))
+    };
+    let x = cx.input(('s', 24), DType::F32).set(noise(24 * m, 1));
+    let x = layer(&mut cx, x.pack_signs(), (70, 24), 2);
+    let shift = cx.input(70, DType::F32).set(noise(70, 3));
+    let gain = cx.input(70, DType::F32).set(noise(70, 4));
+    let bias = cx.input(70, DType::F32).set(noise(70, 5));
+    let x = (x + shift) * gain + bias;
+    let y = layer(&mut cx, x.pack_signs(), (9, 70), 6).retrieve();
+    cx.set_dim('s', m);
+    if let Some(target) = target {
+        cx.compile((Generic, LlvmCpu::for_cpu(target)), ());
+    }
+    cx.execute();
+    (y.data(), cx)
+}
+
+#[test]
+fn activations_stay_bits_between_layers() {
+    for m in [1, 5, 130] {
+        let expected = packed_layers(m, None).0;
+        for target in targets() {
+            let (found, cx) = packed_layers(m, Some(target));
+            assert_eq!(found, expected, "{m} on {target}");
+            let stats = cx.stats();
+            // Packing, and two products: there is no step for the norm.
+            assert_eq!(
+                (stats.steps, stats.native_steps),
+                (3, 3),
+                "{:?}",
+                kernels(&cx)
+            );
+            assert_eq!(n_products(&kernels(&cx)), 2);
+            // Never the 70 numbers of a row: bits of 24 and of 70, and 9 results.
+            let buffers = [m * 3, m * 9, m * 36].map(|bytes: usize| bytes.next_multiple_of(64));
+            assert!(
+                stats.arena_bytes <= buffers.iter().sum(),
+                "{} bytes",
+                stats.arena_bytes
+            );
+        }
+    }
+}

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use super::counts::{self, CountFn, Form, TABLES, emit_count};
 use super::ir::{Factor, SignProduct};
 use super::lookups::{self, LookupFn, emit_lookup, has_lookups};
+use super::rows::{PackFn, emit_pack};
 use super::tables::{self, BuildFn, Builder, LargestFn, RowFacts, TABLE_BYTES};
+use smallvec::SmallVec;
+
 use crate::blocks::PANEL_ROWS;
 use crate::compilers::llvm_cpu::cache::ObjectCache;
 use crate::compilers::llvm_cpu::code::{evaluate, has};
@@ -14,7 +17,7 @@ use crate::compilers::llvm_cpu::once::OncePerProcess;
 use crate::compilers::llvm_cpu::target::Target;
 use crate::error::Result;
 use crate::exec::pool;
-use crate::op::{KernelCall, NativeCode, Work};
+use crate::op::{BinaryOp, KernelCall, NativeCode, Work, pack_signs};
 use crate::shape::Symbols;
 
 /// Products of signs below which a second thread costs more than it brings.
@@ -52,18 +55,23 @@ fn lookup_symbol(target: &Target) -> String {
     format!("signs_by_bytes_1x{PANEL_ROWS}_{}", target.symbol_part())
 }
 
-/// Everything for rows of bytes.
+/// Everything for rows of bytes, and for results that are bits.
 fn emit_lookups<'c>(
     context: &'c inkwell::context::Context,
     module: &inkwell::module::Module<'c>,
     target: &Target,
 ) {
+    emit_pack(context, module, &pack_symbol(target));
     let [largest, build] = table_symbols(target);
     tables::emit_largest(context, module, &largest);
     tables::emit_build(context, module, &build);
     if has_lookups(target) {
         emit_lookup(context, module, &lookup_symbol(target), lookups::LANES);
     }
+}
+
+fn pack_symbol(target: &Target) -> String {
+    format!("signs_packed_{}", target.symbol_part())
 }
 
 fn table_symbols(target: &Target) -> [String; 2] {
@@ -148,6 +156,9 @@ impl CompiledSigns {
                 build: std::mem::transmute::<*const (), BuildFn>(build),
             }
         };
+        let pack = jit.address(&pack_symbol(target))?;
+        // SAFETY: the symbol is of the function that `emit_pack` wrote, with this signature.
+        let pack = unsafe { std::mem::transmute::<*const (), PackFn>(pack) };
         Ok(SignCode {
             name,
             key,
@@ -155,6 +166,7 @@ impl CompiledSigns {
             kernels,
             lookup,
             builder,
+            pack,
             _jit: jit.clone(),
         })
     }
@@ -186,6 +198,7 @@ pub struct SignCode {
     kernels: Vec<(usize, CountFn)>,
     lookup: LookupFn,
     builder: Builder,
+    pack: PackFn,
     _jit: Arc<Jit>,
 }
 
@@ -196,6 +209,8 @@ struct Run<'a> {
     x: *const u8,
     signs: *const u8,
     sizes: Option<*const f32>,
+    /// What is multiplied or added by columns, of [`SignProduct::after`].
+    after: SmallVec<[*const f32; 2]>,
     out: *mut f32,
     /// Facts of some rows, then their tables.
     scratch: *mut u8,
@@ -256,6 +271,12 @@ impl NativeCode for SignCode {
             x: call.buffers[self.product.x].cast_const(),
             signs: call.buffers[self.product.signs].cast_const(),
             sizes: sizes.map(|at| call.buffers[at].cast_const().cast()),
+            after: self
+                .product
+                .after
+                .iter()
+                .map(|(_, at)| call.buffers[*at].cast_const().cast())
+                .collect(),
             out: call.buffers[call.buffers.len() - 1].cast(),
             scratch: call.scratch,
         };
@@ -312,18 +333,52 @@ impl Run<'_> {
     /// Has `rows` rows of a panel's results from row `row` on written by `write`, which gets an address and the numbers from
     /// one row to the next.
     fn results(&self, panel: usize, (row, rows): (usize, usize), write: impl Fn(*mut f32, usize)) {
-        let n = self.code.product.matrix.rows();
+        let product = &self.code.product;
+        let n = product.matrix.rows();
         let first = panel * PANEL_ROWS;
         let columns = PANEL_ROWS.min(n - first);
         let out = self.out.wrapping_add(row * n + first);
-        if columns == PANEL_ROWS {
+        if columns == PANEL_ROWS && product.after.is_empty() && !product.packed {
             return write(out, n);
         }
         let mut results = [0f32; MOST_ROWS * PANEL_ROWS];
         write(results.as_mut_ptr(), PANEL_ROWS);
-        for (i, results) in results.chunks_exact(PANEL_ROWS).take(rows).enumerate() {
+        for (i, results) in results.chunks_exact_mut(PANEL_ROWS).take(rows).enumerate() {
+            let results = &mut results[..columns];
+            self.by_columns(first, results);
+            if product.packed {
+                self.store_signs((row + i, first), results);
+                continue;
+            }
             // SAFETY: elements of the result that are this unit's alone.
             unsafe { std::ptr::copy_nonoverlapping(results.as_ptr(), out.add(i * n), columns) };
+        }
+    }
+
+    /// What is multiplied and added by columns, of results from column `first` on.
+    fn by_columns(&self, first: usize, results: &mut [f32]) {
+        for ((op, _), numbers) in self.code.product.after.iter().zip(&self.after) {
+            // SAFETY: there is a number for every column.
+            let numbers = unsafe { std::slice::from_raw_parts(numbers.add(first), results.len()) };
+            let both = results.iter_mut().zip(numbers);
+            match op {
+                BinaryOp::Mul => both.for_each(|(x, y)| *x *= y),
+                _ => both.for_each(|(x, y)| *x += y),
+            }
+        }
+    }
+
+    /// Stores the signs of results from column `first`, a multiple of 64, on.
+    fn store_signs(&self, (row, first): (usize, usize), results: &[f32]) {
+        let bytes = self.code.product.matrix.rows().div_ceil(8);
+        let bits = self.out.cast::<u8>().wrapping_add(row * bytes + first / 8);
+        // SAFETY: bytes of the result that are this unit's alone.
+        unsafe {
+            if results.len() == PANEL_ROWS {
+                return (self.code.pack)(PANEL_ROWS as i64 / 32, results.as_ptr(), bits);
+            }
+            let bits = std::slice::from_raw_parts_mut(bits, results.len().div_ceil(8));
+            pack_signs(results, bits);
         }
     }
 

@@ -25,7 +25,8 @@ pub enum Factor {
     Bytes,
 }
 
-/// `out[m, n] = (Σ_b scale[b, n] * Σ_k x[m, k] * sign[b, n, k]) * size[m]`: all of them contiguous.
+/// `out[m, n] = (Σ_b scale[b, n] * Σ_k x[m, k] * sign[b, n, k]) * size[m]`, or what columns' numbers make of it, or the signs of
+/// that: all of them contiguous.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SignProduct {
     /// The matrix of signs.
@@ -40,6 +41,11 @@ pub struct SignProduct {
     pub scaled: bool,
     /// The kernel's operand with the sizes of rows (`f32`), if there are any.
     pub sizes: Option<usize>,
+    /// What is done to the result then: numbers for its columns (`f32`, an operand) that it is multiplied by, or that are
+    /// added.
+    pub after: SmallVec<[(BinaryOp, usize); 2]>,
+    /// Whether of all that only the signs are stored, as bits.
+    pub packed: bool,
     /// The kernel's operand that holds x.
     pub x: usize,
     /// The kernel's operand that holds the matrix (`u8`).
@@ -66,10 +72,21 @@ fn value(kernel: &Kernel, at: usize) -> Option<SignProduct> {
             };
             times(kernel, product, step, other)
         }
+        Op::PackSigns => {
+            let product = inner(kernel, step, 0)?;
+            Some(SignProduct {
+                packed: true,
+                ..product
+            })
+        }
         Op::Binary(BinaryOp::Add) => {
-            let mut all = inner(kernel, step, 0)?;
-            let more = inner(kernel, step, 1)?;
-            let is_plain = |p: &SignProduct| p.scaled && p.sizes.is_none();
+            let (mut all, more) = match (inner(kernel, step, 0), inner(kernel, step, 1)) {
+                (Some(all), Some(more)) => (all, more),
+                (Some(product), None) => return by_columns(kernel, product, step, 1),
+                (None, Some(product)) => return by_columns(kernel, product, step, 0),
+                (None, None) => return None,
+            };
+            let is_plain = |p: &SignProduct| p.scaled && p.sizes.is_none() && p.after.is_empty();
             let fits = is_plain(&all) && is_plain(&more) && more.bases.len() == 1;
             all.bases.extend(more.bases.iter().copied());
             let same = SignProduct {
@@ -88,7 +105,7 @@ fn inner(kernel: &Kernel, step: &KernelStep, slot: usize) -> Option<SignProduct>
         return None;
     };
     let whole = view.is_identity(kernel.steps[*at].ty.numel());
-    value(kernel, *at).filter(|_| whole)
+    value(kernel, *at).filter(|product| whole && !product.packed)
 }
 
 /// A product times scales, or times sizes of rows.
@@ -110,7 +127,8 @@ fn times(
             let whole = walk.is_identity(matrix.rows().into()) && repeated;
             let same = matrix == product.matrix && product.bases[..] == [base];
             let signs = whole_operand(kernel, &kernel.steps[at])?;
-            let fits = whole && same && signs == product.signs && !product.scaled;
+            let first = !product.scaled && product.sizes.is_none() && product.after.is_empty();
+            let fits = whole && same && signs == product.signs && first;
             fits.then_some(SignProduct {
                 scaled: true,
                 ..product
@@ -120,7 +138,10 @@ fn times(
             let others: Vec<usize> = (0..last).collect();
             let (walk, _) = view.written_out(&others).ok()?;
             let operand = &kernel.operands[at];
-            let whole = walk.is_identity(operand.numel()) && !view.walks(last);
+            if view.walks(last) {
+                return by_columns(kernel, product, step, slot);
+            }
+            let whole = walk.is_identity(operand.numel()) && product.after.is_empty();
             let fits = whole && product.sizes.is_none() && operand.dtype == DType::F32;
             fits.then_some(SignProduct {
                 sizes: Some(at),
@@ -128,6 +149,26 @@ fn times(
             })
         }
     }
+}
+
+/// A product with numbers for its columns multiplied or added.
+fn by_columns(
+    kernel: &Kernel,
+    mut product: SignProduct,
+    step: &KernelStep,
+    slot: usize,
+) -> Option<SignProduct> {
+    let ((KernelInput::Operand(at), view), Op::Binary(op)) = (&step.inputs[slot], &step.op) else {
+        return None;
+    };
+    let last = step.ty.dims.len() - 1;
+    let repeated = (0..last).all(|axis| !view.walks(axis));
+    let (walk, _) = view.written_out(&[last]).ok()?;
+    let (n, operand) = (product.matrix.rows(), &kernel.operands[*at]);
+    let whole = walk.is_identity(operand.numel()) && walk.numel().as_usize() == Some(n);
+    let is_f32 = operand.dtype == DType::F32 && step.ty.dtype == DType::F32;
+    product.after.push((*op, *at));
+    (whole && repeated && is_f32).then_some(product)
 }
 
 /// A sum of products.
@@ -168,6 +209,8 @@ fn sum(kernel: &Kernel, step: &KernelStep, axes: &AxisSet) -> Option<SignProduct
         bases: [base].into_iter().collect(),
         scaled: false,
         sizes: None,
+        after: SmallVec::new(),
+        packed: false,
         x: whole_operand(kernel, other)?,
         signs: whole_operand(kernel, signs)?,
     })

@@ -11,6 +11,9 @@
 //! graph's sum of ones is, in whatever order, and then multiplies by scales and adds bases in the graph's order. So its
 //! result has the bits of the reference executor's, on every target and for any number of threads.
 //!
+//! Numbers for columns that are multiplied or added then (a bias, a norm of known statistics) are part of the kernel, and so is
+//! `pack_signs`: then the result is bits, which the next product reads, and the numbers are never in memory.
+//!
 //! The other factor may also be `fake_quantize<a8_tok>(x)`: then sums of the 8-bit whole numbers are exact, and are scaled by
 //! the row's scale afterwards, where the graph scales before adding: equal up to the rounding of these additions.
 //!
@@ -95,7 +98,8 @@ fn candidate(
     let fits = match &dag.node(id).op {
         Op::Reduce(ReduceOp::Sum, _) => dag.node(operands[0].0).op == Op::Binary(BinaryOp::Mul),
         Op::Binary(BinaryOp::Mul) => operands.iter().any(|(node, _)| values.contains(node)),
-        Op::Binary(BinaryOp::Add) => operands.iter().all(|(node, _)| values.contains(node)),
+        Op::Binary(BinaryOp::Add) => operands.iter().any(|(node, _)| values.contains(node)),
+        Op::PackSigns => values.contains(&operands[0].0),
         _ => false,
     };
     let mut steps = Steps {
@@ -149,7 +153,7 @@ impl Steps<'_> {
             (Op::Binary(BinaryOp::Mul), Op::SignMatrix(_, part)) => *part != SignPart::Numbers,
             (Op::Binary(BinaryOp::Mul), Op::UnpackSigns(_)) => true,
             (Op::Binary(BinaryOp::Mul), Op::FakeQuantize(ActivationScheme::A8Tok)) => true,
-            (Op::Binary(_), _) => self.values.contains(&source),
+            (Op::Binary(_) | Op::PackSigns, _) => self.values.contains(&source),
             _ => false,
         }
     }

@@ -196,7 +196,7 @@ fn sums<'c>(e: &Emit<'_, 'c>, whole: VectorValue<'c>) -> VectorValue<'c> {
     let lanes = |at: u32| -> Vec<u32> {
         let part = |lane: u32| lane / 16 % 2 * 8 + lane / 32 * 4 + at;
         let chosen = |lane: u32| {
-            if lane % 16 >> at & 1 == 1 {
+            if (lane % 16) >> at & 1 == 1 {
                 part(lane)
             } else {
                 16
