@@ -90,7 +90,7 @@ impl Case {
         };
         if self.factor == Factor::SizedSigns {
             let sizes = cx.input('s', DType::F32).set(noise(m, 5));
-            y = y * sizes.unsqueeze(-1);
+            y *= sizes.unsqueeze(-1);
         }
         let y = y.retrieve();
         cx.set_dim('s', m);
