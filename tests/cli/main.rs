@@ -2,6 +2,8 @@
 
 mod chat;
 mod damaged;
+// Without compiled code, whole texts take minutes.
+#[cfg(feature = "llvm-backend")]
 mod eval;
 mod generate;
 mod gguf;

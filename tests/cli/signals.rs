@@ -112,7 +112,7 @@ fn ctrl_c_ends_an_answer_and_keeps_the_conversation() {
     stdout.read_exact(&mut [0; 8]).unwrap();
     interrupt(&child);
     stdin.write_all(b"Again.\n").unwrap();
-    stdout.read_exact(&mut [0; 2000]).unwrap();
+    stdout.read_exact(&mut [0; 300]).unwrap();
     interrupt(&child);
     stdin.write_all(b"/stats\n/quit\n").unwrap();
     let mut rest = String::new();
@@ -122,4 +122,57 @@ fn ctrl_c_ends_an_answer_and_keeps_the_conversation() {
     assert_eq!(output.status.code(), Some(0));
     assert!(rest.contains("answers  2"), "{rest}");
     assert!(rest.len() < 100_000, "it was not ended");
+}
+
+#[test]
+fn at_a_terminal_ctrl_c_ends_an_answer_too() {
+    use std::io::Write;
+    let model = chat_model("{% for m in messages %}{{ m.content }}\n{% endfor %}");
+    let model = model.set("max_position_embeddings", 65_536);
+    let args = "chat --model MODEL --max-tokens 60000 --context 60000";
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let slave = || Stdio::from(terminal.slave.try_clone().unwrap());
+    let mut command = program(model.path(), args);
+    command.env("TERM", "xterm");
+    command.stdin(slave()).stdout(slave()).stderr(slave());
+    let mut child = command.spawn().unwrap();
+    drop((command, terminal.slave));
+    let mut keys = File::from(terminal.master.try_clone().unwrap());
+    let mut screen = File::from(terminal.master);
+    let (mut seen, mut at) = (String::new(), 0);
+    // Reads until this comes, after so many bytes more; gives what came before it.
+    let mut wait_for = |what: &str, more: usize| {
+        let (start, mut bytes) = (at, [0; 4096]);
+        loop {
+            let rest = seen.get(start + more..);
+            if let Some(found) = rest.and_then(|rest| rest.find(what)) {
+                at = start + more + found + what.len();
+                return seen[start..at].to_owned();
+            }
+            let n = screen.read(&mut bytes).unwrap();
+            assert!(n > 0 && seen.len() < 1_000_000, "no {what:?}");
+            // The model writes some letters of more than a byte; they do not matter here.
+            seen.extend(
+                bytes[..n]
+                    .iter()
+                    .map(|&b| if b.is_ascii() { b as char } else { '?' }),
+            );
+        }
+    };
+    // The prompt; a line that Ctrl-C throws away; an answer that it ends.
+    wait_for("> ", 0);
+    keys.write_all(b"half a line").unwrap();
+    wait_for("line", 0);
+    keys.write_all(b"\x03").unwrap();
+    wait_for("> ", 0);
+    keys.write_all(b"Speak.\r").unwrap();
+    wait_for("", 300);
+    interrupt(&child);
+    wait_for("> ", 0);
+    keys.write_all(b"/stats\r").unwrap();
+    let stats = wait_for("tokens/s\r\nwritten", 0);
+    assert!(stats.contains("answers  1"), "{stats}");
+    wait_for("> ", 0);
+    keys.write_all(b"\x04").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

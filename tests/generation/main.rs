@@ -2,6 +2,9 @@
 //! session does not feed again.
 
 mod evaluate;
+// Without compiled code, whole texts take minutes.
+#[cfg(feature = "llvm-backend")]
+mod models;
 mod reuse;
 mod sampling;
 mod support;

@@ -126,6 +126,8 @@ pub fn run(args: &Args) -> Outcome {
     let context = context_for(args.context.unwrap_or(DEFAULT_CONTEXT), &config);
     let context = args.context.map_or(context, |n| n.min(context));
     let session = args.model.load(Rows::Last, context, &mut bar)?;
+    let mut input = Input::open()?;
+    // After the editor, which takes the signal over when it is made and does not look at it later.
     interrupt::watch()?;
     let mut chat = Chat {
         tokenizer,
@@ -144,7 +146,6 @@ pub fn run(args: &Args) -> Outcome {
     if chat.said.system().is_some() {
         chat.note_where_the_system_goes();
     }
-    let mut input = Input::open()?;
     if input.is_terminal() && !quiet {
         tell("/help lists what can be asked for; Ctrl-D ends");
     }
