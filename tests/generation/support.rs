@@ -10,12 +10,14 @@ use serde::Deserialize;
 /// What `tests/data/evaluate/make.py` writes.
 #[derive(Deserialize)]
 pub struct Figures {
+    #[cfg(feature = "llvm-backend")]
     pub perplexity: Vec<Perplexity>,
     pub bleu: Vec<BleuCase>,
     pub divergence: DivergenceCase,
     pub sampling: Vec<SamplingCase>,
 }
 
+#[cfg(feature = "llvm-backend")]
 #[derive(Deserialize)]
 pub struct Perplexity {
     pub bos: bool,
@@ -71,6 +73,7 @@ pub fn figures() -> Figures {
     serde_json::from_slice(&text).unwrap()
 }
 
+#[cfg(feature = "llvm-backend")]
 pub fn text() -> String {
     fs::read_to_string(repository().join("tests/data/evaluate/text.txt")).unwrap()
 }
