@@ -72,12 +72,8 @@ fn files_say_what_their_checkpoints_say() {
                     c.rope.scaling = RopeScaling::Factors(factors);
                 }
                 c.dtype = Some(DType::F32);
-                c.rms_norm_eps = f64::from(c.rms_norm_eps as f32);
             }
-            ModelConfig::Gemma3(c) => {
-                c.dtype = Some(DType::F32);
-                c.rms_norm_eps = f64::from(c.rms_norm_eps as f32);
-            }
+            ModelConfig::Gemma3(c) => c.dtype = Some(DType::F32),
             ModelConfig::Gemma2(_) => unreachable!(),
         }
         assert_eq!(ModelConfig::open(&path).unwrap(), config, "{name}");

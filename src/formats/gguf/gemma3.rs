@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | frequencies of layers that see everything | `rope_theta` and `rope_scaling` | `gemma3.rope.freq_base`, `.rope.scaling.*` |
 //! | frequencies of layers with a window | `rope_local_base_freq` | `gemma3.rope.freq_base_swa` |
+//! | scale of attention scores | `query_pre_attn_scalar` | `gemma3.attention.scale`, which llama.cpp does not read, else from the sizes |
 //! | which layers slide | `layer_types` | every n-th does not; n is `gemma3.attention.sliding_window_pattern`, else 6 |
 
 use super::super::gemma3_config::Gemma3Config;
