@@ -87,7 +87,8 @@ fn a_configuration_that_is_wrong() {
         ("hidden_size", json!("wide")),
         ("rms_norm_eps", json!(-1.0)),
         ("hidden_activation", json!("relu")),
-        ("model_type", json!("llama")),
+        ("model_type", json!("gpt2")),
+        ("architectures", json!(["LlamaForCausalLM"])),
         ("layer_types", json!(["full_attention"])),
     ];
     for (field, value) in cases {
