@@ -9,6 +9,7 @@ mod inputs;
 use brain_blitz::compilers::{Remat, Report};
 use brain_blitz::graph::state::Stats;
 use brain_blitz::nn::Dropout;
+#[cfg(feature = "llvm-backend")]
 use brain_blitz::nn::models::LanguageModel;
 use brain_blitz::prelude::*;
 use brain_blitz::train::optim::{Optimizer, Sgd};

@@ -5,6 +5,8 @@
 //! that `make models` fetches.
 
 mod configs;
+#[cfg(feature = "llvm-backend")]
+mod continuations;
 mod features;
 mod gguf;
 mod real;
