@@ -126,7 +126,10 @@ fn ops_that_carry_no_gradient_are_these() {
             "random",
             "less_than",
             "detach",
-            "dequantize"
+            "dequantize",
+            "pack_signs",
+            "unpack_signs",
+            "sign_matrix"
         ]
     );
 }
