@@ -54,7 +54,7 @@ impl SignRows {
         let [step] = &kernel.steps[..] else {
             return None;
         };
-        let (KernelInput::Operand(0), view) = &step.inputs[0] else {
+        let Some((KernelInput::Operand(0), view)) = step.inputs.first() else {
             return None;
         };
         let stored = &kernel.operands[0];
