@@ -54,7 +54,7 @@ impl Default for Conv {
 impl Conv {
     /// Zeros before and after each axis.
     #[track_caller]
-    fn around(&self, kernel: &[i64], dilation: &[i64]) -> Vec<(i64, i64)> {
+    pub(crate) fn around(&self, kernel: &[i64], dilation: &[i64]) -> Vec<(i64, i64)> {
         let reach = kernel.iter().zip(dilation).map(|(&k, &d)| (k - 1) * d);
         match &self.padding {
             Padding::Valid => vec![(0, 0); kernel.len()],

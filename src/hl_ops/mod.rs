@@ -60,5 +60,6 @@ pub use loss_class::CrossEntropy;
 pub use operand::{Operand, Term};
 pub use pool::{Divisor, Pool};
 pub use resize::Interpolation;
+pub use signs::SignEstimator;
 pub use slices::{Bounds, IntoBounds, IntoSlices};
 pub use window::PerAxis;

@@ -5,6 +5,32 @@ use crate::blocks::SignMatrix;
 use crate::graph::{GraphTensor, Shape};
 use crate::op::{Op, SignPart};
 
+/// What stands for the gradient of a sign, which is 0 almost everywhere (a straight-through estimator, Bengio et al.
+/// 2013).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum SignEstimator {
+    /// 1 everywhere.
+    Identity,
+    /// 1 where |x| is at most 1, else 0 (Hubara et al. 2016, section 1.3).
+    #[default]
+    Clipped,
+    /// `2 - 2 |x|` where |x| is at most 1, else 0: the slope of a parabola on each side (Liu et al. 2018, section 3.3).
+    ApproxSign,
+}
+
+impl SignEstimator {
+    /// A tensor with the estimated gradient for `x`; its numbers mean nothing.
+    #[track_caller]
+    fn passed(self, x: GraphTensor) -> GraphTensor {
+        let curve = match self {
+            SignEstimator::Identity => return x,
+            SignEstimator::Clipped => x,
+            SignEstimator::ApproxSign => x * 2.0 - x * x.abs(),
+        };
+        x.abs().le(1.0).where_(curve, x.detach())
+    }
+}
+
 impl<S: Shape> GraphTensor<S> {
     /// -1 where x is below 0 and 1 elsewhere, at zeros and NaN too. Gradients flow through where |x| is at most 1, as if
     /// this were x there (Hubara et al. 2016, section 1.3).
@@ -22,9 +48,62 @@ impl<S: Shape> GraphTensor<S> {
     /// If the format is not a floating-point one.
     #[track_caller]
     pub fn binary_sign(self) -> GraphTensor<S> {
+        self.straight_through_sign(self.raw_sign(), SignEstimator::Clipped)
+    }
+
+    /// [`binary_sign`](Self::binary_sign) with another estimate of its gradient.
+    ///
+    /// ```
+    /// # use brain_blitz::prelude::*;
+    /// use brain_blitz::hl_ops::SignEstimator;
+    /// let mut cx = Graph::new();
+    /// let x = cx.tensor::<R1<3>>().set([0.25, -0.5, 2.0]);
+    /// let y = x.binary_sign_with(SignEstimator::ApproxSign).retrieve();
+    /// let dx = cx.compile(Autograd::new(x, y), ())[0].retrieve();
+    /// cx.execute();
+    /// assert_eq!(y.data(), [1.0, -1.0, 1.0]);
+    /// assert_eq!(dx.data(), [1.5, 1.0, 0.0]);
+    /// ```
+    ///
+    /// # Panics
+    /// If the format is not a floating-point one.
+    #[track_caller]
+    pub fn binary_sign_with(self, estimator: SignEstimator) -> GraphTensor<S> {
+        self.straight_through_sign(self.raw_sign(), estimator)
+    }
+
+    /// The numbers of `value`, through which gradients flow to `self` as through a sign.
+    ///
+    /// ```
+    /// # use brain_blitz::prelude::*;
+    /// use brain_blitz::hl_ops::SignEstimator;
+    /// let mut cx = Graph::new();
+    /// let x = cx.tensor::<R1<3>>().set([0.4, -0.1, 1.2]);
+    /// let three_values = x.abs().gt(0.3).where_(x.sign(), x.zeros_like());
+    /// let y = x.straight_through_sign(three_values, SignEstimator::Clipped).retrieve();
+    /// let dx = cx.compile(Autograd::new(x, y), ())[0].retrieve();
+    /// cx.execute();
+    /// assert_eq!(y.data(), [1.0, 0.0, 1.0]);
+    /// assert_eq!(dx.data(), [1.0, 1.0, 0.0]);
+    /// ```
+    ///
+    /// # Panics
+    /// If shapes or formats differ.
+    #[track_caller]
+    pub fn straight_through_sign(
+        self,
+        value: GraphTensor<S>,
+        estimator: SignEstimator,
+    ) -> GraphTensor<S> {
+        let passed = estimator.passed(self.dynamic());
+        passed.straight_through(value.dynamic()).retag()
+    }
+
+    /// -1 or 1, without a gradient.
+    #[track_caller]
+    fn raw_sign(self) -> GraphTensor<S> {
         let x = self;
-        let sign = x.lt(0.0).where_(x.full_like(-1.0), x.full_like(1.0));
-        self.straight_through_clipped(sign, 1.0)
+        x.lt(0.0).where_(x.full_like(-1.0), x.full_like(1.0))
     }
 }
 

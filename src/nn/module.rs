@@ -116,6 +116,8 @@ layers!(
     super::AdaptiveMaxPool,
     super::AvgPool,
     super::BatchNorm,
+    super::BinaryConv2d,
+    super::BinaryLinear,
     super::Cfc,
     super::Conv1d,
     super::Conv2d,

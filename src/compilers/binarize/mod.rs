@@ -20,7 +20,7 @@
 //! A *layer* is a constant input `[rows, columns]` that is only multiplied by whole rows. Which are stored so, the plan says
 //! ([`Layer`], [`Choice`]); the report has every decision with its reason. Unless told otherwise the first and the last
 //! products stay as they are (Rastegari et al. 2016, section 4), and activations that cannot be negative get eight bits:
-//! all their signs are the same.
+//! all their signs are the same. Activations that the graph rounds itself, to signs or to 8 bits, are taken as they are.
 //!
 //! What it deliberately does not do: train (signs without training are far from the numbers), measure what a layer loses,
 //! convolutions (padding is neither +1 nor -1), scales for groups of a row (`Quantize` with `Q1_0`).
