@@ -35,10 +35,11 @@ impl Pass for Layout {
             let Op::Reduce(_, axes) = &dag.node(id).op else {
                 continue;
             };
-            let product = dag.operands(id)[0].0;
+            let (product, seen) = dag.operands(id)[0];
             let is_product = candidate(dag, id).is_some_and(|(k, _)| contraction_of(&k).is_some());
-            let alone =
-                dag.is_whole(product, dag.operands(id)[0].1) && dag.readers(product).count() == 1;
+            // Seen with other axes, the summed ones are not the product's.
+            let same_axes = *seen == View::contiguous(dag.node(product).ty.dims.clone());
+            let alone = same_axes && dag.readers(product).count() == 1;
             if !is_product || !alone {
                 continue;
             }
@@ -59,8 +60,7 @@ impl Pass for Layout {
                 continue;
             }
             let mul = patch.add(dag, dag.node(product).op.clone(), factors, product)?;
-            let seen = View::contiguous(dag.node(product).ty.dims.clone());
-            let sum = patch.add(dag, dag.node(id).op.clone(), vec![(mul, seen)], id)?;
+            let sum = patch.add(dag, dag.node(id).op.clone(), vec![(mul, seen.clone())], id)?;
             patch.replace_with(dag, id, sum);
         }
         Ok(patch)
