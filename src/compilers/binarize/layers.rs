@@ -2,8 +2,9 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::Layer;
 use super::one_signed::one_signed;
+use super::products::rounded;
+use super::{Layer, SignActivations};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Dag, NodeIndex};
@@ -166,6 +167,11 @@ fn describe(
             is_one_signed: products
                 .iter()
                 .any(|product| one_signed.contains(&factors(product))),
+            rounded: same_of_all(
+                products
+                    .iter()
+                    .map(|product| rounded(dag, factors(product))),
+            ),
         };
         Found {
             weight,
@@ -174,4 +180,11 @@ fn describe(
         }
     });
     Ok(layers.collect())
+}
+
+/// What all are.
+fn same_of_all(all: impl Iterator<Item = Option<SignActivations>>) -> Option<SignActivations> {
+    let mut all = all;
+    let first = all.next()?;
+    all.all(|other| other == first).then_some(first)?
 }

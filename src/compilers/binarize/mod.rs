@@ -20,7 +20,8 @@
 //! A *layer* is a constant input `[rows, columns]` that is only multiplied by whole rows. Which are stored so, the plan says
 //! ([`Layer`], [`Choice`]); the report has every decision with its reason. Unless told otherwise the first and the last
 //! products stay as they are (Rastegari et al. 2016, section 4), and activations that cannot be negative get eight bits:
-//! all their signs are the same. Activations that the graph rounds itself, to signs or to 8 bits, are taken as they are.
+//! all their signs are the same. Activations that the graph rounds itself, to signs or to 8 bits, are taken as they are,
+//! wherever the layer is.
 //!
 //! What it deliberately does not do: train (signs without training are far from the numbers), measure what a layer loses,
 //! convolutions (padding is neither +1 nor -1), scales for groups of a row (`Quantize` with `Q1_0`).
@@ -78,6 +79,8 @@ pub struct Layer {
     pub is_last: bool,
     /// Whether what it multiplies is known to have no negative numbers.
     pub is_one_signed: bool,
+    /// What the graph itself rounds its activations to, signs or bytes: such a layer is meant to be binary.
+    pub rounded: Option<SignActivations>,
 }
 
 /// What becomes of a layer, and why.
@@ -222,6 +225,14 @@ impl Binarize {
             (layer.is_first, "no other layer comes before it"),
             (layer.is_last, "no other layer comes after it"),
         ];
+        if let Some(activations) = layer.rounded {
+            let scheme = SignScheme {
+                activations,
+                ..self.scheme
+            };
+            let why = "the graph rounds its activations itself";
+            return Choice::Binarize(scheme, why.into());
+        }
         if let Some((_, why)) = ends.iter().find(|(is, _)| *is && self.spares_ends) {
             return Choice::Stay((*why).into());
         }

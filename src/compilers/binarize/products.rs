@@ -229,6 +229,14 @@ impl Rewrite<'_> {
     }
 }
 
+/// What a node's numbers are rounded to already, if they are.
+pub(super) fn rounded(dag: &Dag, node: NodeIndex) -> Option<SignActivations> {
+    match &dag.node(node).op {
+        Op::FakeQuantize(ActivationScheme::A8Tok) => Some(SignActivations::Bytes),
+        _ => binary_sign(dag, node).then_some(SignActivations::Signs),
+    }
+}
+
 /// Whether a node is `where(x < 0, -1, 1)`.
 fn binary_sign(dag: &Dag, node: NodeIndex) -> bool {
     let operands = dag.operands(node);
