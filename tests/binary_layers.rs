@@ -8,6 +8,7 @@ use brain_blitz::nn::{BinaryConv2d, BinaryLinear, LowBit, Module, SignInputs};
 use brain_blitz::op::Op;
 use brain_blitz::prelude::*;
 
+#[allow(dead_code, reason = "tests of kernels use it")]
 #[path = "support/inputs.rs"]
 mod inputs;
 use inputs::numbers;
@@ -211,11 +212,7 @@ fn gradients(
         }
         let of_scale: f64 = effective.iter().zip(&units).map(|(d, u)| d * u).sum();
         for k in 0..K {
-            // At 0 the magnitude has no slope.
-            let through = match row[k] == 0.0 {
-                true => 0.0,
-                false => of_scale * units[k] / count,
-            };
+            let through = of_scale * units[k] / count;
             // A row of zeros has a scale of 0, and its numbers lie at 0 / 0 = 0.
             let (relative, part) = match scale == 0.0 {
                 true => (0.0, 0.0),

@@ -96,39 +96,45 @@ impl LowBit {
         self
     }
 
-    /// Units `[rows, k]` and scales `[rows]` of latent weights.
+    /// Units `[rows, k]` and scales `[rows]` of latent weights `[rows, k]`.
+    ///
+    /// # Panics
+    /// If it is no matrix of `F32` of known sizes.
     #[track_caller]
-    pub(super) fn weight(&self, w: GraphTensor) -> (GraphTensor, GraphTensor) {
-        let (scales, is_large) = self.scales(w);
+    pub fn weight(&self, w: GraphTensor) -> (GraphTensor, GraphTensor) {
+        let sign = w.lt(0.0).where_(w.full_like(-1.0), w.full_like(1.0));
+        let (units, scales) = match self.fit.ternary {
+            true => self.three_values(w, sign),
+            false => (sign, self.mean_magnitudes(w, sign)),
+        };
         // A row of zeros has scale 0.
         let scale = scales.detach().maximum(f64::from(f32::MIN_POSITIVE));
         let relative = w * scale.recip().unsqueeze(-1);
-        let sign = w.lt(0.0).where_(w.full_like(-1.0), w.full_like(1.0));
-        let units = match is_large {
-            Some(is_large) => is_large.where_(sign, sign.zeros_like()),
-            None => sign,
-        };
         let units = relative.straight_through_sign(units, self.weight_estimator);
         (units, scales)
     }
 
-    /// Scales of rows, and with three values which weights are not 0.
-    #[track_caller]
-    fn scales(&self, w: GraphTensor) -> (GraphTensor, Option<GraphTensor>) {
+    /// Scales of signs.
+    fn mean_magnitudes(&self, w: GraphTensor, sign: GraphTensor) -> GraphTensor {
         let k = w.dims()[1].as_usize().expect("a weight's sizes are known") as f64;
         let sizes = w.detach().cast(DType::F64).abs();
-        let mean = sizes.sum(-1) * k.recip();
-        if !self.fit.ternary {
-            let value = self.stored(mean);
-            return (w.abs().mean(-1).straight_through(value), None);
-        }
-        let is_large = sizes.gt((mean * 0.75).unsqueeze(-1));
+        let value = self.stored(sizes.sum(-1) * k.recip());
+        (w * sign).mean(-1).straight_through(value)
+    }
+
+    /// Units of which those near 0 are 0, and their scales.
+    fn three_values(&self, w: GraphTensor, sign: GraphTensor) -> (GraphTensor, GraphTensor) {
+        let k = w.dims()[1].as_usize().expect("a weight's sizes are known") as f64;
+        let sizes = w.detach().cast(DType::F64).abs();
+        let limit = sizes.sum(-1) * k.recip() * 0.75;
+        let is_large = sizes.gt(limit.unsqueeze(-1));
+        let units = is_large.where_(sign, sign.zeros_like());
         let mask = is_large.cast(DType::F64);
         let n = mask.sum(-1).maximum(1.0);
-        // Three values are stored as two bases of half the scale.
+        // Stored are two bases of half the scale.
         let value = self.stored((sizes * mask).sum(-1) / n * 0.5) * 2.0;
-        let part = (w.abs() * is_large.cast(DType::F32)).sum(-1) / n.cast(DType::F32);
-        (part.straight_through(value), Some(is_large))
+        let mean = (w * units).sum(-1) / n.cast(DType::F32);
+        (units, mean.straight_through(value))
     }
 
     /// Rounded as scales are stored.
