@@ -6,6 +6,7 @@
 //! | [`schedule`] | how the learning rate changes from step to step |
 //! | [`data`] | data sets and the loader that makes batches of them |
 //! | [`checkpoint`] | everything that a run needs to go on, in a folder that is whole or not there |
+//! | [`distill`] | a network of few bits that learns what another one answers |
 //! | [`metrics`] | numbers a step in a file, progress on the terminal, a guard against losses gone wrong |
 //! | [`plot`] | curves of those numbers as SVG |
 //!
@@ -14,6 +15,7 @@
 
 pub mod checkpoint;
 pub mod data;
+pub mod distill;
 pub mod metrics;
 pub mod optim;
 pub mod plot;

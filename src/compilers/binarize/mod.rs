@@ -23,18 +23,24 @@
 //! all their signs are the same. Activations that the graph rounds itself, to signs or to 8 bits, are taken as they are,
 //! wherever the layer is.
 //!
-//! What it deliberately does not do: train (signs without training are far from the numbers), measure what a layer loses,
+//! Signs without training are far from the numbers: [`Binarize::round_for_training`] writes the same rounding into a graph that
+//! is to be trained, with gradients that flow through it.
+//!
+//! What it deliberately does not do: measure what a layer loses,
 //! convolutions (padding is neither +1 nor -1), scales for groups of a row (`Quantize` with `Q1_0`).
 
 mod layers;
 mod one_signed;
 mod products;
+mod rounding;
+mod site;
 mod weights;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 pub use products::SignFactors;
+pub use rounding::TrainedWeights;
 pub use weights::SignWeights;
 
 use super::{Compiler, Group, PassList, Report};

@@ -1,14 +1,14 @@
 //! Products with weights of signs → products of signs, times scales.
 
 use super::layers::Product;
+use super::site::{Operand, Site};
 use super::{Chosen, SignActivations};
 use crate::blocks::SignMatrix;
 use crate::compilers::Pass;
-use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
-use crate::op::{ActivationScheme, BinaryOp, ConstantValue, Literal, Op, ReduceOp, SignPart};
-use crate::shape::{Dims, Expr, View};
+use crate::op::{ActivationScheme, BinaryOp, ConstantValue, Op, ReduceOp, SignPart};
+use crate::shape::{Dims, View};
 
 /// The pass; a hit is a product.
 pub struct SignFactors {
@@ -47,7 +47,10 @@ impl Pass for SignFactors {
                 let products = Product::all_of(dag, mul, (slot, view), sizes);
                 for product in products.into_iter().flatten() {
                     let rewrite = Rewrite {
-                        dag,
+                        site: Site {
+                            dag,
+                            at: product.sum,
+                        },
                         product,
                         bytes,
                         matrix,
@@ -79,21 +82,19 @@ fn numbers(dag: &Dag, node: NodeIndex) -> Option<(NodeIndex, SignMatrix)> {
 
 /// One product that is being written.
 struct Rewrite<'a> {
-    dag: &'a Dag,
+    site: Site<'a>,
     product: Product,
     /// The input with the signs.
     bytes: NodeIndex,
     matrix: SignMatrix,
 }
 
-type Operand = (NodeRef, View);
-
 impl Rewrite<'_> {
     fn write(&self, patch: &mut Patch, activations: SignActivations) -> Result<()> {
         let Product { sum, k, .. } = self.product;
-        let (x, view) = self.dag.operands(self.product.mul)[1 - self.product.weight];
+        let (x, view) = self.site.dag.operands(self.product.mul)[1 - self.product.weight];
         // A sign has no size to scale by.
-        let activations = match binary_sign(self.dag, x) {
+        let activations = match binary_sign(self.site.dag, x) {
             true => SignActivations::Signs,
             false => activations,
         };
@@ -107,48 +108,41 @@ impl Rewrite<'_> {
         walked.push(k);
         let (rows, back) = view.written_out(&walked).expect("axes of the view");
         let rows = (NodeRef::Old(x), rows);
-        if self.dag.node(x).op == Op::FakeQuantize(ActivationScheme::A8Tok) {
+        if self.site.dag.node(x).op == Op::FakeQuantize(ActivationScheme::A8Tok) {
             // It says already what is lost; rounded again it would be a little different.
             let out = self.terms(patch, (NodeRef::Old(x), view.clone()))?;
-            patch.replace_with(self.dag, sum, out);
+            patch.replace_with(self.site.dag, sum, out);
             return Ok(());
         }
         let factor = match activations {
             SignActivations::Bytes => {
                 let op = Op::FakeQuantize(ActivationScheme::A8Tok);
-                self.add(patch, op, vec![rows.clone()])?
+                self.site.add(patch, op, vec![rows.clone()])?
             }
             _ => {
-                let bits = self.add(patch, Op::PackSigns, vec![rows.clone()])?;
-                let bits = self.whole(patch, bits);
-                self.add(patch, Op::UnpackSigns(self.matrix.columns()), vec![bits])?
+                let bits = self.site.add(patch, Op::PackSigns, vec![rows.clone()])?;
+                let bits = self.site.whole(patch, bits);
+                self.site
+                    .add(patch, Op::UnpackSigns(self.matrix.columns()), vec![bits])?
             }
         };
         let mut out = self.terms(patch, (factor, back))?;
         if activations == SignActivations::ScaledSigns {
             let size = self.mean_magnitude(patch, rows)?;
             let size = (size, self.over_result(patch, size, &kept));
-            let whole = self.whole(patch, out);
-            out = self.add(patch, Op::Binary(BinaryOp::Mul), vec![whole, size])?;
+            let whole = self.site.whole(patch, out);
+            out = self
+                .site
+                .add(patch, Op::Binary(BinaryOp::Mul), vec![whole, size])?;
         }
-        patch.replace_with(self.dag, sum, out);
+        patch.replace_with(self.site.dag, sum, out);
         Ok(())
-    }
-
-    fn add(&self, patch: &mut Patch, op: Op, operands: Vec<Operand>) -> Result<NodeRef> {
-        patch.add(self.dag, op, operands, self.product.sum)
-    }
-
-    /// All of a node.
-    fn whole(&self, patch: &Patch, node: NodeRef) -> Operand {
-        let dims = patch.ty(self.dag, node).dims.clone();
-        (node, View::contiguous(dims))
     }
 
     /// A node whose axes are these ones of the result, repeated along the others.
     fn over_result(&self, patch: &Patch, node: NodeRef, axes: &[usize]) -> View {
-        let mut view = self.whole(patch, node).1;
-        let dims = &self.dag.node(self.product.sum).ty.dims;
+        let mut view = self.site.whole(patch, node).1;
+        let dims = &self.site.dag.node(self.product.sum).ty.dims;
         for (axis, dim) in dims.iter().enumerate() {
             if !axes.contains(&axis) {
                 view = view.insert(axis, *dim).expect("an axis of the result");
@@ -162,34 +156,39 @@ impl Rewrite<'_> {
         let Product {
             weight, n, k, mul, ..
         } = self.product;
-        let (_, seen) = self.dag.operands(mul)[weight];
+        let (_, seen) = self.site.dag.operands(mul)[weight];
         let axes = [k].into_iter().collect();
         let reduce = Op::Reduce(ReduceOp::Sum, axes);
         let bytes = (
             NodeRef::Old(self.bytes),
-            View::contiguous(self.dag.node(self.bytes).ty.dims.clone()),
+            View::contiguous(self.site.dag.node(self.bytes).ty.dims.clone()),
         );
         let part = |part| Op::SignMatrix(self.matrix, part);
         let mut out = None;
         for base in 0..self.matrix.bases() {
-            let signs = self.add(patch, part(SignPart::Signs(base)), vec![bytes.clone()])?;
+            let signs = self
+                .site
+                .add(patch, part(SignPart::Signs(base)), vec![bytes.clone()])?;
             let mut operands = vec![(factor, back.clone()); 2];
             operands[weight] = (signs, seen.clone());
-            let products = self.add(patch, Op::Binary(BinaryOp::Mul), operands)?;
-            let products = self.whole(patch, products);
-            let sum = self.add(patch, reduce.clone(), vec![products])?;
-            let scales = self.add(patch, part(SignPart::Scales(base)), vec![bytes.clone()])?;
+            let products = self.site.add(patch, Op::Binary(BinaryOp::Mul), operands)?;
+            let products = self.site.whole(patch, products);
+            let sum = self.site.add(patch, reduce.clone(), vec![products])?;
+            let scales = self
+                .site
+                .add(patch, part(SignPart::Scales(base)), vec![bytes.clone()])?;
             let scales = (
                 scales,
                 self.over_result(patch, scales, &[n - usize::from(n > k)]),
             );
-            let operands = vec![self.whole(patch, sum), scales];
-            let term = self.add(patch, Op::Binary(BinaryOp::Mul), operands)?;
+            let operands = vec![self.site.whole(patch, sum), scales];
+            let term = self.site.add(patch, Op::Binary(BinaryOp::Mul), operands)?;
             out = Some(match out {
                 None => term,
                 Some(before) => {
-                    let both = [before, term].map(|node| self.whole(patch, node));
-                    self.add(patch, Op::Binary(BinaryOp::Add), both.to_vec())?
+                    let both = [before, term].map(|node| self.site.whole(patch, node));
+                    self.site
+                        .add(patch, Op::Binary(BinaryOp::Add), both.to_vec())?
                 }
             });
         }
@@ -199,33 +198,32 @@ impl Rewrite<'_> {
     /// The mean magnitude of each row.
     fn mean_magnitude(&self, patch: &mut Patch, rows: Operand) -> Result<NodeRef> {
         let dims: Dims = rows.1.dims().iter().copied().collect();
-        let zero = self.constant(patch, 0.0, &dims)?;
-        let minus = self.constant(patch, -1.0, &dims)?;
-        let below = self.add(
+        let zero = self.site.constant(patch, 0.0, &dims)?;
+        let minus = self.site.constant(patch, -1.0, &dims)?;
+        let below = self.site.add(
             patch,
             Op::Binary(BinaryOp::LessThan),
             vec![rows.clone(), zero],
         )?;
-        let turned = self.add(patch, Op::Binary(BinaryOp::Mul), vec![rows.clone(), minus])?;
-        let choice = vec![self.whole(patch, below), self.whole(patch, turned), rows];
-        let sizes = self.add(patch, Op::Select, choice)?;
-        let sizes = self.whole(patch, sizes);
+        let turned = self
+            .site
+            .add(patch, Op::Binary(BinaryOp::Mul), vec![rows.clone(), minus])?;
+        let choice = vec![
+            self.site.whole(patch, below),
+            self.site.whole(patch, turned),
+            rows,
+        ];
+        let sizes = self.site.add(patch, Op::Select, choice)?;
+        let sizes = self.site.whole(patch, sizes);
         let last = [dims.len() - 1].into_iter().collect();
-        let sum = self.add(patch, Op::Reduce(ReduceOp::Sum, last), vec![sizes])?;
+        let sum = self
+            .site
+            .add(patch, Op::Reduce(ReduceOp::Sum, last), vec![sizes])?;
         let part = 1.0 / self.matrix.columns() as f64;
-        let part = self.constant(patch, part, &dims[..dims.len() - 1])?;
-        let sum = self.whole(patch, sum);
-        self.add(patch, Op::Binary(BinaryOp::Mul), vec![sum, part])
-    }
-
-    fn constant(&self, patch: &mut Patch, value: f64, dims: &[Expr]) -> Result<Operand> {
-        let literal = Literal::new(DType::F32, value);
-        let node = self.add(patch, Op::Constant(ConstantValue::Literal(literal)), vec![])?;
-        let mut view = View::contiguous(());
-        for (axis, dim) in dims.iter().enumerate() {
-            view = view.insert(axis, *dim).expect("an axis of the result");
-        }
-        Ok((node, view))
+        let part = self.site.constant(patch, part, &dims[..dims.len() - 1])?;
+        let sum = self.site.whole(patch, sum);
+        self.site
+            .add(patch, Op::Binary(BinaryOp::Mul), vec![sum, part])
     }
 }
 
