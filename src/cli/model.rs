@@ -6,7 +6,7 @@ use brain_blitz::Error;
 use brain_blitz::blocks::BlockType;
 use brain_blitz::formats::ModelConfig;
 use brain_blitz::formats::gguf::is_gguf;
-use brain_blitz::generation::session::{Options, Rows, Session};
+use brain_blitz::generation::session::{CacheType, Options, Rows, Session};
 use brain_blitz::knobs;
 
 use super::failure::{Failure, Outcome};
@@ -39,6 +39,9 @@ pub struct RunArgs {
     /// Store weights in blocks of this type: q8_0, q4_0, ... [default: as the model has them]
     #[arg(long, value_name = "TYPE", value_parser = block_type)]
     quant: Option<BlockType>,
+    /// Keep keys and values of attention as f32, f16 or bf16: the last two take half the memory, and round
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    kv_cache: CacheType,
     /// Measure how to compute matrix products that there are no records of, which takes a while
     /// [default: $BB_TUNE]; records are kept for every later run
     #[arg(long)]
@@ -151,6 +154,11 @@ impl RunArgs {
         self.threads.unwrap_or_else(default)
     }
 
+    /// The format that keys and values are kept in.
+    pub fn kv_cache(&self) -> CacheType {
+        self.kv_cache
+    }
+
     /// Finds out early whether this machine can run code for the CPU that was asked for.
     ///
     /// # Errors
@@ -165,6 +173,7 @@ impl RunArgs {
             cpu: self.cpu(),
             threads: Some(self.threads()),
             context: Some(context),
+            cache: self.kv_cache,
             logits: rows,
             quant: self.quant,
             tune: self.tune,

@@ -20,4 +20,4 @@ pub use chat::{ChatTemplate, Message};
 pub use conversation::Conversation;
 pub use reuse::ReusingSession;
 pub use sampler::{Sampler, Sampling};
-pub use session::{Info, Options, Progress, Rows, Session};
+pub use session::{CacheType, Info, Options, Progress, Rows, Session};

@@ -13,11 +13,13 @@ use crate::exec::profile::Profile;
 use crate::formats::{ModelConfig, Weights as StoredWeights, open_model};
 use crate::graph::state::Stats;
 use crate::graph::{Graph, GraphTensor};
+use crate::nn::attention::CacheConfig;
 use crate::nn::models::{NEW_TOKENS, PAST_TOKENS};
 
 use super::blocks;
 use super::compile::compile;
 use super::weights::Weights;
+pub use crate::nn::attention::CacheType;
 pub use crate::nn::models::Rows;
 
 /// Context when nobody asks for one, unless the model's own limit is lower.
@@ -35,6 +37,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// The most tokens that the caches hold; by default the model's limit, at most 4096.
     pub context: Option<usize>,
+    /// The format that the caches keep keys and values in.
+    pub cache: CacheType,
     /// Stores weights that are not in blocks already in blocks of this type.
     pub quant: Option<BlockType>,
     /// Which logits [`Session::feed`] gives.
@@ -49,6 +53,7 @@ impl Default for Options {
             cpu: "native".into(),
             threads: None,
             context: None,
+            cache: CacheType::default(),
             quant: None,
             logits: Rows::Last,
             tune: false,
@@ -203,7 +208,11 @@ impl Session {
             }
             graph.set_threads(n);
         }
-        let model = config.build(&mut graph, capacity, &|name| weights.dtype(name));
+        let cache = CacheConfig {
+            capacity,
+            ty: options.cache,
+        };
+        let model = config.build(&mut graph, cache, &|name| weights.dtype(name));
         let tokens = graph.input(NEW_TOKENS, DType::I32).set_name("tokens");
         let logits = model.forward(tokens, options.logits).retrieve();
         let nodes_recorded = graph.n_nodes();

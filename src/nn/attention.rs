@@ -2,9 +2,16 @@
 //!
 //! Query head `h` of `n` reads key head `h / (n / n_kv)`. Keys are not repeated in memory: query heads of one group are
 //! an axis of their own, along which keys and values are broadcast views.
+//!
+//! A cache may keep its rows in 16 bits. New rows are rounded when they are written, and every query, those of the same
+//! step too, reads the rounded ones: what a step gives does not depend on how the rows before it came into the cache.
+//! Products read them where they are, without a copy in `F32`, and sum in `F32`.
+//!
+//! Deliberately absent: caches in blocks of low-bit numbers, and caches that forget rows outside of a window.
 
 use super::ops;
 use crate::dtype::DType;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, GraphTensor};
 use crate::shape::Expr;
 
@@ -144,6 +151,68 @@ fn mask_scores(scores: GraphTensor, mask: GraphTensor) -> GraphTensor {
     }
 }
 
+/// The number format that a [`KvCache`] keeps its rows in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum CacheType {
+    /// Rows as they were computed.
+    #[default]
+    F32,
+    /// Half the memory, numbers rounded to 11 bits; beyond 65504 they become infinite.
+    F16,
+    /// Half the memory, numbers rounded to 8 bits, of any size.
+    BF16,
+}
+
+impl CacheType {
+    /// All types, in declaration order.
+    pub const ALL: [CacheType; 3] = [CacheType::F32, CacheType::F16, CacheType::BF16];
+
+    /// The format of an element.
+    pub const fn dtype(self) -> DType {
+        match self {
+            CacheType::F32 => DType::F32,
+            CacheType::F16 => DType::F16,
+            CacheType::BF16 => DType::BF16,
+        }
+    }
+}
+
+impl std::fmt::Display for CacheType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.dtype().fmt(f)
+    }
+}
+
+impl std::str::FromStr for CacheType {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<CacheType> {
+        let named = |ty: &CacheType| ty.dtype().name() == text;
+        CacheType::ALL.into_iter().find(named).ok_or_else(|| {
+            let names = CacheType::ALL.map(|ty| ty.dtype().name()).join(", ");
+            Error::msg(format!("types of caches are {names}"))
+        })
+    }
+}
+
+/// How many positions a [`KvCache`] has room for, and in which format. A number stands for as many in `F32`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CacheConfig {
+    /// The most positions.
+    pub capacity: usize,
+    /// The format of its rows.
+    pub ty: CacheType,
+}
+
+impl From<usize> for CacheConfig {
+    fn from(capacity: usize) -> CacheConfig {
+        CacheConfig {
+            capacity,
+            ty: CacheType::default(),
+        }
+    }
+}
+
 /// Keys and values of the positions so far, kept in the graph's state from one execution to the next.
 #[derive(Clone, Copy, Debug)]
 pub struct KvCache {
@@ -154,11 +223,36 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// An empty cache for `capacity` positions.
+    /// An empty cache.
+    ///
+    /// ```
+    /// # use brain_blitz::prelude::*;
+    /// use brain_blitz::nn::{CacheConfig, CacheType, KvCache, Steps};
+    /// let mut cx = Graph::new();
+    /// let config = CacheConfig { capacity: 4, ty: CacheType::F16 };
+    /// let cache = KvCache::new(&mut cx, 1, config, 2);
+    /// let rows = cx.input((1, 's', 2), DType::F32);
+    /// let steps = Steps { start: 'p'.into(), rows: 's'.into() };
+    /// let (keys, _) = cache.append(rows, rows, steps);
+    /// keys.retrieve();
+    /// for (p, row) in [[1.0, 2.0], [0.5, 1.0001]].into_iter().enumerate() {
+    ///     rows.set(row.to_vec());
+    ///     cx.set_dim('p', p);
+    ///     cx.set_dim('s', 1);
+    ///     cx.execute();
+    /// }
+    /// assert_eq!(keys.data(), [1.0, 2.0, 0.5, 1.0], "rounded, and in F32 again");
+    /// ```
     #[track_caller]
-    pub fn new(cx: &mut Graph, kv_heads: usize, capacity: usize, width: usize) -> KvCache {
+    pub fn new(
+        cx: &mut Graph,
+        kv_heads: usize,
+        config: impl Into<CacheConfig>,
+        width: usize,
+    ) -> KvCache {
+        let CacheConfig { capacity, ty } = config.into();
         let mut cache = |name| {
-            let input = cx.input((kv_heads, capacity, width), DType::F32);
+            let input = cx.input((kv_heads, capacity, width), ty.dtype());
             input.set_zeros().set_name(name)
         };
         KvCache {
@@ -167,8 +261,9 @@ impl KvCache {
         }
     }
 
-    /// Writes the new rows `[kv_heads, s, d]` at their positions and gives all rows so far, `[kv_heads, end, d]`. Only the
-    /// new rows are written to memory. To be called once for a cache: it defines the graph's next state.
+    /// Writes the new rows `F32 [kv_heads, s, d]` at their positions and gives all rows so far, `F32 [kv_heads, end, d]`,
+    /// as the cache has them. Only the new rows are written to memory. To be called once for a cache: it defines the
+    /// graph's next state.
     ///
     /// # Panics
     /// If shapes do not fit.
@@ -183,9 +278,11 @@ impl KvCache {
         let index = ops::iota(keys, dims[1]) + GraphTensor::size(keys.graph, steps.start);
         let index = index.insert_axis(1, dims[2]).insert_axis(0, dims[0]);
         let write = |state: GraphTensor, rows: GraphTensor| {
-            let new = state.scatter(1, index, rows);
+            let (ty, computed) = (state.dtype(), rows.dtype());
+            let cast = |x: GraphTensor, to: DType| if ty == computed { x } else { x.cast(to) };
+            let new = state.scatter(1, index, cast(rows, ty));
             state.assign(new);
-            new.slice_axis(1, 0, steps.end())
+            cast(new.slice_axis(1, 0, steps.end()), computed)
         };
         (write(self.keys, keys), write(self.values, values))
     }

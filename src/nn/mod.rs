@@ -39,7 +39,7 @@ pub mod transformer;
 pub mod transformer_layers;
 
 pub use activation::Activation;
-pub use attention::{KvCache, Mask, ScoreRule, Steps};
+pub use attention::{CacheConfig, CacheType, KvCache, Mask, ScoreRule, Steps};
 pub use batch_norm::BatchNorm;
 pub use binary::BinaryLinear;
 pub use binary_conv::BinaryConv2d;

@@ -4,6 +4,7 @@ use super::decoder::{LanguageModel, LayerType};
 use super::{gemma2, gemma3, llama};
 use crate::dtype::DType;
 use crate::graph::Graph;
+use crate::nn::attention::CacheConfig;
 
 /// The sizes and constants of a model, checked for consistency.
 #[derive(Clone, PartialEq, Debug)]
@@ -28,19 +29,19 @@ macro_rules! each {
 }
 
 impl ModelConfig {
-    /// The model, whose parameters have no data yet, with caches for `capacity` tokens. `dtype_of` tells the format that
-    /// a parameter is stored in, by its name.
+    /// The model, whose parameters have no data yet, with caches as `cache` says, or in `F32` for as many tokens as it
+    /// says. `dtype_of` tells the format that a parameter is stored in, by its name.
     #[track_caller]
     pub fn build(
         &self,
         cx: &mut Graph,
-        capacity: usize,
+        cache: impl Into<CacheConfig>,
         dtype_of: &dyn Fn(&str) -> DType,
     ) -> Box<dyn LanguageModel> {
         match self {
-            ModelConfig::Gemma2(c) => Box::new(gemma2::Gemma2::new(cx, c, capacity, dtype_of)),
-            ModelConfig::Gemma3(c) => Box::new(gemma3::Gemma3::new(cx, c, capacity, dtype_of)),
-            ModelConfig::Llama(c) => Box::new(llama::Llama::new(cx, c, capacity, dtype_of)),
+            ModelConfig::Gemma2(c) => Box::new(gemma2::Gemma2::new(cx, c, cache, dtype_of)),
+            ModelConfig::Gemma3(c) => Box::new(gemma3::Gemma3::new(cx, c, cache, dtype_of)),
+            ModelConfig::Llama(c) => Box::new(llama::Llama::new(cx, c, cache, dtype_of)),
         }
     }
 

@@ -6,7 +6,7 @@
 
 use crate::dtype::DType;
 use crate::graph::{Graph, GraphTensor};
-use crate::nn::attention::{KvCache, ScoreRule, Steps};
+use crate::nn::attention::{CacheConfig, KvCache, ScoreRule, Steps};
 use crate::nn::feed_forward::GatedMlp;
 use crate::nn::module::{Module, Visitor};
 use crate::nn::{Activation, Linear, MultiHeadAttention, QkNorm, RmsNorm, Rope};
@@ -98,8 +98,8 @@ pub(super) struct Weights<'a> {
     pub norm_eps: f64,
     /// Whether norms scale by `1 + w`.
     pub norm_plus_one: bool,
-    /// The most tokens that a cache holds.
-    pub capacity: usize,
+    /// How many tokens a cache holds, and in which format.
+    pub cache: CacheConfig,
 }
 
 impl Weights<'_> {
@@ -180,7 +180,7 @@ impl Attention {
             rule: parts.rule,
             rope: Some(parts.rope),
         };
-        let cache = KvCache::new(weights.cx, parts.kv_heads, weights.capacity, d);
+        let cache = KvCache::new(weights.cx, parts.kv_heads, weights.cache, d);
         Attention { heads, cache }
     }
 

@@ -10,7 +10,7 @@ pub use config::Config;
 use super::decoder::{AttentionParts, GemmaLayer, LanguageModel, LayerType, Weights};
 use crate::dtype::DType;
 use crate::graph::{Graph, GraphTensor};
-use crate::nn::attention::{Mask, ScoreRule, Steps};
+use crate::nn::attention::{CacheConfig, Mask, ScoreRule, Steps};
 use crate::nn::module::{Module, Visitor};
 use crate::nn::{Embedding, RmsNorm, Rope, soft_cap};
 
@@ -25,23 +25,24 @@ pub struct Gemma3 {
 }
 
 impl Gemma3 {
-    /// A model whose parameters have no data yet, with caches for `capacity` tokens. `dtype_of` tells the format that
-    /// a parameter is stored in, by its name.
+    /// A model whose parameters have no data yet, with caches as `cache` says, or in `F32` for as many tokens as it
+    /// says. `dtype_of` tells the format that a parameter is stored in, by its name.
     #[track_caller]
     pub fn new(
         cx: &mut Graph,
         config: &Config,
-        capacity: usize,
+        cache: impl Into<CacheConfig>,
         dtype_of: &dyn Fn(&str) -> DType,
     ) -> Gemma3 {
-        let full = Rope::with_config(cx, config.head_dim, &config.rope, capacity);
-        let sliding = Rope::with_config(cx, config.head_dim, &config.rope_local, capacity);
+        let cache = cache.into();
+        let full = Rope::with_config(cx, config.head_dim, &config.rope, cache.capacity);
+        let sliding = Rope::with_config(cx, config.head_dim, &config.rope_local, cache.capacity);
         let mut weights = Weights {
             cx,
             dtype_of,
             norm_eps: config.rms_norm_eps,
             norm_plus_one: true,
-            capacity,
+            cache,
         };
         let table = (config.vocab_size, config.hidden_size);
         let embed_tokens = Embedding {

@@ -13,7 +13,7 @@ pub use config::{Config, Family};
 use super::decoder::{Attention, AttentionParts, LanguageModel, LayerType, Weights};
 use crate::dtype::DType;
 use crate::graph::{Graph, GraphTensor};
-use crate::nn::attention::{Mask, ScoreRule, Steps};
+use crate::nn::attention::{CacheConfig, Mask, ScoreRule, Steps};
 use crate::nn::feed_forward::GatedMlp;
 use crate::nn::module::{Module, Visitor};
 use crate::nn::{Embedding, Linear, RmsNorm, Rope};
@@ -85,22 +85,23 @@ pub struct Llama {
 }
 
 impl Llama {
-    /// A model whose parameters have no data yet, with caches for `capacity` tokens. `dtype_of` tells the format that
-    /// a parameter is stored in, by its name.
+    /// A model whose parameters have no data yet, with caches as `cache` says, or in `F32` for as many tokens as it
+    /// says. `dtype_of` tells the format that a parameter is stored in, by its name.
     #[track_caller]
     pub fn new(
         cx: &mut Graph,
         config: &Config,
-        capacity: usize,
+        cache: impl Into<CacheConfig>,
         dtype_of: &dyn Fn(&str) -> DType,
     ) -> Llama {
-        let rope = Rope::with_config(cx, config.head_dim, &config.rope, capacity);
+        let cache = cache.into();
+        let rope = Rope::with_config(cx, config.head_dim, &config.rope, cache.capacity);
         let mut weights = Weights {
             cx,
             dtype_of,
             norm_eps: config.rms_norm_eps,
             norm_plus_one: false,
-            capacity,
+            cache,
         };
         let (vocabulary, hidden) = (config.vocab_size, config.hidden_size);
         Llama {
