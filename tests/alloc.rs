@@ -7,6 +7,7 @@ mod gemma2;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use brain_blitz::nn::CacheType;
 use brain_blitz::nn::models::{LanguageModel, NEW_TOKENS, PAST_TOKENS, Rows};
 use brain_blitz::prelude::*;
 use brain_blitz::train::optim::{AdamW, Optimizer, clip_grad_norm};
@@ -112,23 +113,26 @@ fn products_with_epilogues() {
 
 #[test]
 fn generating_tokens() {
-    let mut cx = Graph::new();
-    cx.set_threads(1);
-    let (model, config) = gemma2::tiny(&mut cx);
-    let tokens = cx.input(NEW_TOKENS, DType::I32);
-    let logits = model.forward(tokens, Rows::Last).retrieve();
-    cx.compile(<(Generic, LlvmCpu)>::default(), ());
-    cx.set_dim(PAST_TOKENS, 0);
-    cx.set_dim(NEW_TOKENS, 20);
-    tokens.set(vec![3; 20]);
-    cx.execute();
-    cx.set_dim(NEW_TOKENS, 1);
-    tokens.set([5]);
-    for past in 20..40 {
-        cx.set_dim(PAST_TOKENS, past);
-        assert_eq!(requests(|| cx.execute()), 0, "{past} tokens in the caches");
+    for ty in CacheType::ALL {
+        let mut cx = Graph::new();
+        cx.set_threads(1);
+        let (model, config) = gemma2::tiny(&mut cx, ty);
+        let tokens = cx.input(NEW_TOKENS, DType::I32);
+        let logits = model.forward(tokens, Rows::Last).retrieve();
+        cx.compile(<(Generic, LlvmCpu)>::default(), ());
+        cx.set_dim(PAST_TOKENS, 0);
+        cx.set_dim(NEW_TOKENS, 20);
+        tokens.set(vec![3; 20]);
+        cx.execute();
+        cx.set_dim(NEW_TOKENS, 1);
+        tokens.set([5]);
+        for past in 20..40 {
+            cx.set_dim(PAST_TOKENS, past);
+            let n = requests(|| cx.execute());
+            assert_eq!(n, 0, "{past} tokens in {ty} caches");
+        }
+        assert_eq!(logits.data().len(), config.vocab_size);
     }
-    assert_eq!(logits.data().len(), config.vocab_size);
 }
 
 #[test]

@@ -322,3 +322,45 @@ fn weights_that_do_not_vanish_are_not_skipped() {
         weights.matmul(v)
     });
 }
+
+/// Attention over keys and values in 16 bits, of which `read` makes what is multiplied.
+fn over_16_bits(
+    cx: &mut Graph,
+    size: Size,
+    dtype: DType,
+    read: impl Fn(GraphTensor) -> GraphTensor,
+) -> GraphTensor {
+    let [q, k, v] = operands(cx, size);
+    let [k, v] = [k, v].map(|x| {
+        let numbers = x.data();
+        let dims = x.dims();
+        let stored = cx.input(dims, dtype).set(numbers);
+        read(stored)
+    });
+    let start = size.t.saturating_sub(size.s);
+    rule(Mask::Causal, Some(5.0)).attend(q, k, v, start)
+}
+
+#[test]
+fn keys_and_values_in_16_bits_are_read_where_they_are() {
+    for dtype in [DType::F16, DType::BF16] {
+        for (s, group) in [(1, 1), (1, 3), (1, 8), (70, 2)] {
+            let size = Size { s, group, ..USUAL };
+            let widened = |x: GraphTensor| x.cast(DType::F32);
+            let names = check(|cx| over_16_bits(cx, size, dtype, widened));
+            assert_eq!(names, ["attention"], "{s} queries of {group} over {dtype}");
+            let bytes = |read: fn(GraphTensor) -> GraphTensor| {
+                let mut cx = Graph::new();
+                over_16_bits(&mut cx, size, dtype, read).retrieve();
+                cx.compile(<(Generic, LlvmCpu)>::default(), ());
+                cx.execute();
+                cx.stats().arena_bytes
+            };
+            let result = 4 * size.kv * group * s * size.dv;
+            assert_eq!(bytes(widened), result.next_multiple_of(64));
+            // What is computed from them is written out.
+            let copies = 4 * size.kv * size.t * (size.d + size.dv);
+            assert!(bytes(|x| x.cast(DType::F32) * 0.5) >= result + copies);
+        }
+    }
+}

@@ -5,8 +5,8 @@ use std::path::Path;
 use brain_blitz::formats::{Checkpoint, Gemma2Config};
 use brain_blitz::nn::models::gemma2::Gemma2;
 use brain_blitz::nn::{
-    Activation, AttentionConfig, Init, KvCache, Layer, Linear, Mask, Module, MultiHeadAttention,
-    Rope, Sequential, Steps, TransformerBlock,
+    Activation, AttentionConfig, CacheConfig, CacheType, Init, KvCache, Layer, Linear, Mask,
+    Module, MultiHeadAttention, Rope, ScoreRule, Sequential, Steps, TransformerBlock,
 };
 use brain_blitz::prelude::*;
 
@@ -63,6 +63,69 @@ fn a_cache_filled_in_steps_gives_what_the_whole_gives() {
         rows.extend(y.data());
     }
     close(&rows, &whole, 1e-6);
+}
+
+/// Queries, keys and values of 7 rows after one another: `[2, 7, 4]` each.
+fn rows_of_heads() -> [Vec<f32>; 3] {
+    [1, 2, 3].map(|seed| numbers(2 * 7 * 4, seed))
+}
+
+#[test]
+fn every_row_is_rounded_as_the_cache_has_it() {
+    let rule = ScoreRule {
+        mask: Mask::Causal,
+        ..ScoreRule::scaled(4)
+    };
+    let whole = |ty: DType| {
+        let mut cx = Graph::new();
+        let [q, k, v] = rows_of_heads().map(|data| cx.input((2, 7, 4), DType::F32).set(data));
+        let [k, v] = [k, v].map(|x| x.cast(ty).cast(DType::F32));
+        let y = rule.attend(q, k, v, 0).retrieve();
+        cx.execute();
+        y.data()
+    };
+    let in_steps = |ty: CacheType| {
+        let mut cx = Graph::new();
+        let cache = KvCache::new(&mut cx, 2, CacheConfig { capacity: 7, ty }, 4);
+        let new = [0; 3].map(|_| cx.input((2, 's', 4), DType::F32));
+        let steps = Steps {
+            start: 'p'.into(),
+            rows: 's'.into(),
+        };
+        let (keys, values) = cache.append(new[1], new[2], steps);
+        let y = rule.attend(new[0], keys, values, 'p').retrieve();
+        let mut all = vec![0.0; 2 * 7 * 4];
+        for (start, end) in [(0, 3), (3, 4), (4, 7)] {
+            cx.set_dim('p', start);
+            cx.set_dim('s', end - start);
+            let rows = |head: usize| (head * 7 + start) * 4..(head * 7 + end) * 4;
+            for (input, data) in new.iter().zip(rows_of_heads()) {
+                input.set([&data[rows(0)], &data[rows(1)]].concat());
+            }
+            cx.execute();
+            for (head, y) in y.data().chunks((end - start) * 4).enumerate() {
+                all[rows(head)].copy_from_slice(y);
+            }
+        }
+        all
+    };
+    let exact = whole(DType::F32);
+    for ty in CacheType::ALL {
+        let rounded = whole(ty.dtype());
+        close(&in_steps(ty), &rounded, 1e-6);
+        let worst = rounded.iter().zip(&exact).map(|(a, b)| (a - b).abs());
+        let worst = worst.fold(0.0, f32::max);
+        assert_eq!(worst > 1e-5, ty != CacheType::F32, "{ty}: {worst}");
+    }
+}
+
+#[test]
+fn types_of_caches_have_the_names_of_their_formats() {
+    for ty in CacheType::ALL {
+        assert_eq!(ty.to_string().parse::<CacheType>().unwrap(), ty);
+    }
+    let unknown = "q8_0".parse::<CacheType>().unwrap_err().to_string();
+    assert_eq!(unknown, "types of caches are f32, f16, bf16");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod gemma2;
 
 use std::sync::Arc;
 
+use brain_blitz::nn::CacheType;
 use brain_blitz::nn::models::{LanguageModel, NEW_TOKENS, PAST_TOKENS, Rows};
 use brain_blitz::prelude::*;
 
@@ -225,7 +226,7 @@ fn the_arena_of_branches_of_different_sizes() {
 #[test]
 fn the_arena_of_a_language_model() {
     let mut cx = Graph::new();
-    let (model, _) = gemma2::tiny(&mut cx);
+    let (model, _) = gemma2::tiny(&mut cx, CacheType::F32);
     let tokens = cx.input(NEW_TOKENS, DType::I32);
     model.forward(tokens, Rows::Last).retrieve();
     cx.compile(<(Generic, LlvmCpu)>::default(), ());

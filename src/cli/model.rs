@@ -109,6 +109,17 @@ impl ModelArgs {
         }
     }
 
+    /// The same model with keys and values kept in this format.
+    pub fn with_kv_cache(&self, kv_cache: CacheType) -> ModelArgs {
+        ModelArgs {
+            run: RunArgs {
+                kv_cache,
+                ..self.run.clone()
+            },
+            ..self.clone()
+        }
+    }
+
     /// The type of blocks that was asked for.
     pub fn quant(&self) -> Option<BlockType> {
         self.run.quant

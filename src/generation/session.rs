@@ -118,7 +118,7 @@ pub struct Session {
     logits: GraphTensor,
     out: Vec<f32>,
     position: usize,
-    capacity: usize,
+    cache: CacheConfig,
     info: Info,
 }
 
@@ -200,7 +200,10 @@ impl Session {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Session> {
         let start = Instant::now();
-        let capacity = capacity_of(&config, options)?;
+        let cache = CacheConfig {
+            capacity: capacity_of(&config, options)?,
+            ty: options.cache,
+        };
         let mut graph = Graph::new();
         if let Some(n) = options.threads {
             if n == 0 {
@@ -208,10 +211,6 @@ impl Session {
             }
             graph.set_threads(n);
         }
-        let cache = CacheConfig {
-            capacity,
-            ty: options.cache,
-        };
         let model = config.build(&mut graph, cache, &|name| weights.dtype(name));
         let tokens = graph.input(NEW_TOKENS, DType::I32).set_name("tokens");
         let logits = model.forward(tokens, options.logits).retrieve();
@@ -241,7 +240,7 @@ impl Session {
             logits,
             out: Vec::new(),
             position: 0,
-            capacity,
+            cache,
             info,
         })
     }
@@ -273,7 +272,19 @@ impl Session {
 
     /// The most tokens that can be fed without a reset.
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.cache.capacity
+    }
+
+    /// The format that the caches keep keys and values in.
+    pub fn cache_type(&self) -> CacheType {
+        self.cache.ty
+    }
+
+    /// Bytes of the caches of all layers, filled or not.
+    pub fn cache_bytes(&self) -> usize {
+        let row = self.config.num_key_value_heads() * self.config.head_dim();
+        let rows = 2 * self.config.num_hidden_layers() * self.cache.capacity;
+        rows * row * self.cache.ty.dtype().size()
     }
 
     /// Forgets all tokens.
@@ -325,7 +336,7 @@ impl Session {
                 "token {token} is not in the vocabulary of {vocab}"
             )));
         }
-        let (needed, capacity) = (self.position + tokens.len(), self.capacity);
+        let (needed, capacity) = (self.position + tokens.len(), self.capacity());
         if needed > capacity {
             return Err(Error::msg(format!(
                 "{needed} tokens do not fit the context of {capacity}"

@@ -173,3 +173,19 @@ fn a_system_text_goes_into_the_chat_template() {
     let found = succeed(program(model.path(), args));
     assert_eq!(found, "[system] brief\n[user] hi\n\n");
 }
+
+#[test]
+fn caches_in_16_bits_give_the_same_greedy_text() {
+    let (prompt, expected) = reference();
+    for cache in ["f16", "bf16"] {
+        let mut command = program(&shakespeare(), &format!("{GREEDY} --kv-cache {cache}"));
+        command.args(["--prompt", &prompt]);
+        assert_eq!(succeed(command), format!("{expected}\n"), "{cache}");
+    }
+    let args = format!("{GREEDY} --prompt A --kv-cache q8_0");
+    let message = crate::support::fail(2, &shakespeare(), &args);
+    assert!(
+        message.contains("types of caches are f32, f16, bf16"),
+        "{message}"
+    );
+}

@@ -259,6 +259,26 @@ fn bench_measures_a_synthetic_model() {
     assert_eq!(more["layers"], 3);
 }
 
+#[test]
+fn caches_in_16_bits_take_half_the_memory() {
+    let args = "bench --model MODEL --prompt-tokens 12 --generate-tokens 3 --repeat 1";
+    let [whole, half] = ["", "--kv-cache f16"].map(|cache| {
+        let found = succeed_json(program(&tiny(), &format!("{args} {cache} --json")));
+        let number = |name: &str| found[name].as_u64().unwrap_or_else(|| panic!("{found}"));
+        let read = found["bytes_read_per_token"].as_f64().unwrap();
+        let cache = read - number("weight_bytes") as f64;
+        (found["kv_cache"].clone(), number("kv_cache_bytes"), cache)
+    });
+    assert_eq!(whole.0, "f32");
+    assert_eq!(half, ("f16".into(), whole.1 / 2, whole.2 / 2.0));
+    let table = succeed(program(&tiny(), &format!("{args} --kv-cache bf16")));
+    let line = table.lines().find(|line| line.starts_with("kv cache"));
+    assert!(
+        line.is_some_and(|line| line.ends_with("MiB, bf16")),
+        "{table}"
+    );
+}
+
 #[cfg(feature = "llvm-backend")]
 #[test]
 fn bench_knows_the_limits_once_they_are_measured() {

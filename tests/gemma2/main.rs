@@ -5,6 +5,7 @@
 
 mod support;
 
+mod caches;
 mod features;
 mod feeding;
 mod reference;

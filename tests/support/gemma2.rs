@@ -3,19 +3,20 @@
 use std::path::Path;
 
 use brain_blitz::formats::{Checkpoint, Gemma2Config};
-use brain_blitz::nn::Module;
 use brain_blitz::nn::models::gemma2::Gemma2;
+use brain_blitz::nn::{CacheConfig, CacheType, Module};
 use brain_blitz::prelude::*;
 
-/// Records the model for a context of 64 tokens.
+/// Records the model for a context of 64 tokens, with caches of this type.
 ///
 /// # Panics
 /// If its files cannot be read.
-pub fn tiny(cx: &mut Graph) -> (Gemma2, Gemma2Config) {
+pub fn tiny(cx: &mut Graph, ty: CacheType) -> (Gemma2, Gemma2Config) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gemma2/tiny");
     let config = Gemma2Config::open(&folder).unwrap();
     let checkpoint = Checkpoint::open(&folder).unwrap();
-    let model = Gemma2::new(cx, &config, 64, &|_| DType::F32);
+    let cache = CacheConfig { capacity: 64, ty };
+    let model = Gemma2::new(cx, &config, cache, &|_| DType::F32);
     for (name, parameter) in model.parameters().iter() {
         let bytes = checkpoint
             .get(name)

@@ -121,6 +121,7 @@ fn compile_in(
         .args(["bench", "--compile", "--json", "--synthetic", name])
         .args(["--precision", precision, "--cpu", &run.cpu()])
         .args(["--threads", &run.threads().to_string()])
+        .args(["--kv-cache", &run.kv_cache().to_string()])
         // One token less than there is room for, which makes the same room.
         .args([
             "--prompt-tokens",

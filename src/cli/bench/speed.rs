@@ -11,7 +11,6 @@ use std::fmt::Write;
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use brain_blitz::dtype::DType;
 use brain_blitz::formats::ModelConfig;
 use brain_blitz::generation::session::Session;
 use brain_blitz::op::random;
@@ -64,6 +63,8 @@ pub struct Results {
     /// `null` where the system does not tell.
     peak_rss_bytes: Option<u64>,
     weight_bytes: u64,
+    kv_cache: String,
+    kv_cache_bytes: usize,
     arena_bytes: usize,
     nodes_recorded: usize,
     nodes_compiled: usize,
@@ -204,7 +205,7 @@ pub fn measure(
     let (prefill, decode) = (Spread::of(rates.prefill), Spread::of(rates.decode));
     let info = session.info();
     let flop_per_prompt_token = flop_per_prompt_token(config, lengths);
-    let bytes_read_per_token = bytes_per_token(config, lengths, info.weight_bytes);
+    let bytes_read_per_token = bytes_per_token(session, lengths);
     let limits = around.limits.as_ref();
     let threads = run.threads();
     Ok(Results {
@@ -226,6 +227,8 @@ pub fn measure(
         bytes_read_per_token,
         peak_rss_bytes: peak_rss_bytes(),
         weight_bytes: info.weight_bytes,
+        kv_cache: session.cache_type().to_string(),
+        kv_cache_bytes: session.cache_bytes(),
         arena_bytes: rates.arena_bytes,
         nodes_recorded: info.nodes_recorded,
         nodes_compiled: info.nodes_compiled,
@@ -263,10 +266,11 @@ fn flop_per_prompt_token(config: &ModelConfig, lengths: &Lengths) -> f64 {
 }
 
 /// All weights, and the keys and values that a token in the middle of what is generated sees.
-fn bytes_per_token(config: &ModelConfig, lengths: &Lengths, weight_bytes: u64) -> f64 {
-    let row = 2 * config.num_key_value_heads() * config.head_dim() * DType::F32.size();
+fn bytes_per_token(session: &Session, lengths: &Lengths) -> f64 {
+    let (config, size) = (session.config(), session.cache_type().dtype().size());
+    let row = 2 * config.num_key_value_heads() * config.head_dim() * size;
     let seen = visible(config, lengths.prompt + lengths.generate.div_ceil(2));
-    weight_bytes as f64 + (row * seen) as f64
+    session.info().weight_bytes as f64 + (row * seen) as f64
 }
 
 /// How many kernels of this process's only model were not compiled but found on disk.
@@ -352,6 +356,7 @@ pub fn table(r: &Results) -> String {
         "{} prompt and {} generated tokens, {} rounds",
         r.prompt_tokens, r.generate_tokens, r.repeat
     );
+    let cache = format!("{}, {}", mib(r.kv_cache_bytes as u64), r.kv_cache);
     let peak = r.peak_rss_bytes.map_or("unknown".into(), mib);
     let rows = [
         ("cpu", Some(format!("{}, {} threads", r.cpu, r.threads))),
@@ -362,6 +367,7 @@ pub fn table(r: &Results) -> String {
         ("decode", Some(decode)),
         ("peak memory", Some(peak)),
         ("weights", Some(mib(r.weight_bytes))),
+        ("kv cache", Some(cache)),
         ("working memory", Some(mib(r.arena_bytes as u64))),
         ("measured", Some(measured)),
     ];

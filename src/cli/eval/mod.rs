@@ -14,7 +14,7 @@ use brain_blitz::formats::Tokenizer;
 use brain_blitz::generation::evaluate::{
     Bleu, Evaluation, Windows, evaluate, greedy, prompt_starts,
 };
-use brain_blitz::generation::session::{Rows, Session};
+use brain_blitz::generation::session::{CacheType, Rows, Session};
 
 use self::report::{Figures, Report};
 use super::failure::{Failure, Outcome};
@@ -37,7 +37,7 @@ pub struct Args {
     /// File with the text to predict, - for standard input
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
-    /// Also compare with this model, which must have the same tokens; --quant is not for it
+    /// Also compare with this model, which must have the same tokens; --quant and --kv-cache are not for it
     #[arg(long, value_name = "PATH", conflicts_with = "quants")]
     against: Option<PathBuf>,
     /// Compare the model as it is with itself in blocks of these types: all, or q8_0,q4_0,...
@@ -69,6 +69,7 @@ Examples:
   brain-blitz eval --model models/gemma2-shakespeare --text play.txt --context 256 --stride 128
   brain-blitz eval --model gemma-q4_0.gguf --against gemma-f16.gguf --text wiki.txt --limit 20000
   brain-blitz eval --model models/gemma2-shakespeare --text play.txt --quants all
+  brain-blitz eval --model gemma-f16.gguf --against gemma-f16.gguf --text wiki.txt --kv-cache f16
 
 The text is cut into windows of --context tokens. Each is fed on its own, after the begin-of-text token
 where the model has one; then the text's first token counts too, else it is only fed. Windows begin
@@ -136,7 +137,8 @@ pub fn run(args: &Args) -> Outcome {
     let mut bar = Bar::new(args.json || args.model.run.quiet);
     let against = match (&args.against, &args.quants) {
         (Some(path), _) => {
-            Some(ModelArgs::new(path.clone(), args.model.run.clone()).with_quant(None))
+            let exact = ModelArgs::new(path.clone(), args.model.run.clone()).with_quant(None);
+            Some(exact.with_kv_cache(CacheType::F32))
         }
         (None, Some(_)) => Some(args.model.clone()),
         (None, None) => None,
