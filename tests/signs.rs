@@ -6,6 +6,7 @@ use brain_blitz::blocks::{SignFit, SignMatrix};
 use brain_blitz::compilers::llvm_cpu::Target;
 use brain_blitz::op::{ActivationScheme, Op, SignPart};
 use brain_blitz::prelude::*;
+use std::sync::Arc;
 
 /// Numbers in (-1, 1) that look random.
 fn noise(n: usize, seed: u32) -> Vec<f32> {
@@ -18,6 +19,69 @@ fn noise(n: usize, seed: u32) -> Vec<f32> {
     (0..n as u32)
         .map(|i| (word(i) >> 8) as f32 / (1 << 23) as f32 - 1.0)
         .collect()
+}
+
+/// Bytes at an odd address.
+struct Odd(Vec<u8>);
+
+impl Odd {
+    fn new(bytes: &[u8]) -> Arc<Odd> {
+        let mut all = vec![0; bytes.len() + 64];
+        let start = Odd::start(&all);
+        all[start..start + bytes.len()].copy_from_slice(bytes);
+        Arc::new(Odd(all))
+    }
+
+    fn start(all: &[u8]) -> usize {
+        1 + all.as_ptr().align_offset(32)
+    }
+}
+
+impl AsRef<[u8]> for Odd {
+    fn as_ref(&self) -> &[u8] {
+        let start = Odd::start(&self.0);
+        &self.0[start..start + self.0.len() - 64]
+    }
+}
+
+/// Bits behind the last column count for nothing, in rows and in matrices that are given as bytes, wherever these lie.
+#[test]
+fn bits_that_are_no_columns_do_not_count() {
+    let (m, n, k) = (3, 70, 37);
+    let matrix = SignMatrix::new(n, k, 1).unwrap();
+    let mut bytes = vec![0; matrix.bytes()];
+    matrix
+        .encode(SignFit::default(), &noise(n * k, 5), &mut bytes)
+        .unwrap();
+    for panel in bytes.chunks_mut(matrix.panel_bytes()) {
+        let last = panel.len() - 64;
+        panel[last..].iter_mut().for_each(|byte| *byte |= 0xe0);
+    }
+    let x: Vec<u8> = (0..m * 5).map(|i| (i * 89) as u8 | 0xe0).collect();
+    let bias: Vec<u8> = noise(n, 6).iter().flat_map(|x| x.to_le_bytes()).collect();
+    let run = |target: Option<&str>| {
+        let mut cx = Graph::new();
+        let bits = cx.input((m, 5), DType::U8);
+        bits.try_set_shared(Odd::new(&x)).unwrap();
+        let w = cx.input((matrix.panels(), matrix.panel_bytes()), DType::U8);
+        w.try_set_shared(Odd::new(&bytes)).unwrap();
+        let b = cx.input(n, DType::F32);
+        b.try_set_shared(Odd::new(&bias)).unwrap();
+        let signs = w.sign_matrix(matrix, SignPart::Signs(0));
+        let scales = w.sign_matrix(matrix, SignPart::Scales(0));
+        let sums = bits.unpack_signs(k).matmul(signs.transpose(0, 1));
+        let y = (sums * scales + b).retrieve();
+        if let Some(target) = target {
+            cx.compile((Generic, LlvmCpu::for_cpu(target)), ());
+        }
+        cx.execute();
+        assert_eq!(n_products(&kernels(&cx)), usize::from(target.is_some()));
+        y.data()
+    };
+    let expected: Vec<f32> = run(None);
+    for target in targets() {
+        assert_eq!(run(Some(target)), expected, "{target}");
+    }
 }
 
 /// What rows of a matrix of signs are multiplied by.

@@ -111,11 +111,16 @@ impl SignMatrix {
             0 => out.len() / self.panel_bytes(),
             _ => rows.div_ceil(PANEL_ROWS),
         };
-        assert_eq!(
+        assert!(
+            (out.len(), x.len()) == (n_panels * self.panel_bytes(), rows * self.columns),
+            "{} bytes are not the panels of {} numbers in rows of {}",
             out.len(),
-            n_panels * self.panel_bytes(),
-            "panels of {rows} rows"
+            x.len(),
+            self.columns
         );
+        if fit.ternary && self.bases < 2 {
+            return Err(Error::msg("three values need two bases of signs"));
+        }
         if let Some(at) = x.iter().position(|x| !x.is_finite()) {
             let what = format!("element {at} is {}, which has no sign and size", x[at]);
             return Err(Error::msg(what));

@@ -53,6 +53,6 @@ pub fn check_file(path: &Path) -> Outcome {
             path: folder.to_path_buf(),
             source,
         })
-        .hint("the folder of --output must exist")),
+        .hint("the folder that the file is to lie in must exist")),
     }
 }

@@ -20,11 +20,23 @@ const LONGEST: u64 = 1 << 30;
 /// # Errors
 /// If it cannot be read, is not UTF-8 or longer than a gibibyte.
 pub fn read(path: &Path) -> Outcome<String> {
-    let (name, mut bytes) = (name_of(path), Vec::new());
-    let read = match is_stdin(path) {
-        true => io::stdin().lock().take(LONGEST + 1).read_to_end(&mut bytes),
-        false => File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes)),
-    };
+    match is_stdin(path) {
+        true => read_from(name_of(path), Ok(io::stdin().lock())),
+        false => read_file(path),
+    }
+}
+
+/// The text of a file, whatever its name.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_file(path: &Path) -> Outcome<String> {
+    read_from(path.display().to_string(), File::open(path))
+}
+
+fn read_from(name: String, from: io::Result<impl Read>) -> Outcome<String> {
+    let mut bytes = Vec::new();
+    let read = from.and_then(|from| from.take(LONGEST + 1).read_to_end(&mut bytes));
     read.map_err(|source| Error::Io {
         path: name.clone().into(),
         source,

@@ -69,6 +69,8 @@ pub(super) struct Counts {
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub(super) start: *const u8,
+    /// What its owner said when the start was asked for.
+    pub(super) len: usize,
     pub(super) storage: &'a Storage,
 }
 
@@ -205,7 +207,7 @@ impl Entry {
         let packing = self.packing();
         let contents = packing.folder.clone().map(|folder| {
             // SAFETY: the caller vouches for the source.
-            let bytes = unsafe { std::slice::from_raw_parts(source.start, source.storage.raw().1) };
+            let bytes = unsafe { std::slice::from_raw_parts(source.start, source.len) };
             let contents = Contents::of(bytes, packing.layout, packing.bytes);
             (folder, contents)
         });

@@ -254,12 +254,19 @@ impl Executable {
             return Ok(());
         }
         packed.counts = Default::default();
-        let starts = &self.prepared.starts;
+        let Prepared { shared, starts, .. } = &self.prepared;
         let source = |id: u32| {
             let data = state.inputs.get(id);
             let data = data.expect("inputs were checked to have data");
             Source {
                 start: starts.0[id as usize],
+                len: match &data.storage {
+                    Storage::Owned(bytes) => bytes.len(),
+                    Storage::Shared(_) => shared
+                        .iter()
+                        .find(|(known, _)| *known == id)
+                        .map_or(0, |(_, (_, len))| *len),
+                },
                 storage: &data.storage,
             }
         };

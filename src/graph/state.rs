@@ -207,10 +207,10 @@ impl State {
         ty: BlockType,
         n_threads: usize,
     ) -> Result<Option<StoredTensor>> {
-        let Some(data) = self.inputs.remove(input) else {
+        let Some(data) = self.inputs.get(input) else {
             return Ok(None);
         };
-        let numbers = data.storage.bytes();
+        let (numbers, since) = (data.storage.bytes(), data.since);
         let encoded = quantized::encode(numbers, from, ty, n_threads);
         let (blocks, rmse, snr_db) = encoded.map_err(|e| Error::msg(format!("{name}: {e}")))?;
         let stored = StoredTensor {
@@ -222,7 +222,7 @@ impl State {
             rmse,
             snr_db,
         };
-        self.insert_blocks(input, blocks, data.since);
+        self.insert_blocks(input, blocks, since);
         Ok(Some(stored))
     }
 
@@ -237,10 +237,10 @@ impl State {
         (matrix, fit): (SignMatrix, SignFit),
         n_threads: usize,
     ) -> Result<Option<SignedTensor>> {
-        let Some(data) = self.inputs.remove(input) else {
+        let Some(data) = self.inputs.get(input) else {
             return Ok(None);
         };
-        let numbers = data.storage.bytes();
+        let (numbers, since) = (data.storage.bytes(), data.since);
         let encoded = quantized::signs(numbers, from, (matrix, fit), n_threads);
         let (bytes, squares) = encoded.map_err(|e| Error::msg(format!("{name}: {e}")))?;
         let stored = SignedTensor {
@@ -252,7 +252,7 @@ impl State {
             rmse: squares.rmse(matrix.rows() * matrix.columns()),
             snr_db: squares.snr_db(),
         };
-        self.insert_blocks(input, bytes, data.since);
+        self.insert_blocks(input, bytes, since);
         Ok(Some(stored))
     }
 

@@ -101,12 +101,15 @@ impl Steps {
 }
 
 /// Ops without a loop form; `F64` logarithms, powers and sines have none either.
-const NO_LOOPS: [&str; 7] = [
+const NO_LOOPS: [&str; 10] = [
     "input",
     "random",
     "scatter",
     "dequantize",
     "fake_quantize",
+    "pack_signs",
+    "unpack_signs",
+    "sign_matrix",
     "custom",
     "kernel",
 ];

@@ -145,6 +145,11 @@ mod tests {
 
     #[test]
     fn the_help_names_every_command() {
+        for name in [
+            "/help", "/reset", "/system", "/undo", "/retry", "/save", "/load", "/stats", "/quit",
+        ] {
+            assert!(HELP.lines().any(|line| line.starts_with(name)), "{name}");
+        }
         for line in HELP.lines().filter(|line| line.starts_with('/')) {
             let name = line.split_whitespace().next().unwrap();
             let known = [name.to_owned(), format!("{name} x")];

@@ -242,7 +242,15 @@ impl Chat {
         }
         let mut writer = Writer::new(Some(&self.tokenizer), self.stop_strings.clone(), true);
         let start = Instant::now();
-        let (new, stop) = self.decoder.generate(&ids, &mut writer, bar)?;
+        let (new, stop) = match self.decoder.generate(&ids, &mut writer, bar) {
+            Ok(answer) => answer,
+            Err(failure @ Failure::OutputClosed) => return Err(failure),
+            Err(failure) => {
+                writer.finish(false)?;
+                self.said.undo();
+                return complain(failure);
+            }
+        };
         writer.finish(stop == Stop::String)?;
         let seconds = start.elapsed();
         self.stats.answers += 1;
@@ -310,7 +318,7 @@ fn save(said: &Conversation, path: &Path) -> Outcome {
 }
 
 fn load(said: &mut Conversation, path: &Path) -> Outcome {
-    let text = text::read(path)?;
+    let text = text::read_file(path)?;
     let named = |what: String| Failure::new(format!("{}: {what}", path.display()));
     let saved: Saved = serde_json::from_str(&text).map_err(|error| {
         named(error.to_string()).hint(

@@ -6,7 +6,7 @@
 //!
 //! What is measured, and how, is the library's `generation::evaluate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use brain_blitz::blocks::BlockType;
@@ -122,6 +122,19 @@ struct Subject {
     needed: usize,
 }
 
+/// Compares what two models' tokenizers make of a text, where the reference has one.
+fn check_tokens(reference: &Path, tokenizer: &Tokenizer, ids: &[u32]) -> Outcome {
+    let Some(other) = Tokenizer::find(reference)? else {
+        return Ok(());
+    };
+    let text = tokenizer.decode(ids)?;
+    if other.encode(&text, false)? == tokenizer.encode(&text, false)? {
+        return Ok(());
+    }
+    let what = format!("{}: has other tokens for this text", reference.display());
+    Err(Failure::new(what).hint("only models with the same tokens can be compared"))
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -132,6 +145,9 @@ pub fn run(args: &Args) -> Outcome {
     let tokenizer = open_tokenizer(&args.model, true, config.bos_token_id())?;
     let tokenizer = tokenizer.expect("a tokenizer that is needed is there");
     let (subject, bytes) = subject(args, &tokenizer)?;
+    if let Some(path) = &args.against {
+        check_tokens(path, &tokenizer, &subject.ids)?;
+    }
     let windows = subject.windows()?;
     let mut report = Report::new(bytes, &windows, subject.context, subject.stride);
     let mut bar = Bar::new(args.json || args.model.run.quiet);
@@ -214,7 +230,7 @@ fn subject(args: &Args, tokenizer: &Tokenizer) -> Outcome<(Subject, usize)> {
     let prompts: Vec<_> = starts.into_iter().map(prompt).collect();
     let needed = match prompts.is_empty() {
         true => context,
-        false => context.max(PROMPT + 1 + length),
+        false => context.max(length.saturating_add(PROMPT + 1)),
     };
     let subject = Subject {
         ids,

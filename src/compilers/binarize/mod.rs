@@ -6,8 +6,9 @@
 //! | [`SignFactors`] | a product with such a weight → products of signs, times scales |
 //!
 //! Both are *annotation*: after them the graph says what is lost, and the reference executor computes with exactly that.
-//! Products are of ones, so they are whole numbers that every order of additions gives; `LlvmCpu` counts bits instead (its
-//! pass `sign-products`) and gives the same bits of every result.
+//! Products of signs are of ones, so they are whole numbers that every order of additions gives; `LlvmCpu` counts bits instead
+//! (its pass `sign-products`) and gives the same bits of every result. With activations of 8 bits the whole numbers are
+//! exact too, and the result differs by the rounding of the reference's additions.
 //!
 //! ```text
 //! %0 = input<0> : f32[9, 64] "up.weight"       %0 = input<0> : u8[1, 768] "up.weight"

@@ -226,10 +226,15 @@ fn item(config: &ModelConfig, tensor: TensorView) -> Result<Item, String> {
     let is_turned = [".attn_q.", ".attn_k."]
         .iter()
         .any(|part| name.contains(part));
-    let rows = (is_turned && architecture.has_neighbours()).then(|| {
-        let n_rows = tensor.shape.first().copied().unwrap_or(0);
-        neighbours(n_rows, config.head_dim())
-    });
+    let is_turned = is_turned && architecture.has_neighbours();
+    let (n_rows, head_dim) = (tensor.shape.first().copied(), config.head_dim());
+    let n_rows = n_rows.unwrap_or(0);
+    if is_turned && !n_rows.is_multiple_of(head_dim) {
+        return Err(format!(
+            "has {n_rows} rows, which are no whole heads of {head_dim}"
+        ));
+    }
+    let rows = is_turned.then(|| neighbours(n_rows, head_dim));
     let (shape, bytes) = (tensor.shape, tensor.bytes);
     let tensor = BlockTensor {
         name,

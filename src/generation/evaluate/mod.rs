@@ -174,7 +174,7 @@ pub fn greedy(
 /// Where `n` prompts of `prompt` tokens, each with `length` more after it, begin in a text of `len` tokens: evenly spread,
 /// fewer where the text is too short for so many that do not overlap.
 pub fn prompt_starts(len: usize, n: usize, prompt: usize, length: usize) -> Vec<usize> {
-    let each = (prompt + length).max(1);
+    let each = prompt.saturating_add(length).max(1);
     let n = n.min(len / each);
     (0..n).map(|i| i * (len - each) / (n - 1).max(1)).collect()
 }

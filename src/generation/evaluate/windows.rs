@@ -92,7 +92,7 @@ impl Iterator for Windows<'_> {
         if self.end == self.ids.len() {
             return None;
         }
-        let end = self.ids.len().min(self.start + self.context);
+        let end = self.ids.len().min(self.start.saturating_add(self.context));
         let targets = &self.ids[self.start..end];
         let inputs = match self.bos {
             Some(bos) => [&[bos], &targets[..targets.len() - 1]].concat(),
@@ -103,7 +103,7 @@ impl Iterator for Windows<'_> {
             targets: targets.to_vec(),
             counted_from: self.end - self.start,
         };
-        self.start += self.stride;
+        self.start = self.start.saturating_add(self.stride);
         self.end = end;
         Some(window)
     }

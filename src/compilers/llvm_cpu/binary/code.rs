@@ -1,5 +1,6 @@
 //! Kernels of products of signs, and the loops around them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::counts::{self, CountFn, Form, TABLES, emit_count};
@@ -310,6 +311,20 @@ impl NativeCode for SignCode {
     }
 }
 
+/// Numbers as a slice; a copy where they lie between the places of numbers, which memory of another owner may.
+///
+/// # Safety
+/// There are `n` numbers at `x` as long as the result lives.
+pub(super) unsafe fn floats<'a>(x: *const f32, n: usize) -> Cow<'a, [f32]> {
+    // SAFETY: the caller's promise; bytes are read where numbers cannot be.
+    unsafe {
+        match x.is_aligned() {
+            true => Cow::Borrowed(std::slice::from_raw_parts(x, n)),
+            false => (0..n).map(|i| x.add(i).read_unaligned()).collect(),
+        }
+    }
+}
+
 impl Run<'_> {
     /// Scales and bits of one base of a panel.
     fn part(&self, panel: usize, base: usize) -> (*const f32, *const u8) {
@@ -358,12 +373,13 @@ impl Run<'_> {
     /// What is multiplied and added by columns, of results from column `first` on.
     fn by_columns(&self, first: usize, results: &mut [f32]) {
         for ((op, _), numbers) in self.code.product.after.iter().zip(&self.after) {
-            // SAFETY: there is a number for every column.
-            let numbers = unsafe { std::slice::from_raw_parts(numbers.add(first), results.len()) };
-            let both = results.iter_mut().zip(numbers);
-            match op {
-                BinaryOp::Mul => both.for_each(|(x, y)| *x *= y),
-                _ => both.for_each(|(x, y)| *x += y),
+            for (i, x) in results.iter_mut().enumerate() {
+                // SAFETY: there is a number for every column; it may lie anywhere.
+                let y = unsafe { numbers.add(first + i).read_unaligned() };
+                match op {
+                    BinaryOp::Mul => *x *= y,
+                    _ => *x += y,
+                }
             }
         }
     }
@@ -440,9 +456,9 @@ impl Run<'_> {
         let x = self.x.cast::<f32>().wrapping_add((first + at) * k);
         // SAFETY: a row of x; its own tables and facts in the scratch memory.
         unsafe {
-            let x = std::slice::from_raw_parts(x, k);
+            let x = floats(x, k);
             let tables = std::slice::from_raw_parts_mut(self.tables(at), self.code.table_bytes());
-            self.facts(at).write(self.code.builder.tables(x, tables));
+            self.facts(at).write(self.code.builder.tables(&x, tables));
         }
     }
 

@@ -121,10 +121,16 @@ pub fn emit_count<'c>(
     };
     let words = context.i16_type().vec_type(lanes).const_zero();
     let zeros = vec![words.into(); rows * kernel.n()];
-    let bytes = e.int_argument(0);
-    let counts = e.carry((e.int(0), bytes, FLUSH), zeros, |from, counts| {
-        let to = e.min(e.add(from, e.int(FLUSH)), bytes);
+    let (bytes, columns) = (e.int_argument(0), e.int_argument(8));
+    let whole = e.builder.build_right_shift(columns, e.int(3), false, "");
+    let whole = whole.expect(BUILT);
+    let counts = e.carry((e.int(0), whole, FLUSH), zeros, |from, counts| {
+        let to = e.min(e.add(from, e.int(FLUSH)), whole);
         kernel.flush(counts, kernel.steps(from, to))
+    });
+    // Of a byte that is not full, whatever else is in it does not count.
+    let counts = e.carry((whole, bytes, 1), counts, |at, counts| {
+        kernel.flush(counts, kernel.step(at, &kernel.none(), Some(kernel.mask())))
     });
     kernel.store(&counts);
     e.finish();
@@ -149,12 +155,35 @@ impl<'c> Kernel<'_, '_, 'c> {
 
     /// Counts of some bytes of the rows.
     fn steps(&self, from: IntValue<'c>, to: IntValue<'c>) -> Vec<BasicValueEnum<'c>> {
-        let zeros = vec![self.bytes().const_zero().into(); self.rows * self.n()];
-        self.e
-            .carry((from, to, 1), zeros, |at, counts| self.step(at, counts))
+        self.e.carry((from, to, 1), self.none(), |at, counts| {
+            self.step(at, counts, None)
+        })
     }
 
-    fn step(&self, at: IntValue<'c>, counts: &[BasicValueEnum<'c>]) -> Vec<BasicValueEnum<'c>> {
+    /// Counts of nothing.
+    fn none(&self) -> Vec<BasicValueEnum<'c>> {
+        vec![self.bytes().const_zero().into(); self.rows * self.n()]
+    }
+
+    /// The bits of the last byte that are columns, if it is not full.
+    fn mask(&self) -> IntValue<'c> {
+        let (e, b) = (self.e, &self.e.builder);
+        let byte = e.context.i8_type();
+        let columns = b.build_int_truncate(e.int_argument(8), byte, "");
+        let seven = byte.const_int(7, false);
+        let n = b.build_and(columns.expect(BUILT), seven, "").expect(BUILT);
+        let one = byte.const_int(1, false);
+        let more = b.build_left_shift(one, n, "").expect(BUILT);
+        b.build_int_sub(more, one, "").expect(BUILT)
+    }
+
+    /// Counts with those of one byte of the rows, of which only the bits of a mask count.
+    fn step(
+        &self,
+        at: IntValue<'c>,
+        counts: &[BasicValueEnum<'c>],
+        mask: Option<IntValue<'c>>,
+    ) -> Vec<BasicValueEnum<'c>> {
         let (e, byte) = (self.e, self.e.context.i8_type());
         let panel = e.at(
             byte,
@@ -163,7 +192,14 @@ impl<'c> Kernel<'_, '_, 'c> {
         );
         let vector = |j: usize| {
             let from = e.at(byte, panel, e.int(j as i64 * i64::from(self.lanes)));
-            e.load(self.bytes(), from, 16).into_vector_value()
+            let bits = e.load(self.bytes(), from, 1).into_vector_value();
+            match mask {
+                None => bits,
+                Some(mask) => {
+                    let mask = e.splat(mask.into(), self.lanes).into_vector_value();
+                    e.builder.build_and(bits, mask, "").expect(BUILT)
+                }
+            }
         };
         let b: Vec<VectorValue<'c>> = (0..self.n()).map(vector).collect();
         let halves: Vec<[VectorValue<'c>; 2]> = match self.form {
@@ -174,9 +210,10 @@ impl<'c> Kernel<'_, '_, 'c> {
         for row in 0..self.rows {
             let start = e.mul(e.int_argument(2), e.int(row as i64));
             let a = e.at(byte, e.pointer_argument(1), e.add(start, at));
-            let a = e.load(byte, a, 1);
+            let a = e.load(byte, a, 1).into_int_value();
+            let a = mask.map_or(a, |mask| e.builder.build_and(a, mask, "").expect(BUILT));
             let tables = match self.form {
-                Form::Table => Some(self.tables(a.into_int_value())),
+                Form::Table => Some(self.tables(a)),
                 Form::Popcount => None,
             };
             for j in 0..self.n() {
@@ -187,7 +224,7 @@ impl<'c> Kernel<'_, '_, 'c> {
                 };
                 match &tables {
                     None => {
-                        let all = e.splat(a, self.lanes).into_vector_value();
+                        let all = e.splat(a.into(), self.lanes).into_vector_value();
                         let differ = e.builder.build_xor(all, b[j], "").expect(BUILT);
                         let kind = differ.get_type().into();
                         let ones = e.intrinsic("llvm.ctpop", &[kind], &[differ.into()]);

@@ -106,12 +106,13 @@ pub unsafe extern "C" fn plain(
             std::slice::from_raw_parts(tables, bytes * TABLE_BYTES),
             std::slice::from_raw_parts(bits, bytes * PANEL_ROWS),
             std::slice::from_raw_parts_mut(out, PANEL_ROWS),
-            std::slice::from_raw_parts(scales, PANEL_ROWS),
+            // Scales are part of a matrix's bytes, which may lie anywhere.
+            scales.cast::<[f32; PANEL_ROWS]>().read_unaligned(),
             *size,
             *facts,
         )
     };
-    for (row, (out, scale)) in out.iter_mut().zip(scales).enumerate() {
+    for (row, (out, scale)) in out.iter_mut().zip(&scales).enumerate() {
         let mut chosen = 0;
         for (tables, bits) in tables.chunks(TABLE_BYTES).zip(bits.chunks(PANEL_ROWS)) {
             let halves = [bits[row] & 15, bits[row] >> 4].map(usize::from);
@@ -159,7 +160,7 @@ impl<'c> Kernel<'_, '_, 'c> {
         let mut out = Vec::with_capacity(2 * self.n());
         for j in 0..self.n() {
             let from = e.at(byte, panel, e.int(j as i64 * i64::from(self.lanes)));
-            let bits = e.load(byte.vec_type(self.lanes), from, 16);
+            let bits = e.load(byte.vec_type(self.lanes), from, 1);
             let [four, four_2] = halves(e, bits.into_vector_value());
             for (table, table_2) in [(low, low_2), (high, high_2)] {
                 let (a, b) = (look_up(e, table, four), look_up(e, table_2, four_2));

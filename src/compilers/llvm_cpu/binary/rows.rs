@@ -176,10 +176,10 @@ impl RowsCode {
                     let bits = to.add(row * bytes);
                     let words = k / WORD;
                     (self.pack)(words as i64, x, bits);
-                    let x = std::slice::from_raw_parts(x.add(words * WORD), k % WORD);
+                    let x = super::code::floats(x.add(words * WORD), k % WORD);
                     let bits = bits.add(words * WORD / 8);
                     let bits = std::slice::from_raw_parts_mut(bits, x.len().div_ceil(8));
-                    pack_signs(x, bits);
+                    pack_signs(&x, bits);
                 }
                 Make::Signs(k) => {
                     let bytes = k.div_ceil(8);

@@ -143,7 +143,7 @@ pub fn emit_build<'c>(context: &'c Context, module: &Module<'c>, name: &str) {
         let whole = rounded(&e, x, factor.into_vector_value());
         let to = e.mul(at, e.int(TABLE_BYTES as i64));
         let to = e.at(context.i8_type(), e.pointer_argument(3), to);
-        e.store(sums(&e, whole), to, 16);
+        e.store(sums(&e, whole), to, 1);
         let total = totals[0].into_vector_value();
         let total = e.builder.build_int_add(total, whole, "").expect(BUILT);
         vec![total.into()]
