@@ -344,7 +344,7 @@ fn over_16_bits(
 #[test]
 fn keys_and_values_in_16_bits_are_read_where_they_are() {
     for dtype in [DType::F16, DType::BF16] {
-        for (s, group) in [(1, 1), (1, 3), (1, 8), (70, 2)] {
+        for (s, group) in [(1, 3), (1, 8), (2, 1), (70, 2)] {
             let size = Size { s, group, ..USUAL };
             let widened = |x: GraphTensor| x.cast(DType::F32);
             let names = check(|cx| over_16_bits(cx, size, dtype, widened));
@@ -357,10 +357,10 @@ fn keys_and_values_in_16_bits_are_read_where_they_are() {
                 cx.stats().arena_bytes
             };
             let result = 4 * size.kv * group * s * size.dv;
-            assert_eq!(bytes(widened), result.next_multiple_of(64));
+            assert_eq!(bytes(widened), result);
             // What is computed from them is written out.
             let copies = 4 * size.kv * size.t * (size.d + size.dv);
-            assert!(bytes(|x| x.cast(DType::F32) * 0.5) >= result + copies);
+            assert!(bytes(|x| x.cast(DType::F32) + 1.0) >= result + copies);
         }
     }
 }

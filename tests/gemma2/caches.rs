@@ -1,10 +1,12 @@
 //! Caches in 16 bits: half the memory, no copy in `F32`, and logits near those of the whole numbers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use brain_blitz::generation::{CacheType, Options, Session};
 
-use crate::support::{folder, golden, max_diff, options};
+use crate::support::{folder, options};
+#[cfg(feature = "llvm-backend")]
+use crate::support::{golden, max_diff};
 
 const SMALL: [CacheType; 2] = [CacheType::F16, CacheType::BF16];
 
@@ -14,10 +16,6 @@ fn session(folder: &Path, cpu: &str, threads: usize, cache: CacheType) -> Sessio
         ..options(cpu, threads)
     };
     Session::load(folder, &options, &mut |_| ()).unwrap()
-}
-
-fn shakespeare() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/gemma2-shakespeare")
 }
 
 /// Bytes of what the graph keeps from one execution to the next.
@@ -30,31 +28,35 @@ fn state_bytes(session: &Session) -> usize {
 }
 
 #[test]
-fn half_the_memory_is_kept_and_written() {
+fn half_the_memory_is_kept() {
     for name in ["tiny", "odd", "bf16"] {
-        let prompt = golden(name).prompt;
         let bytes = |ty: CacheType| {
-            let mut session = session(&folder(name), "reference", 1, ty);
+            let session = session(&folder(name), "reference", 1, ty);
             let kept = state_bytes(&session);
             assert_eq!((session.cache_type(), session.cache_bytes()), (ty, kept));
-            session.feed(&prompt).unwrap();
-            [kept, session.stats().state_bytes_written]
+            kept
         };
         let whole = bytes(CacheType::F32);
-        assert!(whole.iter().all(|&bytes| bytes > 0), "{name}: {whole:?}");
+        assert!(whole > 0, "{name}");
         for ty in SMALL {
-            assert_eq!(bytes(ty).map(|bytes| 2 * bytes), whole, "{name} in {ty}");
+            assert_eq!(2 * bytes(ty), whole, "{name} in {ty}");
         }
     }
 }
 
 #[cfg(feature = "llvm-backend")]
 mod compiled {
+    use std::path::PathBuf;
+
     use brain_blitz::dtype::DType;
-    use brain_blitz::generation::synthetic;
+    use brain_blitz::generation::{Rows, synthetic};
     use brain_blitz::op::Op;
 
     use super::*;
+
+    fn shakespeare() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("models/gemma2-shakespeare")
+    }
 
     const CPUS: [&str; 3] = ["native", "x86-64-v3", "scalar"];
 
@@ -94,37 +96,42 @@ mod compiled {
     }
 
     #[test]
-    fn no_copy_of_a_cache_is_made() {
+    fn no_copy_of_a_cache_is_made_and_only_new_rows_are_written() {
         let config = synthetic::config("gemma2-tiny").unwrap();
-        let row = config.num_key_value_heads * config.head_dim * size_of::<f32>();
-        let tokens: Vec<u32> = (0..600).map(|i| i * 7 % 640).collect();
+        let row = config.num_key_value_heads * config.head_dim;
+        let tokens: Vec<u32> = (0..300).map(|i| i * 7 % 640).collect();
         for cpu in ["native", "x86-64-v3"] {
             let memory = |cache: CacheType| {
                 let options = Options {
                     cache,
-                    context: Some(1024),
-                    logits: brain_blitz::generation::Rows::Last,
+                    context: Some(512),
+                    logits: Rows::Last,
                     ..options(cpu, 1)
                 };
                 let model = config.clone();
                 let random = Session::random(model, DType::F32, 1, &options, &mut |_| ());
                 let mut session = random.unwrap();
-                let feeds = [&tokens[..], &tokens[..1]].map(|tokens| {
-                    session.feed(tokens).unwrap();
-                    let stats = session.stats();
-                    [stats.arena_bytes, stats.scratch_bytes]
-                });
-                feeds.concat()
+                for token in &tokens {
+                    session.feed(&[*token]).unwrap();
+                }
+                let one = session.stats();
+                let written = 2 * config.num_hidden_layers * row * cache.dtype().size();
+                assert_eq!(one.state_bytes_written, written, "{cpu}, {cache}");
+                session.reset();
+                session.feed(&tokens).unwrap();
+                let all = session.stats();
+                [one, all].map(|stats| [stats.arena_bytes, stats.scratch_bytes])
             };
             let whole = memory(CacheType::F32);
-            // After one token neither is as large as the keys of one layer.
-            let keys = tokens.len() * row;
-            assert!(whole[2] + whole[3] < keys, "{cpu}: {whole:?}, {keys}");
+            // Less than the keys of one layer in F32.
+            let [arena, scratch] = whole[0];
+            let keys = tokens.len() * row * size_of::<f32>();
+            assert!(arena + scratch < keys, "{cpu}: {whole:?}, {keys}");
             for ty in SMALL {
                 let small = memory(ty);
-                let all = small.iter().zip(&whole);
+                let pairs = small.as_flattened().iter().zip(whole.as_flattened());
                 assert!(
-                    all.clone().all(|(a, b)| a <= b),
+                    pairs.into_iter().all(|(a, b)| a <= b),
                     "{cpu}, {ty}: {small:?}, {whole:?}"
                 );
             }
@@ -153,7 +160,8 @@ mod compiled {
         }
     }
 
-    /// A prompt at once and its continuation token by token, with the caches in every format.
+    /// A prompt at once and its continuation token by token. Keys and values change by at most half a unit of their
+    /// format's last bit; what they are weighted and summed to should not change by more, in parts of the largest logit.
     #[test]
     fn logits_stay_near() {
         let text: Vec<u32> = (0..60).map(|i| 3 + i * 31 % 200).collect();
@@ -170,10 +178,9 @@ mod compiled {
             let largest = exact.iter().fold(0f32, |most, x| most.max(x.abs()));
             for (ty, bits) in [(CacheType::F16, 11), (CacheType::BF16, 8)] {
                 let diff = max_diff(&logits(ty), &exact);
-                eprintln!("{cpu} {ty}: {diff} of {largest}");
                 let unit = largest * 0.5f32.powi(bits);
                 assert!(
-                    diff > 0.0 && diff < 4.0 * unit,
+                    diff > 0.0 && diff < unit,
                     "{ty} on {cpu}: {diff} of {largest}"
                 );
             }
