@@ -1,9 +1,10 @@
 //! Every feature of a configuration that a port may forget changes the logits by as much as in transformers.
 
 use brain_blitz::formats::{ModelConfig, open_model};
-use brain_blitz::generation::Session;
+use brain_blitz::generation::{CacheType, Options, Session};
 use brain_blitz::nn::RopeScaling;
 use brain_blitz::nn::models::LayerType;
+use brain_blitz::op::{Op, TensorType};
 use brain_blitz::prelude::*;
 
 use crate::support::{NAMES, TOLERANCE, folder, golden, max_diff, options};
@@ -66,4 +67,58 @@ fn features_change_logits_by_as_much_as_in_transformers() {
         }
     }
     assert_eq!(n_features, 19, "features in all of ref_meta.json");
+}
+
+/// Attention kernels that read both caches in 16 bits.
+fn small_attentions(session: &Session) -> usize {
+    session.graph().inspect(|dag| {
+        let kernels = dag.ids().filter_map(|id| match &dag.node(id).op {
+            Op::Kernel(kernel) if kernel.name() == "attention" => Some(kernel.operands()),
+            _ => None,
+        });
+        let small = |operands: &[TensorType]| {
+            let small = operands.iter().filter(|ty| ty.dtype == DType::F16);
+            small.count() == 2
+        };
+        kernels.filter(|operands| small(operands)).count()
+    })
+}
+
+#[test]
+fn caches_in_16_bits_keep_every_model_near_its_logits() {
+    let cpus: &[&str] = match cfg!(feature = "llvm-backend") {
+        true => &["reference", "native", "x86-64-v3"],
+        false => &["reference"],
+    };
+    for (name, cpu) in NAMES
+        .into_iter()
+        .flat_map(|name| cpus.iter().map(move |cpu| (name, *cpu)))
+    {
+        let golden = golden(name);
+        let run = |cache: CacheType| {
+            let options = Options {
+                cache,
+                ..options(cpu)
+            };
+            let mut session = Session::load(&folder(name), &options, &mut |_| ()).unwrap();
+            session.feed(&golden.prompt).unwrap();
+            let logits = session.feed(&golden.greedy[..1]).unwrap().to_vec();
+            (logits, session)
+        };
+        let (exact, whole) = run(CacheType::F32);
+        let (rounded, half) = run(CacheType::F16);
+        assert_eq!(2 * half.cache_bytes(), whole.cache_bytes(), "{name}");
+        let layers = half.config().num_hidden_layers();
+        let found = [&whole, &half].map(small_attentions);
+        let wanted = if cpu == "reference" { 0 } else { layers };
+        assert_eq!(found, [0, wanted], "{name} on {cpu}");
+        // Half a unit of the last bit of keys and values, in parts of the largest logit, in each of a few layers.
+        let largest = exact.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let diff = max_diff(&rounded, &exact);
+        let most = largest * 0.5f32.powi(11) * layers as f32;
+        assert!(
+            diff > 0.0 && diff < most,
+            "{name} on {cpu}: {diff} of {largest}"
+        );
+    }
 }
