@@ -8,9 +8,9 @@ mod inputs;
 
 use brain_blitz::compilers::{Remat, Report};
 use brain_blitz::graph::state::Stats;
+use brain_blitz::nn::Dropout;
 #[cfg(feature = "llvm-backend")]
 use brain_blitz::nn::models::LanguageModel;
-use brain_blitz::nn::{CacheType, Dropout};
 use brain_blitz::prelude::*;
 use brain_blitz::train::optim::{Optimizer, Sgd};
 use inputs::numbers;
@@ -88,7 +88,7 @@ fn language_model() -> Recorded {
     use brain_blitz::nn::Module;
     use brain_blitz::train::optim::AdamW;
     let mut cx = Graph::new();
-    let (model, config) = gemma2::tiny(&mut cx, CacheType::F32);
+    let (model, config) = gemma2::tiny(&mut cx, brain_blitz::nn::CacheType::F32);
     let tokens: Vec<i32> = (0..24).map(|i| i * 37 % config.vocab_size as i32).collect();
     let targets: Vec<i32> = tokens.iter().map(|&t| (t * 5 + 1) % 512).collect();
     let tokens = cx.input((2, 12), DType::I32).set(tokens);
