@@ -199,9 +199,14 @@ impl<S: Shape> GraphTensor<S> {
     #[track_caller]
     pub fn sigmoid(self) -> GraphTensor<S> {
         let x = self.wide("sigmoid");
-        // Where the exponential would be infinite, the gradient would be 0 times that; the result is tiny there.
-        let limit = if x.dtype() == DType::F64 { 709.0 } else { 88.0 };
-        ((-x).minimum(limit).exp() + 1.0).recip().narrowed(self)
+        // Where the exponential would be infinite, the gradient would be 0 times that; the result is 0 there.
+        let limit = if x.dtype() == DType::F64 {
+            709.7
+        } else {
+            88.72
+        };
+        let y = ((-x).minimum(limit).exp() + 1.0).recip();
+        x.lt(-limit).where_(x.full_like(0.0), y).narrowed(self)
     }
 
     /// The hyperbolic tangent; exactly -1 and 1 far from 0.

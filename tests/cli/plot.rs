@@ -74,7 +74,7 @@ fn what_cannot_be_drawn_is_an_error() {
     );
     fails(
         &format!("{a} -o {}", file("none/out.svg")),
-        &["none", "the folder of --output must exist"],
+        &["none", "the folder that the file is to lie in must exist"],
     );
     fails(&format!("{} -o {svg}", file("c.jsonl")), &["c.jsonl"]);
     fs::write(folder.path().join("c.jsonl"), "{}\n").unwrap();

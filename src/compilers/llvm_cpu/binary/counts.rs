@@ -177,6 +177,24 @@ impl<'c> Kernel<'_, '_, 'c> {
         b.build_int_sub(more, one, "").expect(BUILT)
     }
 
+    /// Vector `j` of a byte of a panel.
+    fn bits(
+        &self,
+        panel: PointerValue<'c>,
+        j: usize,
+        mask: Option<IntValue<'c>>,
+    ) -> VectorValue<'c> {
+        let e = self.e;
+        let from = e.int(j as i64 * i64::from(self.lanes));
+        let from = e.at(e.context.i8_type(), panel, from);
+        let bits = e.load(self.bytes(), from, 1).into_vector_value();
+        let Some(mask) = mask else {
+            return bits;
+        };
+        let mask = e.splat(mask.into(), self.lanes).into_vector_value();
+        e.builder.build_and(bits, mask, "").expect(BUILT)
+    }
+
     /// Counts with those of one byte of the rows, of which only the bits of a mask count.
     fn step(
         &self,
@@ -190,18 +208,7 @@ impl<'c> Kernel<'_, '_, 'c> {
             e.pointer_argument(3),
             e.mul(at, e.int(PANEL_ROWS as i64)),
         );
-        let vector = |j: usize| {
-            let from = e.at(byte, panel, e.int(j as i64 * i64::from(self.lanes)));
-            let bits = e.load(self.bytes(), from, 1).into_vector_value();
-            match mask {
-                None => bits,
-                Some(mask) => {
-                    let mask = e.splat(mask.into(), self.lanes).into_vector_value();
-                    e.builder.build_and(bits, mask, "").expect(BUILT)
-                }
-            }
-        };
-        let b: Vec<VectorValue<'c>> = (0..self.n()).map(vector).collect();
+        let b: Vec<VectorValue<'c>> = (0..self.n()).map(|j| self.bits(panel, j, mask)).collect();
         let halves: Vec<[VectorValue<'c>; 2]> = match self.form {
             Form::Table => b.iter().map(|&b| halves(e, b)).collect(),
             Form::Popcount => vec![],
