@@ -21,25 +21,68 @@ pub fn pack(ty: BlockType, signed: bool, rows: &[u8], blocks: usize, panel: [&mu
         }
     }
     let flip = if signed { 0x80 } else { 0 };
-    for (column, row) in rows.chunks_exact(row_bytes.max(1)).take(n_rows).enumerate() {
-        for (at, block) in row.chunks_exact(ty.block_bytes()).enumerate() {
-            let all = blocks::scales_of(ty, block);
-            for (i, scale) in all.into_iter().take(form.n_scales()).enumerate() {
-                let to = (at * form.n_scales() + i) * 2 * COLUMNS + 2 * column;
-                scales[to..to + 2].copy_from_slice(&f16::to_le_bytes(scale));
+    let (bytes, scale_bytes) = (ty.block_bytes(), form.n_scales() * 2 * COLUMNS);
+    let block_numbers = form.groups * form.number_bytes();
+    let block_factors = form.groups * form.n_factors() * COLUMNS;
+    for at in 0..blocks {
+        let numbers = &mut numbers[at * block_numbers..][..block_numbers];
+        let factors = &mut factors[at * block_factors..][..block_factors];
+        let scales = &mut scales[at * scale_bytes..][..scale_bytes];
+        for (column, row) in rows.chunks_exact(row_bytes).take(n_rows).enumerate() {
+            let block = &row[at * bytes..][..bytes];
+            let all = blocks::scales_of(ty, block).into_iter();
+            for (scale, to) in all.zip(scales.chunks_exact_mut(2 * COLUMNS)) {
+                to[2 * column..][..2].copy_from_slice(&f16::to_le_bytes(scale));
             }
-            for g in 0..form.groups {
-                let group = at * form.groups + g;
-                let mut codes = blocks::codes_of(ty, block, g);
-                codes.iter_mut().for_each(|code| *code ^= flip);
-                let numbers = &mut numbers[group * form.number_bytes()..][..form.number_bytes()];
-                put_numbers(&form, &codes, numbers, column);
-                if form.factors != Factors::None {
-                    let n = form.n_factors();
-                    let factors = &mut factors[group * n * COLUMNS..][..n * COLUMNS];
-                    put_factors(&form, blocks::factors_of(ty, block, g), factors, column);
+            match codes_from(ty) {
+                Some(from) => {
+                    let stored = if ty == BlockType::Q8_0 { 0x80 } else { 0 };
+                    put_words(&block[from..], stored ^ flip, numbers, column);
                 }
+                None => put_groups(ty, block, flip, (&mut *numbers, &mut *factors), column),
             }
+        }
+    }
+}
+
+/// Where in a block the codes begin of a type whose bytes lie in panels as they do in blocks: of halves of bytes, the low ones
+/// are the first half of the numbers in both.
+fn codes_from(ty: BlockType) -> Option<usize> {
+    match ty {
+        BlockType::Q4_0 | BlockType::Q8_0 => Some(2),
+        BlockType::Q4_1 => Some(4),
+        _ => None,
+    }
+}
+
+/// Bytes of a block, four by four.
+fn put_words(codes: &[u8], flip: u8, numbers: &mut [u8], column: usize) {
+    let flip = u32::from_ne_bytes([flip; 4]);
+    let words = codes.as_chunks::<4>().0;
+    for (word, to) in words.iter().zip(numbers.chunks_exact_mut(4 * COLUMNS)) {
+        let word = u32::from_ne_bytes(*word) ^ flip;
+        to[4 * column..][..4].copy_from_slice(&word.to_ne_bytes());
+    }
+}
+
+/// The groups of a block, taken apart and put together.
+fn put_groups(
+    ty: BlockType,
+    block: &[u8],
+    flip: u8,
+    (numbers, factors): (&mut [u8], &mut [u8]),
+    column: usize,
+) {
+    let form = Form::of(ty).expect("a type with kernels");
+    let n = form.n_factors() * COLUMNS;
+    for g in 0..form.groups {
+        let mut codes = blocks::codes_of(ty, block, g);
+        codes.iter_mut().for_each(|code| *code ^= flip);
+        let numbers = &mut numbers[g * form.number_bytes()..][..form.number_bytes()];
+        put_numbers(&form, &codes, numbers, column);
+        if form.factors != Factors::None {
+            let factors = &mut factors[g * n..][..n];
+            put_factors(&form, blocks::factors_of(ty, block, g), factors, column);
         }
     }
 }
