@@ -11,19 +11,16 @@ use super::{BlockType, k_decode, legacy, ternary};
 /// Numbers in a group.
 const GROUP: usize = 32;
 
-/// The codes of group `g` of a block, offset not subtracted: unsigned, for types of whole bytes 128 more than stored, for
+/// The codes of group `g` of a block, offset not subtracted: unsigned, for levels of a table 128 more than these, for
 /// signs 0 and 2.
 ///
 /// # Panics
-/// If there is no such group, or the type has no codes of at most 8 bits.
+/// If there is no such group, or the type's codes are not of this kind or need no taking apart (`Q4_0`, `Q4_1`, `Q8_0`).
 pub(crate) fn codes_of(ty: BlockType, block: &[u8], g: usize) -> [u8; GROUP] {
     use BlockType as T;
     match ty {
-        T::Q4_0 => nibbles(&block[2..18]),
-        T::Q4_1 => nibbles(&block[4..20]),
         T::Q5_0 => legacy::with_fifth(&block[6..22], four(block, 2)),
         T::Q5_1 => legacy::with_fifth(&block[8..24], four(block, 4)),
-        T::Q8_0 => std::array::from_fn(|i| block[2 + i] ^ 0x80),
         T::IQ4_NL => nibbles(&block[2..18]).map(|q| legacy::level(q).to_le_bytes()[0] ^ 0x80),
         T::Q2_K => pairs(&block[16 + g / 4 * GROUP..], g % 4),
         T::Q3_K => with_bit(

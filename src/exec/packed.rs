@@ -50,7 +50,7 @@ struct Entry {
 #[derive(Default)]
 pub(super) struct PackedOperands {
     entries: Vec<Entry>,
-    /// In which order they are packed.
+    /// All of them, the largest first: packed in this order, both copies of it are in memory while there is little else.
     order: Vec<usize>,
     /// The number of the inputs' changes for which all constant ones are packed.
     fresh_at: Option<u64>,
@@ -95,7 +95,13 @@ impl PackedOperands {
             memory: Memory::Own(AlignedBytes::default()),
             version: None,
         });
-        self.entries.len() - 1
+        let new = self.entries.len() - 1;
+        let bytes = |entry: usize| self.entries[entry].packing().bytes;
+        let place = self
+            .order
+            .partition_point(|&entry| bytes(entry) >= bytes(new));
+        self.order.insert(place, new);
+        new
     }
 
     /// Whether there are none.
@@ -131,11 +137,6 @@ impl PackedOperands {
             return Ok(false);
         }
         let mut moved = false;
-        // The largest first: then both copies of it are in memory while there is little else.
-        self.order.clear();
-        self.order.extend(0..self.entries.len());
-        let bytes = |entry: &usize| std::cmp::Reverse(self.entries[*entry].packing().bytes);
-        self.order.sort_unstable_by_key(bytes);
         for &at in &self.order {
             let entry = &mut self.entries[at];
             let Some(input) = entry.input else {
@@ -145,10 +146,11 @@ impl PackedOperands {
             let current = Some(version(input));
             if entry.version != current {
                 entry.version = None;
+                let source = source(input);
                 // SAFETY: the caller's promise.
-                moved |= unsafe { entry.fill(source(input), n_threads, &mut self.counts)? };
+                moved |= unsafe { entry.fill(source, n_threads, &mut self.counts)? };
                 entry.version = current;
-                source(input).storage.rest();
+                source.storage.rest();
             }
         }
         self.fresh_at = Some(changes);

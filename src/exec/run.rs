@@ -262,10 +262,10 @@ impl Executable {
                 start: starts.0[id as usize],
                 len: match &data.storage {
                     Storage::Owned(bytes) => bytes.len(),
-                    Storage::Shared(_) => shared
-                        .iter()
-                        .find(|(known, _)| *known == id)
-                        .map_or(0, |(_, (_, len))| *len),
+                    Storage::Shared(_) => {
+                        let found = shared.iter().find(|(known, _)| *known == id);
+                        found.expect("`fill` has asked every owner").1.1
+                    }
                 },
                 storage: &data.storage,
             }

@@ -117,29 +117,71 @@ pub(super) fn signs(
     n_threads: usize,
 ) -> Result<(AlignedBytes, Squares)> {
     let mut out = AlignedBytes::try_zeroed(matrix.bytes())?;
-    let panels = matrix.panels().div_ceil(n_threads.max(1)).max(1);
-    let (read, written) = (
-        PANEL_ROWS * matrix.columns() * from.size(),
-        matrix.panel_bytes(),
-    );
+    let columns = matrix.columns();
+    let piece = (PANEL_ROWS * columns, matrix.panel_bytes());
+    let encode = |x: &[f32], to: &mut [u8]| {
+        matrix.encode(fit, x, to)?;
+        let one = SignMatrix::new(x.len() / columns, columns, matrix.bases())?;
+        let mut y = vec![0.0; x.len()];
+        one.numbers(to, &mut y);
+        Ok(y)
+    };
+    let squares = in_pieces((bytes, from), out.as_mut_slice(), piece, n_threads, encode)?;
+    Ok((out, squares))
+}
+
+/// Encodes the numbers of `bytes`, whole blocks of format `from`, on up to `n_threads` threads.
+///
+/// # Errors
+/// A number that blocks cannot hold; no memory.
+pub(super) fn encode(
+    bytes: &[u8],
+    from: DType,
+    ty: BlockType,
+    n_threads: usize,
+) -> Result<(AlignedBytes, f64, f64)> {
+    let n = bytes.len() / from.size();
+    let mut out = AlignedBytes::try_zeroed(n / ty.block_len() * ty.block_bytes())?;
+    let blocks = CHUNK / ty.block_len();
+    let piece = (blocks * ty.block_len(), blocks * ty.block_bytes());
+    let encode = |x: &[f32], to: &mut [u8]| {
+        ty.quantize(x, to)?;
+        let mut y = vec![0.0; x.len()];
+        ty.dequantize(to, &mut y)?;
+        Ok(y)
+    };
+    let all = in_pieces((bytes, from), out.as_mut_slice(), piece, n_threads, encode)?;
+    Ok((out, all.rmse(n), all.snr_db()))
+}
+
+/// Encodes numbers of format `from` piece by piece, each of so many numbers and bytes, on up to `n_threads` threads. `encode`
+/// gives the numbers that are left.
+///
+/// # Errors
+/// Those of `encode`.
+fn in_pieces(
+    (bytes, from): (&[u8], DType),
+    out: &mut [u8],
+    (numbers, written): (usize, usize),
+    n_threads: usize,
+    encode: impl Fn(&[f32], &mut [u8]) -> Result<Vec<f32>> + Sync,
+) -> Result<Squares> {
+    let read = numbers * from.size();
     if read == 0 {
-        return Ok((out, Squares::default()));
+        return Ok(Squares::default());
     }
+    let pieces = out.len().div_ceil(written);
+    let share = pieces.div_ceil(n_threads.max(1)).max(1);
+    let encode = &encode;
     let parts: Vec<Result<Squares>> = std::thread::scope(|scope| {
-        let shares = out.as_mut_slice().chunks_mut(panels * written);
-        let tasks = shares.zip(bytes.chunks(panels * read));
-        let tasks = tasks.map(|(to, numbers)| {
+        let shares = out.chunks_mut(share * written);
+        let tasks = shares.zip(bytes.chunks(share * read)).map(|(to, bytes)| {
             scope.spawn(move || {
                 let mut squares = Squares::default();
-                for (to, numbers) in to.chunks_mut(written).zip(numbers.chunks(read)) {
-                    let n = numbers.len() / from.size();
-                    let x = Array::from_bytes(vec![n], from, numbers).into_f32();
-                    matrix.encode(fit, &x, to)?;
-                    let rows = n / matrix.columns();
-                    let one = SignMatrix::new(rows, matrix.columns(), matrix.bases())?;
-                    let mut y = vec![0.0; n];
-                    one.numbers(to, &mut y);
-                    squares.add(&x, &y);
+                for (to, bytes) in to.chunks_mut(written).zip(bytes.chunks(read)) {
+                    let n = bytes.len() / from.size();
+                    let x = Array::from_bytes(vec![n], from, bytes).into_f32();
+                    squares.add(&x, &encode(&x, to)?);
                 }
                 Ok(squares)
             })
@@ -156,71 +198,5 @@ pub(super) fn signs(
         all.numbers += part.numbers;
         all.differences += part.differences;
     }
-    Ok((out, all))
-}
-
-/// Encodes the numbers of `bytes`, whole blocks of format `from`, on up to `n_threads` threads.
-///
-/// # Errors
-/// A number that blocks cannot hold; no memory.
-pub(super) fn encode(
-    bytes: &[u8],
-    from: DType,
-    ty: BlockType,
-    n_threads: usize,
-) -> Result<(AlignedBytes, f64, f64)> {
-    let n = bytes.len() / from.size();
-    let blocks = CHUNK / ty.block_len();
-    let (read, written) = (
-        blocks * ty.block_len() * from.size(),
-        blocks * ty.block_bytes(),
-    );
-    let mut out = AlignedBytes::try_zeroed(n / ty.block_len() * ty.block_bytes())?;
-    let share = out
-        .len()
-        .div_ceil(written)
-        .div_ceil(n_threads.max(1))
-        .max(1);
-    let parts: Vec<Result<Squares>> = std::thread::scope(|scope| {
-        let shares = out.as_mut_slice().chunks_mut(share * written);
-        let tasks = shares
-            .zip(bytes.chunks(share * read))
-            .map(|(to, from_bytes)| {
-                scope.spawn(move || {
-                    let mut squares = Squares::default();
-                    for (to, numbers) in to.chunks_mut(written).zip(from_bytes.chunks(read)) {
-                        encode_chunk(numbers, from, ty, to, &mut squares)?;
-                    }
-                    Ok(squares)
-                })
-            });
-        let tasks: Vec<_> = tasks.collect();
-        let join = |task: std::thread::ScopedJoinHandle<'_, _>| {
-            task.join().expect("encoding does not panic")
-        };
-        tasks.into_iter().map(join).collect()
-    });
-    let mut all = Squares::default();
-    for part in parts {
-        let part = part?;
-        all.numbers += part.numbers;
-        all.differences += part.differences;
-    }
-    Ok((out, all.rmse(n), all.snr_db()))
-}
-
-fn encode_chunk(
-    numbers: &[u8],
-    from: DType,
-    ty: BlockType,
-    to: &mut [u8],
-    squares: &mut Squares,
-) -> Result<()> {
-    let n = numbers.len() / from.size();
-    let x = Array::from_bytes(vec![n], from, numbers).into_f32();
-    ty.quantize(&x, to)?;
-    let mut y = vec![0.0; n];
-    ty.dequantize(to, &mut y)?;
-    squares.add(&x, &y);
-    Ok(())
+    Ok(all)
 }

@@ -39,7 +39,10 @@ pub fn pack(ty: BlockType, signed: bool, rows: &[u8], blocks: usize, panel: [&mu
                     let stored = if ty == BlockType::Q8_0 { 0x80 } else { 0 };
                     put_words(&block[from..], stored ^ flip, numbers, column);
                 }
-                None => put_groups(ty, block, flip, (&mut *numbers, &mut *factors), column),
+                None => {
+                    let to = (&mut *numbers, &mut *factors);
+                    put_groups((ty, &form), block, flip, to, column);
+                }
             }
         }
     }
@@ -67,22 +70,21 @@ fn put_words(codes: &[u8], flip: u8, numbers: &mut [u8], column: usize) {
 
 /// The groups of a block, taken apart and put together.
 fn put_groups(
-    ty: BlockType,
+    (ty, form): (BlockType, &Form),
     block: &[u8],
     flip: u8,
     (numbers, factors): (&mut [u8], &mut [u8]),
     column: usize,
 ) {
-    let form = Form::of(ty).expect("a type with kernels");
     let n = form.n_factors() * COLUMNS;
     for g in 0..form.groups {
         let mut codes = blocks::codes_of(ty, block, g);
         codes.iter_mut().for_each(|code| *code ^= flip);
         let numbers = &mut numbers[g * form.number_bytes()..][..form.number_bytes()];
-        put_numbers(&form, &codes, numbers, column);
+        put_numbers(form, &codes, numbers, column);
         if form.factors != Factors::None {
             let factors = &mut factors[g * n..][..n];
-            put_factors(&form, blocks::factors_of(ty, block, g), factors, column);
+            put_factors(form, blocks::factors_of(ty, block, g), factors, column);
         }
     }
 }
