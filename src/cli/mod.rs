@@ -90,10 +90,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
         Err(Failure::Error { error, hint }) => {
-            tell(&format!("error: {error}"));
-            if let Some(hint) = hint {
-                tell(&format!("hint: {hint}"));
-            }
+            tell_error(&error, hint.as_deref());
             ExitCode::FAILURE
         }
     }
@@ -112,5 +109,21 @@ mod tests {
     fn the_arguments_are_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+}
+
+/// What is wrong, and what to do about it, on standard error.
+fn tell_error(error: &brain_blitz::Error, hint: Option<&str>) {
+    tell(&format!("error: {error}"));
+    if let Some(hint) = hint {
+        tell(&format!("hint: {hint}"));
+    }
+}
+
+/// A number that an option takes, from 1 up.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("not a number from 1 up".to_owned()),
     }
 }

@@ -136,11 +136,16 @@ impl ModelArgs {
         Ok(ModelConfig::open(&self.model)?)
     }
 
-    /// Loads and compiles the model, with room for `context` tokens.
+    /// Loads and compiles the model, with room for `context` tokens, or for as many as [`Options`] has by default.
     ///
     /// # Errors
     /// If a file is damaged or does not fit the configuration, or compiling fails.
-    pub fn load(&self, rows: Rows, context: usize, bar: &mut Bar) -> Outcome<Session> {
+    pub fn load(
+        &self,
+        rows: Rows,
+        context: impl Into<Option<usize>>,
+        bar: &mut Bar,
+    ) -> Outcome<Session> {
         let options = self.run.options(rows, context);
         let loaded = Session::load(&self.model, &options, &mut |progress| bar.show(progress));
         bar.clear();
@@ -178,12 +183,12 @@ impl RunArgs {
         check_cpu(&self.cpu())
     }
 
-    /// How a session is made that has room for `context` tokens.
-    pub fn options(&self, rows: Rows, context: usize) -> Options {
+    /// How a session is made that has room for `context` tokens, or for as many as [`Options`] has by default.
+    pub fn options(&self, rows: Rows, context: impl Into<Option<usize>>) -> Options {
         Options {
             cpu: self.cpu(),
             threads: Some(self.threads()),
-            context: Some(context),
+            context: context.into(),
             cache: self.kv_cache,
             logits: rows,
             quant: self.quant,

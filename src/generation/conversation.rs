@@ -161,15 +161,21 @@ impl Conversation {
     /// `room` ids are left; also how many were dropped.
     ///
     /// # Errors
-    /// If not even the last message has room, which drops nothing, or as [`Conversation::ids`].
+    /// If not even the last message has room, or as [`Conversation::ids`]. Nothing is dropped then.
     pub fn fit(&mut self, tokenizer: &Tokenizer, room: usize) -> Result<(Vec<u32>, usize)> {
         let all = self.messages.clone();
-        let n_turns = all.len().div_ceil(2);
+        let fitted = self.drop_to_fit(tokenizer, room);
+        if fitted.is_err() {
+            self.messages = all;
+        }
+        fitted
+    }
+
+    fn drop_to_fit(&mut self, tokenizer: &Tokenizer, room: usize) -> Result<(Vec<u32>, usize)> {
         let mut ids = self.ids(tokenizer)?;
         let mut dropped = 0;
         while ids.len() > room {
-            if dropped + 1 >= n_turns {
-                self.messages = all;
+            if self.messages.len() <= 2 {
                 return Err(Error::msg(format!(
                     "the message has {} tokens with what the template adds; there is room for {room}",
                     ids.len()

@@ -170,3 +170,26 @@ fn a_template_without_a_system_says_where_its_text_goes() {
     ));
     assert_eq!(with, "x\n\na\n\n");
 }
+
+#[test]
+fn an_answer_that_cannot_be_replaced_stays() {
+    let model = chat_model(PLAY);
+    let file = model.file("said.json");
+    let said = format!(
+        "One.\n/system {}\n/retry\n/save {}\n",
+        "word ".repeat(100),
+        file.display()
+    );
+    let command = program(model.path(), &format!("{CHAT} --context 80"));
+    let (_, notes) = talk(command, &said);
+    assert!(notes.contains("there is room for"), "{notes}");
+    let saved: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(saved["messages"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_context_above_the_models_limit_is_an_error() {
+    let model = chat_model(PLAY);
+    let wanted = ["a context of 2000", "limit of 1024"];
+    fail_with(model.path(), "chat --model MODEL --context 2000", &wanted);
+}

@@ -23,17 +23,14 @@ use self::input::Input;
 use super::decode::{Decoder, Stop};
 use super::failure::{Failure, Outcome};
 use super::generate::{open_conversation, open_tokenizer};
-use super::model::{ModelArgs, context_for};
+use super::model::ModelArgs;
 use super::progress::Bar;
 use super::sampling::SamplingArgs;
 use super::text::{self, Writer};
-use super::{interrupt, output, tell};
+use super::{at_least_one, interrupt, output, tell, tell_error};
 
 mod command;
 mod input;
-
-/// Room for tokens when nobody asks for more, unless the model's own limit is lower.
-const DEFAULT_CONTEXT: usize = 4096;
 
 /// What `chat` takes.
 #[derive(clap::Args, Debug)]
@@ -67,13 +64,6 @@ Examples:
 The model needs a chat template: chat_template.jinja, tokenizer_config.json or a GGUF file's metadata.
 Each line is a message; /help lists what else can be asked for. Ctrl-C ends an answer and keeps the
 conversation, Ctrl-D ends the program. What a turn has in common with the one before is not read again.";
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(n) if n > 0 => Ok(n),
-        _ => Err("not a number from 1 up".to_owned()),
-    }
-}
 
 /// What `/save` writes.
 #[derive(Serialize, Deserialize)]
@@ -123,9 +113,7 @@ pub fn run(args: &Args) -> Outcome {
     let ends = said.end_of_turn(&tokenizer).into_iter().collect();
     let quiet = args.model.run.quiet;
     let mut bar = Bar::new(quiet);
-    let context = context_for(args.context.unwrap_or(DEFAULT_CONTEXT), &config);
-    let context = args.context.map_or(context, |n| n.min(context));
-    let session = args.model.load(Rows::Last, context, &mut bar)?;
+    let session = args.model.load(Rows::Last, args.context, &mut bar)?;
     let mut input = Input::open()?;
     // After the editor, which takes the signal over when it is made and does not look at it later.
     interrupt::watch()?;
@@ -157,7 +145,7 @@ impl Chat {
         while let Some(line) = input.next()? {
             match Line::parse(&line) {
                 Line::Empty => {}
-                Line::Message(text) => self.answer(text, bar)?,
+                Line::Message(text) => self.answer(Some(text), bar)?,
                 Line::Unknown(why) => tell(&format!("error: {why}")),
                 Line::Command(Command::Quit) => break,
                 Line::Command(command) => self.obey(command, bar)?,
@@ -192,10 +180,7 @@ impl Chat {
                 Some(text) => self.note(&format!("took back: {text}")),
                 None => tell("error: there is no message to take back"),
             },
-            Command::Retry => match self.said.undo() {
-                Some(text) => self.answer(text, bar)?,
-                None => tell("error: there is no message to answer again"),
-            },
+            Command::Retry => self.answer(None, bar)?,
             Command::Save(path) => match save(&self.said, &path) {
                 Ok(()) => self.note(&format!(
                     "{} messages saved",
@@ -220,18 +205,32 @@ impl Chat {
         }
     }
 
-    /// Answers a message. One that does not fit, or that the template refuses, is taken back.
-    fn answer(&mut self, text: String, bar: &mut Bar) -> Outcome {
-        interrupt::forget();
+    /// Answers a message, or the last one again. Where there is no answer, the conversation is as it was before.
+    fn answer(&mut self, text: Option<String>, bar: &mut Bar) -> Outcome {
+        let before = self.said.all_messages();
+        let Some(text) = text.or_else(|| self.said.undo()) else {
+            tell("error: there is no message to answer again");
+            return Ok(());
+        };
         self.said.ask(text);
+        if !self.generate(bar)? {
+            let restored = self.said.set_messages(before);
+            restored.expect("between lines, every message has its answer");
+        }
+        Ok(())
+    }
+
+    /// Writes the answer to the last message; `false` if there is none.
+    fn generate(&mut self, bar: &mut Bar) -> Outcome<bool> {
+        interrupt::forget();
         let capacity = self.decoder.session.session().capacity();
         // An answer needs room too.
         let room = capacity - self.decoder.max_tokens.min(capacity / 4).max(1);
         let (ids, dropped) = match self.said.fit(&self.tokenizer, room) {
             Ok(fitting) => fitting,
             Err(error) => {
-                self.said.undo();
-                return complain(error.into());
+                complain(error.into())?;
+                return Ok(false);
             }
         };
         if dropped > 0 {
@@ -247,23 +246,22 @@ impl Chat {
             Err(failure @ Failure::OutputClosed) => return Err(failure),
             Err(failure) => {
                 writer.finish(false)?;
-                self.said.undo();
-                return complain(failure);
+                complain(failure)?;
+                return Ok(false);
             }
         };
         writer.finish(stop == Stop::String)?;
         let seconds = start.elapsed();
+        if new.ids.is_empty() {
+            self.note("there is no answer; the conversation is as it was");
+            return Ok(false);
+        }
         self.stats.answers += 1;
         self.stats.reused += new.n_reused;
         self.stats.read += ids.len() - new.n_reused;
         self.stats.written += new.ids.len();
         self.stats.reading += new.reading;
         self.stats.writing += seconds.saturating_sub(new.reading);
-        if new.ids.is_empty() {
-            self.said.undo();
-            self.note("the message is taken back, since there is no answer");
-            return Ok(());
-        }
         self.said.answer(writer.text().trim());
         if stop == Stop::Length && new.ids.len() < self.decoder.max_tokens {
             self.note(&format!(
@@ -272,7 +270,7 @@ impl Chat {
         } else if stop == Stop::Length {
             self.note("the answer is as long as --max-tokens allows");
         }
-        Ok(())
+        Ok(true)
     }
 
     fn stats_text(&self) -> String {
@@ -298,10 +296,7 @@ fn complain(failure: Failure) -> Outcome {
     match failure {
         Failure::OutputClosed => Err(failure),
         Failure::Error { error, hint } => {
-            tell(&format!("error: {error}"));
-            if let Some(hint) = hint {
-                tell(&format!("hint: {hint}"));
-            }
+            tell_error(&error, hint.as_deref());
             Ok(())
         }
     }

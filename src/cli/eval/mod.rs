@@ -21,7 +21,7 @@ use super::failure::{Failure, Outcome};
 use super::generate::open_tokenizer;
 use super::model::{ModelArgs, block_type, block_types, context_for};
 use super::progress::Bar;
-use super::text;
+use super::{at_least_one, text};
 
 mod report;
 
@@ -102,13 +102,6 @@ fn quants(text: &str) -> Result<Quants, String> {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(n) if n > 0 => Ok(n),
-        _ => Err("not a number from 1 up".to_owned()),
-    }
-}
-
 /// The text and how it is used.
 struct Subject {
     ids: Vec<u32>,
@@ -122,13 +115,14 @@ struct Subject {
     needed: usize,
 }
 
-/// Compares what two models' tokenizers make of a text, where the reference has one.
-fn check_tokens(reference: &Path, tokenizer: &Tokenizer, ids: &[u32]) -> Outcome {
+/// Checks that the reference's tokenizer, where it has one, makes these tokens of the text, of which `limit` count at most.
+fn check_tokens(reference: &Path, text: &str, limit: usize, ids: &[u32]) -> Outcome {
     let Some(other) = Tokenizer::find(reference)? else {
         return Ok(());
     };
-    let text = tokenizer.decode(ids)?;
-    if other.encode(&text, false)? == tokenizer.encode(&text, false)? {
+    let mut others = other.encode(text, false)?;
+    others.truncate(limit);
+    if others == ids {
         return Ok(());
     }
     let what = format!("{}: has other tokens for this text", reference.display());
@@ -145,9 +139,6 @@ pub fn run(args: &Args) -> Outcome {
     let tokenizer = open_tokenizer(&args.model, true, config.bos_token_id())?;
     let tokenizer = tokenizer.expect("a tokenizer that is needed is there");
     let (subject, bytes) = subject(args, &tokenizer)?;
-    if let Some(path) = &args.against {
-        check_tokens(path, &tokenizer, &subject.ids)?;
-    }
     let windows = subject.windows()?;
     let mut report = Report::new(bytes, &windows, subject.context, subject.stride);
     let mut bar = Bar::new(args.json || args.model.run.quiet);
@@ -213,7 +204,11 @@ fn subject(args: &Args, tokenizer: &Tokenizer) -> Outcome<(Subject, usize)> {
     let text = text::read(&args.text)?;
     let mut ids = tokenizer.encode(&text, false)?;
     let all = ids.len();
-    ids.truncate(args.limit.unwrap_or(all));
+    let limit = args.limit.unwrap_or(usize::MAX);
+    ids.truncate(limit);
+    if let Some(path) = &args.against {
+        check_tokens(path, &text, limit, &ids)?;
+    }
     let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
     let first = usize::from(bos.is_none()).min(ids.len());
     let bytes = match ids.len() - first == all {

@@ -24,11 +24,12 @@ pub struct Divergence {
 }
 
 impl Divergence {
-    /// Counts a position where the reference and the model have these logits and the text has this token.
+    /// Counts a position where the reference and the model have these logits and the text has this token; gives the
+    /// logarithms of the token's probabilities, the reference's first.
     ///
     /// # Panics
     /// If the rows differ in length, or have no logit of the token.
-    pub fn add(&mut self, reference: &[f32], model: &[f32], token: u32) {
+    pub fn add(&mut self, reference: &[f32], model: &[f32], token: u32) -> [f64; 2] {
         assert_eq!(reference.len(), model.len(), "both have the same tokens");
         let (p, q) = (LogSoftmax::of(reference), LogSoftmax::of(model));
         let (mut kl, mut error) = (0.0, 0.0);
@@ -50,11 +51,13 @@ impl Divergence {
         self.kl.push(kl.max(0.0));
         self.same += usize::from(most_likely(reference) == most_likely(model));
         let at = token as usize;
-        let delta = q.at(model[at]).exp() - p.at(reference[at]).exp();
+        let logprobs = [p.at(reference[at]), q.at(model[at])];
+        let delta = logprobs[1].exp() - logprobs[0].exp();
         self.squared_delta += delta * delta;
         self.squared_error += error;
         self.cosine += dot / (squares[0] * squares[1]).sqrt();
         self.n_logits += reference.len();
+        logprobs
     }
 
     /// How many positions were counted.

@@ -120,11 +120,13 @@ impl Evaluation {
             check_target(target, vocab)?;
             let row = (position - at) * vocab..(position - at + 1) * vocab;
             let own = &rows[row.clone()];
-            self.scores.add(own, target);
-            if let (Some(others), Some(scores)) = (others, &mut self.reference) {
-                let other = &others[row];
-                scores.add(other, target);
-                self.divergence.add(other, own, target);
+            match (others, &mut self.reference) {
+                (Some(others), Some(scores)) => {
+                    let [other, own] = self.divergence.add(&others[row], own, target);
+                    scores.add_logprob(other);
+                    self.scores.add_logprob(own);
+                }
+                _ => self.scores.add(own, target),
             }
         }
         Ok(())

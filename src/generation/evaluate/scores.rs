@@ -16,7 +16,12 @@ impl Scores {
     /// # Panics
     /// If the row has no logit of it.
     pub fn add(&mut self, row: &[f32], token: u32) {
-        let loss = -LogSoftmax::of(row).at(row[token as usize]);
+        self.add_logprob(LogSoftmax::of(row).at(row[token as usize]));
+    }
+
+    /// Counts a token by the logarithm of its probability.
+    pub fn add_logprob(&mut self, logprob: f64) {
+        let loss = -logprob;
         self.n += 1;
         self.sum += loss;
         self.squares += loss * loss;
