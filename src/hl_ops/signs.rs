@@ -101,7 +101,7 @@ impl<S: Shape> GraphTensor<S> {
 
     /// -1 or 1, without a gradient.
     #[track_caller]
-    fn raw_sign(self) -> GraphTensor<S> {
+    pub(crate) fn raw_sign(self) -> GraphTensor<S> {
         let x = self;
         x.lt(0.0).where_(x.full_like(-1.0), x.full_like(1.0))
     }

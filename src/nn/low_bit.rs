@@ -102,7 +102,7 @@ impl LowBit {
     /// If it is no matrix of `F32` of known sizes.
     #[track_caller]
     pub fn weight(&self, w: GraphTensor) -> (GraphTensor, GraphTensor) {
-        let sign = w.lt(0.0).where_(w.full_like(-1.0), w.full_like(1.0));
+        let sign = w.raw_sign();
         let (units, scales) = match self.fit.ternary {
             true => self.three_values(w, sign),
             false => (sign, self.mean_magnitudes(w, sign)),

@@ -12,7 +12,6 @@
 use super::super::model_config::ModelConfig;
 use super::{Gguf, Value};
 use crate::error::Result;
-use crate::nn::models::llama::Family;
 
 /// The embedding.
 pub(super) const EMBEDDING: &str = "token_embd.weight";
@@ -118,11 +117,7 @@ impl Architecture {
         match config {
             ModelConfig::Gemma2(_) => Architecture::Gemma2,
             ModelConfig::Gemma3(_) => Architecture::Gemma3,
-            ModelConfig::Llama(config) => match config.family {
-                Family::Llama | Family::Mistral => Architecture::Llama,
-                Family::Qwen2 => Architecture::Qwen2,
-                Family::Qwen3 => Architecture::Qwen3,
-            },
+            ModelConfig::Llama(config) => config.architecture(),
         }
     }
 

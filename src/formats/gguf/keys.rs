@@ -12,8 +12,7 @@ use super::architecture::{Architecture, EMBEDDING};
 use super::{Gguf, Value, Writer};
 use crate::error::{Error, Result};
 
-pub(super) const MOST_LAYERS: usize = 1024;
-pub(super) const MOST_HEADS: usize = 1 << 16;
+pub(super) use super::super::config_fields::{MOST_HEADS, MOST_LAYERS};
 
 /// What ends a text, in the order of preference.
 const EOS_KEYS: [&str; 3] = [

@@ -157,7 +157,8 @@ impl LlamaConfig {
         }
     }
 
-    fn architecture(&self) -> Architecture {
+    /// The architecture that files of this member of the family have.
+    pub(super) fn architecture(&self) -> Architecture {
         match self.family {
             Family::Llama | Family::Mistral => Architecture::Llama,
             Family::Qwen2 => Architecture::Qwen2,

@@ -376,8 +376,7 @@ pub(super) fn look_up<'c>(
 ) -> VectorValue<'c> {
     let name = match table.get_type().get_size() {
         64 => "llvm.x86.avx512.pshuf.b.512",
-        32 => "llvm.x86.avx2.pshuf.b",
-        _ => "llvm.x86.ssse3.pshuf.b.128",
+        _ => "llvm.x86.avx2.pshuf.b",
     };
     let found = e.intrinsic(name, &[], &[table.into(), index.into()]);
     found.expect("it has a result").into_vector_value()

@@ -14,6 +14,7 @@ use crate::compilers::llvm_cpu::cache::ObjectCache;
 use crate::compilers::llvm_cpu::code::{evaluate, has};
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::jit::{Jit, compile_module_cached};
+use crate::compilers::llvm_cpu::once::OncePerProcess;
 use crate::compilers::llvm_cpu::target::Target;
 use crate::error::Result;
 use crate::exec::pool;
@@ -144,9 +145,12 @@ impl RowsCode {
         jit: &Arc<Jit>,
     ) -> Result<RowsCode> {
         let symbol = format!("pack_signs_{}", target.symbol_part());
-        let object = compile_module_cached(target, cache, |context, module| {
-            emit_pack(context, module, &symbol);
-            Ok(())
+        static MADE: OncePerProcess<Target, Vec<u8>> = OncePerProcess::new();
+        let object = MADE.get_or_make(target.clone(), |target| {
+            compile_module_cached(target, cache, |context, module| {
+                emit_pack(context, module, &symbol);
+                Ok(())
+            })
         })?;
         jit.add_once(&symbol, &object)?;
         // SAFETY: the symbol is of the function that `emit_pack` wrote, with this signature.
