@@ -8,10 +8,12 @@
 //! stored network, on how many images both differ, and what the weights take; with `--float`, trains the network of the
 //! same shape without any rounding; with `--speed`, only times the stored network and that one.
 
-use std::path::{Path, PathBuf};
+#[path = "digits/shared.rs"]
+mod digits;
+
+use std::path::PathBuf;
 use std::time::Instant;
 
-use brain_blitz::array::Array;
 use brain_blitz::compilers::Report;
 use brain_blitz::graph::IntoData;
 use brain_blitz::hl_ops::{Conv, CrossEntropy, Padding, Pool};
@@ -21,16 +23,18 @@ use brain_blitz::nn::{
 };
 use brain_blitz::prelude::*;
 use brain_blitz::train::checkpoint::{parameter_arrays, set_parameters};
+use brain_blitz::train::data::DataLoader;
 use brain_blitz::train::data::loader::Epoch;
-use brain_blitz::train::data::mnist::{Kind, Mnist, Split};
-use brain_blitz::train::data::{Batch, DataLoader};
+use brain_blitz::train::data::mnist::{Mnist, Split};
 use brain_blitz::train::optim::{Adam, Optimizer};
 use brain_blitz::train::schedule::Schedule;
 use clap::Parser;
+use digits::{N_CLASSES, fields, open};
+
+pub use digits::stripes;
 
 const BATCH: usize = 100;
 const TEST_BATCH: usize = 500;
-const N_CLASSES: usize = 10;
 
 /// Trains a binary network on MNIST.
 #[derive(Parser)]
@@ -114,13 +118,6 @@ fn compare(judge: &mut Judge, mut stored: Judge, report: &Report, test: &Mnist) 
         println!("  {name}: {bytes} bytes");
     }
     Ok(())
-}
-
-/// The images as `[1, 28, 28]`, normalized.
-fn open(split: Split, folder: Option<&Path>) -> Result<Mnist> {
-    let (mean, deviation) = Kind::Digits.statistics();
-    let images = Mnist::open(Kind::Digits, split, folder)?;
-    Ok(images.normalize(mean, deviation).with_dims(&[1, 28, 28]))
 }
 
 /// What a network is recorded for.
@@ -392,25 +389,6 @@ impl Judge {
 fn percent(answers: &[(i32, bool)]) -> f64 {
     let n_right = answers.iter().filter(|(_, is_right)| *is_right).count();
     100.0 * n_right as f64 / answers.len() as f64
-}
-
-/// Images and labels.
-fn fields(batch: Batch) -> [Array; 2] {
-    batch.arrays.try_into().expect("a sample has two fields")
-}
-
-/// Images of stripes that lie as their labels say: data without files.
-pub fn stripes(batch: usize) -> (Vec<f32>, Vec<i32>) {
-    let labels: Vec<i32> = (0..batch).map(|i| (i % N_CLASSES) as i32).collect();
-    let mut images = Vec::with_capacity(batch * 28 * 28);
-    for label in &labels {
-        for at in 0..28 * 28 {
-            let (row, column) = ((at / 28) as f32, (at % 28) as f32);
-            let angle = *label as f32 * std::f32::consts::PI / N_CLASSES as f32;
-            images.push((row * angle.sin() + column * angle.cos()).sin());
-        }
-    }
-    (images, labels)
 }
 
 /// Times networks with first weights, whole and by kernels.

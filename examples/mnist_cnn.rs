@@ -6,10 +6,12 @@
 //! Prints loss, accuracy and the time of a step after each epoch; with `--out`, saves a checkpoint after each, and goes on
 //! from the last one with the bits of a run that did not stop; with `--profile`, what the kernels of a step take.
 
-use std::path::{Path, PathBuf};
+#[path = "digits/shared.rs"]
+mod digits;
+
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use brain_blitz::array::Array;
 use brain_blitz::compilers::Report;
 use brain_blitz::graph::IntoData;
 use brain_blitz::hl_ops::{Conv, CrossEntropy, Padding, Pool};
@@ -17,16 +19,18 @@ use brain_blitz::nn::{Conv2d, Linear, Module, Visitor};
 use brain_blitz::prelude::*;
 use brain_blitz::train::checkpoint::{Checkpoint, Store, parameter_arrays, set_parameters};
 use brain_blitz::train::data::loader::Epoch;
-use brain_blitz::train::data::mnist::{Kind, Mnist, Split};
-use brain_blitz::train::data::{Batch, DataLoader, Dataset};
+use brain_blitz::train::data::mnist::{Mnist, Split};
+use brain_blitz::train::data::{DataLoader, Dataset};
 use brain_blitz::train::optim::{Adam, Optimizer, States};
 use brain_blitz::train::schedule::Schedule;
 use clap::Parser;
+use digits::{N_CLASSES, fields, open};
+
+pub use digits::stripes;
 
 const BATCH: usize = 64;
 const TEST_BATCH: usize = 500;
 const RATE: f64 = 4e-3;
-const N_CLASSES: usize = 10;
 
 /// Trains a convolutional network on MNIST.
 #[derive(Parser)]
@@ -88,13 +92,6 @@ fn main() -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The images as `[1, 28, 28]`, normalized.
-fn open(split: Split, folder: Option<&Path>) -> Result<Mnist> {
-    let (mean, deviation) = Kind::Digits.statistics();
-    let images = Mnist::open(Kind::Digits, split, folder)?;
-    Ok(images.normalize(mean, deviation).with_dims(&[1, 28, 28]))
 }
 
 /// Two convolutions, each with a pool, and three linear layers.
@@ -276,25 +273,6 @@ impl Judge {
         }
         Ok(100.0 * n_right / images.len() as f64)
     }
-}
-
-/// Images and labels.
-fn fields(batch: Batch) -> [Array; 2] {
-    batch.arrays.try_into().expect("a sample has two fields")
-}
-
-/// Images of stripes that lie as their labels say: data without files.
-pub fn stripes(batch: usize) -> (Vec<f32>, Vec<i32>) {
-    let labels: Vec<i32> = (0..batch).map(|i| (i % N_CLASSES) as i32).collect();
-    let mut images = Vec::with_capacity(batch * 28 * 28);
-    for label in &labels {
-        for at in 0..28 * 28 {
-            let (row, column) = ((at / 28) as f32, (at % 28) as f32);
-            let angle = *label as f32 * std::f32::consts::PI / N_CLASSES as f32;
-            images.push((row * angle.sin() + column * angle.cos()).sin());
-        }
-    }
-    (images, labels)
 }
 
 /// Prints the time of a step and what its kernels take of it.

@@ -2,11 +2,14 @@
 
 #![cfg(feature = "llvm-backend")]
 
+#[path = "support/kernels.rs"]
+mod support;
+
 use brain_blitz::blocks::BlockType;
-use brain_blitz::compilers::llvm_cpu::Target;
-use brain_blitz::op::{ActivationScheme, Op};
+use brain_blitz::op::ActivationScheme;
 use brain_blitz::prelude::*;
 use half::f16;
+use support::{kernels, noise, targets};
 
 /// All types with kernels.
 const TYPES: [BlockType; 15] = [
@@ -48,19 +51,6 @@ fn blocks_of(ty: BlockType, n: usize, byte: impl Fn(usize) -> u8) -> Vec<u8> {
 /// A length of rows in blocks of `ty`, for one in blocks of 32.
 fn whole_rows(ty: BlockType, (m, n, k): (usize, usize, usize)) -> (usize, usize, usize) {
     (m, n, k / 32 * ty.block_len())
-}
-
-/// Numbers in (-1, 1) that look random.
-fn noise(n: usize, seed: u32) -> Vec<f32> {
-    let word = |i: u32| {
-        (i ^ seed)
-            .wrapping_mul(0x9e37_79b9)
-            .rotate_left(15)
-            .wrapping_mul(0x85eb_ca6b)
-    };
-    (0..n as u32)
-        .map(|i| (word(i) >> 8) as f32 / (1 << 23) as f32 - 1.0)
-        .collect()
 }
 
 /// A product `[m, k] x [n, k]` of rounded activations and blocks of weights.
@@ -119,30 +109,8 @@ impl Case {
 }
 
 fn n_block_kernels(cx: &Graph) -> usize {
-    cx.inspect(|dag| {
-        let ops = dag.topological().unwrap().into_iter();
-        let names = ops.filter_map(|id| match &dag.node(id).op {
-            Op::Kernel(kernel) => kernel.code().map(|code| code.name().to_string()),
-            _ => None,
-        });
-        names
-            .filter(|name| TYPES.iter().any(|ty| name.starts_with(ty.name())))
-            .count()
-    })
-}
-
-fn targets() -> Vec<&'static str> {
-    let all = [
-        "native",
-        "znver4",
-        "x86-64-v4",
-        "x86-64-v3",
-        "x86-64",
-        "scalar",
-    ];
-    all.into_iter()
-        .filter(|name| Target::for_cpu(name).unwrap().can_run_here())
-        .collect()
+    let is_product = |name: &&String| TYPES.iter().any(|ty| name.starts_with(ty.name()));
+    kernels(cx).iter().filter(is_product).count()
 }
 
 #[test]

@@ -38,23 +38,16 @@ impl Tokenizer {
     /// If it is not there, cannot be read, or is not a tokenizer.
     pub fn open(path: impl AsRef<Path>) -> Result<Tokenizer> {
         let path = path.as_ref();
+        if let Some(tokenizer) = Tokenizer::find(path)? {
+            return Ok(tokenizer);
+        }
         if is_gguf(path) {
-            let missing = || format_error(path, "tokenizer", None, "the file has none");
-            return Tokenizer::from_gguf(&Gguf::open(path)?)?.ok_or_else(missing);
+            return Err(format_error(path, "tokenizer", None, "the file has none"));
         }
-        let file = path.join(FILE);
-        if !file.exists() {
-            let what = format!(
-                "does not exist; copy the {FILE} that the checkpoint was published with into this folder"
-            );
-            return Err(format_error(&file, "file", None, what));
-        }
-        let text = Bytes::read(&file, LONGEST_TOKENIZER)?;
-        let mut tokenizer = Tokenizer::from_bytes(&file, &text)?;
-        if let Some(adds_bos) = said_of_bos(path)? {
-            tokenizer.adds_bos = adds_bos;
-        }
-        Ok(tokenizer)
+        let what = format!(
+            "does not exist; copy the {FILE} that the checkpoint was published with into this folder"
+        );
+        Err(format_error(&path.join(FILE), "file", None, what))
     }
 
     /// As [`Tokenizer::open`], but nothing where there is no tokenizer.
@@ -63,11 +56,15 @@ impl Tokenizer {
     /// If it cannot be read, or is not a tokenizer.
     pub fn find(path: impl AsRef<Path>) -> Result<Option<Tokenizer>> {
         let path = path.as_ref();
-        match is_gguf(path) {
-            true => Tokenizer::from_gguf(&Gguf::open(path)?),
-            false if path.join(FILE).exists() => Tokenizer::open(path).map(Some),
-            false => Ok(None),
+        if is_gguf(path) {
+            return Tokenizer::from_gguf(&Gguf::open(path)?);
         }
+        let file = path.join(FILE);
+        if !file.exists() {
+            return Ok(None);
+        }
+        let text = Bytes::read(&file, LONGEST_TOKENIZER)?;
+        Tokenizer::parse(&file, &text, || adds_bos_in_folder(path, &text)).map(Some)
     }
 
     /// The tokenizer in a GGUF file's metadata, if it has one.
@@ -78,11 +75,11 @@ impl Tokenizer {
         let Some(text) = gguf::tokenizer::text(file)? else {
             return Ok(None);
         };
-        let mut tokenizer = Tokenizer::from_bytes(file.file(), text.as_bytes())?;
+        let adds_bos = || Ok(gguf::tokenizer::adds_bos(file));
+        let mut tokenizer = Tokenizer::parse(file.file(), text.as_bytes(), adds_bos)?;
         if let Some(bos) = gguf::tokenizer::bos(file, tokenizer.vocab_size)? {
             tokenizer.set_bos(Some(bos));
         }
-        tokenizer.adds_bos = gguf::tokenizer::adds_bos(file);
         Ok(Some(tokenizer))
     }
 
@@ -91,6 +88,16 @@ impl Tokenizer {
     /// # Errors
     /// If it is not a tokenizer.
     pub fn from_bytes(file: &Path, text: &[u8]) -> Result<Tokenizer> {
+        Tokenizer::parse(file, text, || Ok(puts_bos(text)))
+    }
+
+    /// As [`Tokenizer::from_bytes`]; `adds_bos` tells whether texts start with the begin-of-text token, which takes a walk
+    /// through `text` where nothing else says it.
+    fn parse(
+        file: &Path,
+        text: &[u8],
+        adds_bos: impl FnOnce() -> Result<bool>,
+    ) -> Result<Tokenizer> {
         json::check(file, text)?;
         let inner = guard(|| tokenizers::Tokenizer::from_bytes(text));
         let mut inner = inner.map_err(|what| format_error(file, "tokenizer", None, what))?;
@@ -107,7 +114,7 @@ impl Tokenizer {
             vocab_size: ids.max().map_or(0, |largest| largest as usize + 1),
             inner,
             bos,
-            adds_bos: puts_bos(text),
+            adds_bos: adds_bos()?,
         })
     }
 
@@ -229,8 +236,8 @@ fn puts_bos(text: &[u8]) -> bool {
 ///
 /// # Errors
 /// If a file cannot be read.
-pub(super) fn adds_bos_in_folder(folder: &Path, text: &str) -> Result<bool> {
-    Ok(said_of_bos(folder)?.unwrap_or_else(|| puts_bos(text.as_bytes())))
+pub(super) fn adds_bos_in_folder(folder: &Path, text: &[u8]) -> Result<bool> {
+    Ok(said_of_bos(folder)?.unwrap_or_else(|| puts_bos(text)))
 }
 
 /// The text of the `tokenizer.json` in a checkpoint's folder, if there is one.

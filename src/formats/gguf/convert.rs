@@ -183,7 +183,7 @@ fn of_folder(input: &Path) -> Result<(Writer, Vec<Item>)> {
     let mut writer = Writer::new();
     config.to_gguf(&mut writer)?;
     if let Some(text) = tokenizer::text_of_folder(input)? {
-        let starts = tokenizer::adds_bos_in_folder(input, &text)?;
+        let starts = tokenizer::adds_bos_in_folder(input, text.as_bytes())?;
         tokenizer_write::add_lists(&text, config.vocab_size(), starts, &mut writer);
         writer.set(TOKENIZER_KEY, text);
     }
