@@ -104,6 +104,29 @@ fn weights_are_packed_once_for_all_numbers_of_rows() {
 }
 
 #[test]
+fn weights_are_packed_before_the_first_execution_if_asked() {
+    let (m, n, k) = (40, 50, 30);
+    let mut net = Net::new("native", packing("native"), (n, k), DType::F32);
+    let (x, weights) = (numbers(m * k, 2), numbers(n * k, 1));
+    net.x.set(x.clone());
+    net.w.set(weights.clone());
+    net.cx.set_dim('s', m);
+    net.cx.try_prepare().unwrap();
+    assert!(net.cx.stats().packed_bytes >= n * k * 4);
+    assert!(net.y.try_array().is_err(), "nothing is computed");
+    net.cx.execute();
+    assert_eq!(net.y.data(), product(&x, &weights, k));
+    assert_eq!(net.cx.stats().packings, 1, "those before the execution");
+    let others = numbers(n * k, 3);
+    net.w.set(others.clone());
+    net.cx.try_prepare().unwrap();
+    net.cx.execute();
+    assert_eq!(net.y.data(), product(&x, &others, k));
+    net.cx.execute();
+    assert_eq!(net.cx.stats().packings, 0);
+}
+
+#[test]
 fn weights_in_bf16_are_packed_in_bf16() {
     for cpu in TARGETS {
         let (n, k) = (70, 533);

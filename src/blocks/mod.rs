@@ -31,7 +31,7 @@ mod ternary;
 mod whole;
 
 #[cfg(feature = "llvm-backend")]
-pub(crate) use whole::{codes_of, factors_of, scales_of};
+pub(crate) use whole::{codes_of, factors_of, subtracted_scale};
 
 pub use sign_matrix::{PANEL_ROWS, SignFit, SignMatrix};
 

@@ -1,10 +1,8 @@
 //! Blocks taken apart: whole numbers, and what they are multiplied by.
 //!
-//! Every number of a block is `s (code - offset) + m`. `s` and `m` are an `f16` of the block ([`scales_of`]) times, in
+//! Every number of a block is `s (code - offset) + m`. `s` and `m` are an `f16` of the block times, in
 //! super-blocks, a small integer of the number's group of 32 or half of one ([`factors_of`]); where the type subtracts its
 //! minima, they come out negative. For kernels, which compute with whole numbers, and know the offsets.
-
-use half::f16;
 
 use super::{BlockType, k_decode, legacy, ternary};
 
@@ -74,16 +72,9 @@ pub(crate) fn factors_of(ty: BlockType, block: &[u8], g: usize) -> ([i8; 2], [i8
     }
 }
 
-/// The `f16` that `s`, and that `m`, of a block is or is a multiple of; 0 where there is none.
-pub(crate) fn scales_of(ty: BlockType, block: &[u8]) -> [f16; 2] {
-    let half = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]);
-    let is_subtracted = matches!(ty, BlockType::Q2_K | BlockType::Q4_K | BlockType::Q5_K);
-    match *ty.scale_offsets() {
-        [s] => [half(s), f16::ZERO],
-        [s, m] if is_subtracted => [half(s), -half(m)],
-        [s, m] => [half(s), half(m)],
-        _ => unreachable!("{ty} has no scales"),
-    }
+/// Which of the `f16` scales of a type's blocks is one of minima that are subtracted.
+pub(crate) fn subtracted_scale(ty: BlockType) -> Option<usize> {
+    matches!(ty, BlockType::Q2_K | BlockType::Q4_K | BlockType::Q5_K).then_some(1)
 }
 
 fn four(block: &[u8], at: usize) -> [u8; 4] {

@@ -28,6 +28,7 @@ pub use run::Executable;
 
 use crate::error::Result;
 use crate::graph::Graph;
+use crate::graph::Inner;
 use crate::graph::state::Recorder;
 use crate::knobs;
 
@@ -53,21 +54,41 @@ impl Graph {
     pub fn try_execute(&mut self) -> Result<()> {
         let mut guard = self.lock();
         let inner = &mut *guard;
-        let current = inner
-            .program
-            .as_ref()
-            .is_some_and(|program| program.version() == inner.dag.version());
-        if !current {
-            inner.program = Some(Box::new(Executable::new(&inner.dag)?));
-            if inner.state.recorder.is_none() && knobs::debug_level() >= 2 {
-                inner.state.recorder = Some(Recorder::new(true));
-            }
-        }
-        let program = inner.program.as_mut().expect("made above");
+        make_current(inner)?;
+        let program = inner.program.as_mut().expect("just made");
         program.run(&inner.dag, &mut inner.state)?;
         profile::tell(&inner.dag, &mut inner.state);
         Ok(())
     }
+
+    /// Does now what the first execution would do before its first step: lays memory out, and brings weights into the order
+    /// that compiled kernels read them in, which takes a while for large models. Nothing is computed.
+    ///
+    /// # Errors
+    /// As [`Graph::try_execute`], but for those that only values show.
+    pub fn try_prepare(&mut self) -> Result<()> {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        make_current(inner)?;
+        let program = inner.program.as_mut().expect("just made");
+        program.prepare(&inner.dag, &mut inner.state)
+    }
+}
+
+/// Makes the program of the graph as it is now, unless it is there.
+fn make_current(inner: &mut Inner) -> Result<()> {
+    let version = inner.dag.version();
+    let current = inner
+        .program
+        .as_ref()
+        .is_some_and(|program| program.version() == version);
+    if !current {
+        inner.program = Some(Box::new(Executable::new(&inner.dag)?));
+        if inner.state.recorder.is_none() && knobs::debug_level() >= 2 {
+            inner.state.recorder = Some(Recorder::new(true));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@
 //! One operand is packed at a time. The input's own data stays: other kernels and whoever reads it may still need it.
 //! Another owner of the data is told that it will hardly be read again: a mapped file's pages then leave memory.
 //!
+//! All of them lie in one memory, so that small ones are in large pages too, and none begins a page of its own.
+//!
 //! With a folder, packed operands are written to files and mapped the next time ([`super::packed_file`]).
 //!
 //! [`Inputs`]: crate::graph::state::Inputs
@@ -16,22 +18,15 @@ use std::sync::Arc;
 use super::packed_file::{self, Contents};
 use crate::error::Result;
 use crate::op::{NativeCode, Packing};
-use crate::storage::{AlignedBytes, Storage};
+use crate::storage::{ALIGNMENT, AlignedBytes, Storage};
 
 /// Where packed bytes are.
 enum Memory {
+    /// From this byte of the memory of all.
+    Shared(usize),
+    /// Memory that is given back when a file can be read instead.
     Own(AlignedBytes),
     File(packed_file::Mapped),
-}
-
-impl Memory {
-    fn start(&self) -> *mut u8 {
-        match self {
-            Memory::Own(bytes) => bytes.start(),
-            // Code only reads packed operands.
-            Memory::File(mapped) => mapped.bytes().as_ptr().cast_mut(),
-        }
-    }
 }
 
 /// One packed operand.
@@ -50,6 +45,10 @@ struct Entry {
 #[derive(Default)]
 pub(super) struct PackedOperands {
     entries: Vec<Entry>,
+    /// The memory of those that have none of their own, once something was packed.
+    memory: AlignedBytes,
+    /// The bytes that it needs.
+    needed: usize,
     /// All of them, the largest first: packed in this order, both copies of it are in memory while there is little else.
     order: Vec<usize>,
     /// The number of the inputs' changes for which all constant ones are packed.
@@ -88,11 +87,19 @@ impl PackedOperands {
         if let Some(found) = self.entries.iter().position(same) {
             return found;
         }
+        let packing = &code.packings()[number];
+        let memory = match packing.folder {
+            Some(_) => Memory::Own(AlignedBytes::default()),
+            None => Memory::Shared(self.needed),
+        };
+        if packing.folder.is_none() {
+            self.needed += packing.bytes.next_multiple_of(ALIGNMENT);
+        }
         self.entries.push(Entry {
             code: code.clone(),
             number,
             input,
-            memory: Memory::Own(AlignedBytes::default()),
+            memory,
             version: None,
         });
         let new = self.entries.len() - 1;
@@ -112,10 +119,11 @@ impl PackedOperands {
     /// Bytes of all of them.
     pub(super) fn bytes(&self) -> usize {
         let bytes = |entry: &Entry| match &entry.memory {
+            Memory::Shared(_) => 0,
             Memory::Own(bytes) => bytes.len(),
             Memory::File(mapped) => mapped.bytes().len(),
         };
-        self.entries.iter().map(bytes).sum()
+        self.memory.len() + self.entries.iter().map(bytes).sum::<usize>()
     }
 
     /// Packs constant operands whose input changed; whether any may lie elsewhere now. `changes` is the number of all
@@ -136,7 +144,10 @@ impl PackedOperands {
         if self.is_empty() || self.fresh_at == Some(changes) {
             return Ok(false);
         }
-        let mut moved = false;
+        let mut moved = self.memory.len() < self.needed;
+        if moved {
+            self.memory = AlignedBytes::try_zeroed(self.needed)?;
+        }
         for &at in &self.order {
             let entry = &mut self.entries[at];
             let Some(input) = entry.input else {
@@ -148,7 +159,7 @@ impl PackedOperands {
                 entry.version = None;
                 let source = source(input);
                 // SAFETY: the caller's promise.
-                moved |= unsafe { entry.fill(source, n_threads, &mut self.counts)? };
+                moved |= unsafe { entry.fill(&self.memory, source, n_threads, &mut self.counts)? };
                 entry.version = current;
                 source.storage.rest();
             }
@@ -159,7 +170,7 @@ impl PackedOperands {
 
     /// Where an operand lies packed.
     pub(super) fn start(&self, entry: usize) -> *mut u8 {
-        self.entries[entry].memory.start()
+        self.entries[entry].start(&self.memory)
     }
 
     /// Packs an operand that is no constant from `from`.
@@ -171,7 +182,7 @@ impl PackedOperands {
         if entry.input.is_none() {
             // SAFETY: the caller's promise; memory was reserved for the packing.
             unsafe {
-                let to = entry.memory.start();
+                let to = entry.start(&self.memory);
                 entry.code.pack(entry.number, from, to, n_threads);
             }
             self.counts.packed += 1;
@@ -184,13 +195,23 @@ impl Entry {
         &self.code.packings()[self.number]
     }
 
-    /// Makes room of our own; whether it lies elsewhere now.
+    /// Where it lies; `shared` is the memory of all.
+    fn start(&self, shared: &AlignedBytes) -> *mut u8 {
+        match &self.memory {
+            Memory::Shared(from) => shared.start().wrapping_add(*from),
+            Memory::Own(bytes) => bytes.start(),
+            // Code only reads packed operands.
+            Memory::File(mapped) => mapped.bytes().as_ptr().cast_mut(),
+        }
+    }
+
+    /// Makes room of its own where there is none; whether it lies elsewhere now.
     fn reserve(&mut self) -> Result<bool> {
         let bytes = self.packing().bytes;
-        if let Memory::Own(own) = &self.memory
-            && own.len() >= bytes
-        {
-            return Ok(false);
+        match &self.memory {
+            Memory::Shared(_) => return Ok(false),
+            Memory::Own(own) if own.len() >= bytes => return Ok(false),
+            _ => {}
         }
         self.memory = Memory::Own(AlignedBytes::try_zeroed(bytes)?);
         Ok(true)
@@ -202,6 +223,7 @@ impl Entry {
     /// `source` is as large as the operand's type says, and nobody writes to it meanwhile.
     unsafe fn fill(
         &mut self,
+        shared: &AlignedBytes,
         source: Source<'_>,
         n_threads: usize,
         counts: &mut Counts,
@@ -223,7 +245,7 @@ impl Entry {
         let moved = self.reserve()?;
         // SAFETY: the caller vouches for the source; there is room for the packing.
         unsafe {
-            let to = self.memory.start();
+            let to = self.start(shared);
             self.code.pack(self.number, source.start, to, n_threads);
         }
         counts.packed += 1;

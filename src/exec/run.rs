@@ -155,7 +155,7 @@ impl Executable {
     }
 
     /// Makes everything that does not change between executions, unless it is there.
-    fn prepare(&mut self, dag: &Dag, state: &mut State, n_threads: usize) -> Result<()> {
+    fn lay_out(&mut self, dag: &Dag, state: &mut State, n_threads: usize) -> Result<()> {
         if !self.depends_on_run && self.prepared.is_for(state, n_threads) {
             if self.calls.depends_on_run() {
                 self.calls.evaluate(dag, &state.symbols, n_threads)?;
@@ -253,7 +253,6 @@ impl Executable {
         if packed.is_empty() {
             return Ok(());
         }
-        packed.counts = Default::default();
         let Prepared { shared, starts, .. } = &self.prepared;
         let source = |id: u32| {
             let data = state.inputs.get(id);
@@ -270,7 +269,7 @@ impl Executable {
                 storage: &data.storage,
             }
         };
-        // SAFETY: `prepare` has just filled the tables and compared the inputs' memory; nothing runs yet.
+        // SAFETY: `lay_out` has just filled the tables and compared the inputs' memory; nothing runs yet.
         unsafe { self.calls.pack(&state.inputs, n_threads, source)? };
         self.stats.packed_bytes = self.calls.packed().bytes();
         Ok(())
@@ -282,7 +281,7 @@ impl Executable {
             recorder.executions.push((n_steps, state.symbols.clone()));
         } else if self.calls.runs_as_sequence() {
             (self.stats.native_calls, self.stats.native_steps) = (1, self.ways.len());
-            // SAFETY: `prepare` has just seen to it that the tables are those of the buffers: the arena's were planned with the
+            // SAFETY: `lay_out` has just seen to it that the tables are those of the buffers: the arena's were planned with the
             // sizes of this execution, those of inputs were compared with them. A plan keeps results apart from the
             // operands that are needed at the same step; a state is only written over by what is pointwise in it.
             return unsafe { self.calls.run_sequence(dag) };
@@ -419,12 +418,18 @@ impl Program for Executable {
         self.version
     }
 
+    fn prepare(&mut self, dag: &Dag, state: &mut State) -> Result<()> {
+        let n_threads = state.n_threads.unwrap_or_else(pool::default_threads);
+        self.lay_out(dag, state, n_threads)?;
+        self.pack(state, n_threads)
+    }
+
     fn run(&mut self, dag: &Dag, state: &mut State) -> Result<()> {
         let n_threads = state.n_threads.unwrap_or_else(pool::default_threads);
         state.symbols.set(RUN, state.runs);
         state.runs += 1;
         self.executed = false;
-        self.prepare(dag, state, n_threads)?;
+        self.lay_out(dag, state, n_threads)?;
         self.stats = Stats {
             steps: self.schedule.steps.len(),
             arena_bytes: self.plan.arena_bytes,
@@ -434,7 +439,7 @@ impl Program for Executable {
         };
         self.pack(state, n_threads)?;
         self.run_steps(dag, state)?;
-        let counts = self.calls.packed().counts;
+        let counts = std::mem::take(&mut self.calls.packed().counts);
         self.stats.packings = counts.packed + counts.read;
         self.stats.packings_read = counts.read;
         self.update_states(dag, state)?;

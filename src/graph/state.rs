@@ -322,6 +322,12 @@ pub trait Program: Send {
     /// The graph version that it was made for.
     fn version(&self) -> u64;
 
+    /// Does what an execution does before its first step: lays memory out, and packs constant operands that are not.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    fn prepare(&mut self, dag: &Dag, state: &mut State) -> Result<()>;
+
     /// Computes every output and updates every state.
     ///
     /// # Errors

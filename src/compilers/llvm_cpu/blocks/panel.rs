@@ -13,6 +13,8 @@ use crate::blocks::{self, BlockType};
 pub fn pack(ty: BlockType, signed: bool, rows: &[u8], blocks: usize, panel: [&mut [u8]; 3]) {
     let [numbers, factors, scales] = panel;
     let form = Form::of(ty).expect("a type with kernels");
+    let offsets = ty.scale_offsets();
+    let negated = blocks::subtracted_scale(ty);
     let row_bytes = blocks * ty.block_bytes();
     let n_rows = (rows.len() / row_bytes.max(1)).min(COLUMNS);
     if n_rows < COLUMNS {
@@ -30,9 +32,12 @@ pub fn pack(ty: BlockType, signed: bool, rows: &[u8], blocks: usize, panel: [&mu
         let scales = &mut scales[at * scale_bytes..][..scale_bytes];
         for (column, row) in rows.chunks_exact(row_bytes).take(n_rows).enumerate() {
             let block = &row[at * bytes..][..bytes];
-            let all = blocks::scales_of(ty, block).into_iter();
-            for (scale, to) in all.zip(scales.chunks_exact_mut(2 * COLUMNS)) {
-                to[2 * column..][..2].copy_from_slice(&f16::to_le_bytes(scale));
+            for (i, &from) in offsets.iter().enumerate() {
+                let mut scale = [block[from], block[from + 1]];
+                if negated == Some(i) {
+                    scale = (-f16::from_le_bytes(scale)).to_le_bytes();
+                }
+                scales[2 * (i * COLUMNS + column)..][..2].copy_from_slice(&scale);
             }
             match codes_from(ty) {
                 Some(from) => {
