@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
 
 use brain_blitz::formats::Tokenizer;
 use brain_blitz::generation::chat::ChatTemplate;
@@ -116,13 +117,21 @@ pub fn run(args: &Args) -> Outcome {
         Some(path) => Some(text::read_prompt(path)?),
         None => args.prompt.clone(),
     };
-    let tokenizer = open_tokenizer(&args.model, text.is_some(), config.bos_token_id())?;
+    let opening = Opening::begin(&args.model, text.is_some(), config.bos_token_id());
+    let mut bar = Bar::new(args.json || args.model.run.quiet);
+    let context = |prompt: usize| context_for(prompt.saturating_add(args.max_tokens), &config);
+    let mut load = |context| args.model.load(Rows::Last, context, &mut bar);
+    let early = early_context(args, text.as_deref(), context);
+    let early = early.map(&mut load).transpose()?;
+    let tokenizer = opening.finish()?;
     let eos = config.eos_token_ids().first().copied();
     let (prompt, ends) = prompt_ids(args, text.as_deref(), tokenizer.as_ref(), eos)?;
     tokens::check(&prompt, &config)?;
-    let context = context_for(prompt.len().saturating_add(args.max_tokens), &config);
-    let mut bar = Bar::new(args.json || args.model.run.quiet);
-    let session = args.model.load(Rows::Last, context, &mut bar)?;
+    let context = context(prompt.len());
+    let session = match early.filter(|session| session.capacity() == context) {
+        Some(session) => session,
+        None => load(context)?,
+    };
     interrupt::watch()?;
     let mut writer = Writer::new(tokenizer.as_ref(), stop_strings, !args.json);
     let mut decoder = Decoder {
@@ -158,6 +167,37 @@ pub fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
+/// The context that the model can be loaded with before the tokenizer is there: that of any prompt of at most a token a byte,
+/// which nearly all are. `context` is that of so many tokens.
+fn early_context(
+    args: &Args,
+    text: Option<&str>,
+    context: impl Fn(usize) -> usize,
+) -> Option<usize> {
+    let most = text.filter(|_| !args.chat)?.len() + 2;
+    (context(most) == context(1)).then(|| context(1))
+}
+
+/// A tokenizer that is being opened on a thread of its own: with a large vocabulary, that takes as long as the model does.
+pub struct Opening(JoinHandle<Outcome<Option<Tokenizer>>>);
+
+impl Opening {
+    /// Begins what [`open_tokenizer`] does.
+    pub fn begin(model: &ModelArgs, needed: bool, bos: Option<u32>) -> Opening {
+        let model = model.clone();
+        Opening(thread::spawn(move || open_tokenizer(&model, needed, bos)))
+    }
+
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// As [`open_tokenizer`].
+    pub fn finish(self) -> Outcome<Option<Tokenizer>> {
+        let done = self.0.join();
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
 /// The model's tokenizer, which `needed` makes an error to be without; `bos` is the model's begin-of-text token.
 ///
 /// # Errors
@@ -168,8 +208,8 @@ pub fn open_tokenizer(
     bos: Option<u32>,
 ) -> Outcome<Option<Tokenizer>> {
     let found = match needed {
-        true => Some(Tokenizer::open(model.path())?),
-        false => Tokenizer::find(model.path())?,
+        true => Some(Tokenizer::of_model(model.files()?)?),
+        false => model.files()?.tokenizer()?,
     };
     Ok(found.map(|mut tokenizer| {
         if bos.is_some() {
@@ -216,7 +256,7 @@ pub fn open_conversation(
     hint: &str,
 ) -> Outcome<Conversation> {
     let path = model.path();
-    match ChatTemplate::open(path, tokenizer, eos)? {
+    match ChatTemplate::of_model(model.files()?, tokenizer, eos)? {
         Some(template) => Ok(Conversation::new(template)),
         None => {
             let failure = Failure::new(format!("{}: holds no chat template", path.display()));

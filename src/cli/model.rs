@@ -1,11 +1,12 @@
 //! The options that every command has: which model, on how many threads, for which CPU.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use brain_blitz::Error;
 use brain_blitz::blocks::BlockType;
-use brain_blitz::formats::ModelConfig;
 use brain_blitz::formats::gguf::is_gguf;
+use brain_blitz::formats::{ModelConfig, ModelFiles};
 use brain_blitz::generation::session::{CacheType, Options, Rows, Session};
 use brain_blitz::knobs;
 
@@ -24,6 +25,9 @@ pub struct ModelArgs {
     model: PathBuf,
     #[command(flatten)]
     pub run: RunArgs,
+    /// The files, once they are open.
+    #[arg(skip)]
+    files: OnceLock<ModelFiles>,
 }
 
 /// What a model runs on.
@@ -79,7 +83,8 @@ pub fn block_type(text: &str) -> Result<BlockType, String> {
 impl ModelArgs {
     /// A model given in another way than by these arguments' own options.
     pub fn new(model: PathBuf, run: RunArgs) -> ModelArgs {
-        ModelArgs { model, run }
+        let files = OnceLock::new();
+        ModelArgs { model, run, files }
     }
 
     /// The checkpoint's folder, or the GGUF file.
@@ -125,15 +130,27 @@ impl ModelArgs {
         self.run.quant
     }
 
+    /// The model's files, opened the first time that somebody asks.
+    ///
+    /// # Errors
+    /// If there is no model, or its file is damaged.
+    pub fn files(&self) -> Outcome<&ModelFiles> {
+        if self.files.get().is_none() {
+            check_path(&self.model)?;
+            let _ = self.files.set(ModelFiles::open(&self.model)?);
+        }
+        Ok(self.files.get().expect("set above"))
+    }
+
     /// Reads the model's configuration, after checking what can be checked without reading weights.
     ///
     /// # Errors
     /// If the path is not a checkpoint's folder, its configuration is not one of a supported model, or this machine
     /// cannot run code for the CPU that was asked for.
     pub fn open_config(&self) -> Outcome<ModelConfig> {
-        check_path(&self.model)?;
+        let files = self.files()?;
         self.run.check()?;
-        Ok(ModelConfig::open(&self.model)?)
+        Ok(files.config()?)
     }
 
     /// Loads and compiles the model, with room for `context` tokens, or for as many as [`Options`] has by default.
@@ -147,7 +164,7 @@ impl ModelArgs {
         bar: &mut Bar,
     ) -> Outcome<Session> {
         let options = self.run.options(rows, context);
-        let loaded = Session::load(&self.model, &options, &mut |progress| bar.show(progress));
+        let loaded = Session::of_model(self.files()?, &options, &mut |progress| bar.show(progress));
         bar.clear();
         Ok(loaded?)
     }

@@ -40,6 +40,7 @@ impl Bar {
             Progress::Tuning { done, total } => {
                 self.count("Tuning", "{pos}/{len} products", done as u64, total as u64);
             }
+            Progress::Packing => self.spin("Packing weights".to_owned()),
             Progress::Ready => self.clear(),
         }
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use super::bytes::Bytes;
-use super::gguf::{Gguf, is_gguf};
+use super::gguf::Gguf;
 use super::{format_error, json};
 use crate::error::Result;
 
@@ -21,24 +21,18 @@ const FIELD: &str = "chat_template";
 const LONGEST_TEXT: u64 = 1 << 20;
 const LONGEST_CONFIG: u64 = 16 << 20;
 
-/// The text of the chat template of the checkpoint's folder or GGUF file at `path`, if it has one.
-///
-/// # Errors
-/// If a file cannot be read, or does not hold what it should.
-pub fn chat_template(path: &Path) -> Result<Option<String>> {
-    if !is_gguf(path) {
-        return of_folder(path);
-    }
-    let file = Gguf::open(path)?;
+/// The text of the chat template in a GGUF file's metadata, if it has one.
+pub(super) fn of_gguf(file: &Gguf) -> Result<Option<String>> {
     let Some(value) = file.value(KEY) else {
         return Ok(None);
     };
     let text = value.as_str().map(str::to_owned);
-    let wrong = || format_error(path, KEY, None, "is not a string");
+    let wrong = || format_error(file.file(), KEY, None, "is not a string");
     text.map(Some).ok_or_else(wrong)
 }
 
-fn of_folder(folder: &Path) -> Result<Option<String>> {
+/// The text of the chat template in a checkpoint's folder, if it has one.
+pub(super) fn of_folder(folder: &Path) -> Result<Option<String>> {
     let file = folder.join(TEXT_FILE);
     if file.exists() {
         let bytes = Bytes::read(&file, LONGEST_TEXT)?;

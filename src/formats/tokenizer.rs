@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use super::bytes::Bytes;
+use super::gguf::tokenizer::Stored;
 use super::gguf::{self, Gguf, is_gguf};
+use super::model_files::ModelFiles;
 use super::{format_error, json};
 use crate::error::{Error, Result};
 
@@ -37,10 +39,18 @@ impl Tokenizer {
     /// # Errors
     /// If it is not there, cannot be read, or is not a tokenizer.
     pub fn open(path: impl AsRef<Path>) -> Result<Tokenizer> {
-        let path = path.as_ref();
-        if let Some(tokenizer) = Tokenizer::find(path)? {
+        Tokenizer::of_model(&ModelFiles::open(path)?)
+    }
+
+    /// As [`Tokenizer::open`], from files that are open.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::open`].
+    pub fn of_model(files: &ModelFiles) -> Result<Tokenizer> {
+        if let Some(tokenizer) = files.tokenizer()? {
             return Ok(tokenizer);
         }
+        let path = files.path();
         if is_gguf(path) {
             return Err(format_error(path, "tokenizer", None, "the file has none"));
         }
@@ -55,16 +65,17 @@ impl Tokenizer {
     /// # Errors
     /// If it cannot be read, or is not a tokenizer.
     pub fn find(path: impl AsRef<Path>) -> Result<Option<Tokenizer>> {
-        let path = path.as_ref();
-        if is_gguf(path) {
-            return Tokenizer::from_gguf(&Gguf::open(path)?);
-        }
-        let file = path.join(FILE);
+        ModelFiles::open(path)?.tokenizer()
+    }
+
+    /// The tokenizer in a checkpoint's folder, if there is one.
+    pub(super) fn find_in_folder(folder: &Path) -> Result<Option<Tokenizer>> {
+        let file = folder.join(FILE);
         if !file.exists() {
             return Ok(None);
         }
         let text = Bytes::read(&file, LONGEST_TOKENIZER)?;
-        Tokenizer::parse(&file, &text, || adds_bos_in_folder(path, &text)).map(Some)
+        Tokenizer::parse(&file, &text, || adds_bos_in_folder(folder, &text)).map(Some)
     }
 
     /// The tokenizer in a GGUF file's metadata, if it has one.
@@ -72,11 +83,13 @@ impl Tokenizer {
     /// # Errors
     /// If it is of an unknown kind, or contradicts itself.
     pub fn from_gguf(file: &Gguf) -> Result<Option<Tokenizer>> {
-        let Some(text) = gguf::tokenizer::text(file)? else {
-            return Ok(None);
+        let path = file.file();
+        let adds_bos = gguf::tokenizer::adds_bos(file);
+        let mut tokenizer = match gguf::tokenizer::stored(file)? {
+            None => return Ok(None),
+            Some(Stored::Text(text)) => Tokenizer::parse(path, text.as_bytes(), || Ok(adds_bos))?,
+            Some(Stored::Parts(parts)) => Tokenizer::new(path, || parts.build(), adds_bos)?,
         };
-        let adds_bos = || Ok(gguf::tokenizer::adds_bos(file));
-        let mut tokenizer = Tokenizer::parse(file.file(), text.as_bytes(), adds_bos)?;
         if let Some(bos) = gguf::tokenizer::bos(file, tokenizer.vocab_size)? {
             tokenizer.set_bos(Some(bos));
         }
@@ -99,7 +112,19 @@ impl Tokenizer {
         adds_bos: impl FnOnce() -> Result<bool>,
     ) -> Result<Tokenizer> {
         json::check(file, text)?;
-        let inner = guard(|| tokenizers::Tokenizer::from_bytes(text));
+        let mut tokenizer =
+            Tokenizer::new(file, || tokenizers::Tokenizer::from_bytes(text), false)?;
+        tokenizer.adds_bos = adds_bos()?;
+        Ok(tokenizer)
+    }
+
+    /// The tokenizer that `make` makes; messages call it `file`.
+    fn new(
+        file: &Path,
+        make: impl FnOnce() -> tokenizers::Result<tokenizers::Tokenizer>,
+        adds_bos: bool,
+    ) -> Result<Tokenizer> {
+        let inner = guard(make);
         let mut inner = inner.map_err(|what| format_error(file, "tokenizer", None, what))?;
         // A saved tokenizer may carry the settings of the batch that it was last used for.
         inner.with_padding(None);
@@ -108,13 +133,12 @@ impl Tokenizer {
             .map_err(|error| format_error(file, "truncation", None, error.to_string()))?;
         let bos = ["<bos>", "<s>", "<|begin_of_text|>"];
         let bos = bos.iter().find_map(|name| inner.token_to_id(name));
-        let ids = inner.get_vocab(true).into_values();
         Ok(Tokenizer {
             file: file.to_path_buf(),
-            vocab_size: ids.max().map_or(0, |largest| largest as usize + 1),
+            vocab_size: vocab_size(&inner),
             inner,
             bos,
-            adds_bos: adds_bos()?,
+            adds_bos,
         })
     }
 
@@ -200,6 +224,18 @@ impl Tokenizer {
     fn error(&self, what: impl Into<String>) -> Error {
         format_error(&self.file, "tokenizer", None, what)
     }
+}
+
+/// One more than the largest id that has a token.
+fn vocab_size(inner: &tokenizers::Tokenizer) -> usize {
+    // Ids mostly have no gaps; then they need no list of all tokens, which takes long to make.
+    let n = inner.get_vocab_size(true);
+    let has = |id: usize| u32::try_from(id).is_ok_and(|id| inner.id_to_token(id).is_some());
+    if (0..n).all(has) {
+        return n;
+    }
+    let ids = inner.get_vocab(true).into_values();
+    ids.max().map_or(0, |largest| largest as usize + 1)
 }
 
 /// Whether texts start with the begin-of-text token, if the folder's `tokenizer_config.json` says it.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::gguf::{BlockTensor, Gguf, ModelWeights, is_gguf};
+use super::gguf::BlockTensor;
 use super::model_config::ModelConfig;
+use super::model_files::ModelFiles;
 use super::safetensors::Checkpoint;
 use super::tensor::{StoredType, TensorView};
 use crate::dtype::DType;
@@ -138,10 +139,6 @@ pub(super) fn open_folder(folder: &Path) -> Result<Box<dyn Weights>> {
 /// # Errors
 /// If a file cannot be read, or is not one of a model that is supported; the message then lists those that are.
 pub fn open_model(path: &Path, decoded: DType) -> Result<(ModelConfig, Box<dyn Weights>)> {
-    if is_gguf(path) {
-        let file = Gguf::open(path)?;
-        let config = ModelConfig::from_gguf(&file)?;
-        return Ok((config, Box::new(ModelWeights::new(file, decoded)?)));
-    }
-    Ok((ModelConfig::open(path)?, open_folder(path)?))
+    let files = ModelFiles::open(path)?;
+    Ok((files.config()?, files.weights(decoded)?))
 }

@@ -14,7 +14,6 @@
 //! Deliberately absent: calls of tools, pictures, the current date.
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind, from_args};
@@ -24,7 +23,7 @@ use serde_json::Serializer;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
 use crate::error::{Error, Result};
-use crate::formats::{Tokenizer, chat_template};
+use crate::formats::{ModelFiles, Tokenizer};
 
 /// The most steps that a template runs.
 const FUEL: u64 = 1_000_000;
@@ -96,17 +95,16 @@ impl ChatTemplate {
         })
     }
 
-    /// The template of the checkpoint's folder or GGUF file at `path`, if it has one. `tokenizer` is the model's, `eos` the
-    /// token that ends its texts.
+    /// The template of a model, if it has one. `tokenizer` is the model's, `eos` the token that ends its texts.
     ///
     /// # Errors
     /// If a file cannot be read, or holds something else.
-    pub fn open(
-        path: &Path,
+    pub fn of_model(
+        files: &ModelFiles,
         tokenizer: &Tokenizer,
         eos: Option<u32>,
     ) -> Result<Option<ChatTemplate>> {
-        let Some(text) = chat_template(path)? else {
+        let Some(text) = files.chat_template()? else {
             return Ok(None);
         };
         let name = |id: Option<u32>| {
@@ -114,7 +112,7 @@ impl ChatTemplate {
                 .unwrap_or_default()
         };
         let template = ChatTemplate::new(&text, &name(tokenizer.bos()), &name(eos));
-        let named = |error: Error| Error::msg(format!("{}: {error}", path.display()));
+        let named = |error: Error| Error::msg(format!("{}: {error}", files.path().display()));
         template.map(Some).map_err(named)
     }
 

@@ -10,7 +10,7 @@ use crate::compilers::Report;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::profile::Profile;
-use crate::formats::{ModelConfig, Weights as StoredWeights, open_model};
+use crate::formats::{ModelConfig, ModelFiles, Weights as StoredWeights};
 use crate::graph::state::Stats;
 use crate::graph::{Graph, GraphTensor};
 use crate::nn::attention::CacheConfig;
@@ -83,6 +83,8 @@ pub enum Progress<'a> {
         /// How many there are.
         total: usize,
     },
+    /// Weights are brought into the order that kernels read them in.
+    Packing,
     /// Tokens can be fed.
     Ready,
 }
@@ -94,6 +96,8 @@ pub struct Info {
     pub load_s: f64,
     /// Seconds to compile.
     pub compile_s: f64,
+    /// Seconds to bring the weights into the order that kernels read them in.
+    pub pack_s: f64,
     /// Nodes of the graph as recorded.
     pub nodes_recorded: usize,
     /// Nodes of the compiled graph.
@@ -142,8 +146,20 @@ impl Session {
         options: &Options,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Session> {
-        let (config, weights) = open_model(dir, DType::F32)?;
-        Session::new(config, &*weights, options, progress)
+        Session::of_model(&ModelFiles::open(dir)?, options, progress)
+    }
+
+    /// As [`Session::load`], from files that are open.
+    ///
+    /// # Errors
+    /// As [`Session::load`].
+    pub fn of_model(
+        files: &ModelFiles,
+        options: &Options,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Session> {
+        let weights = files.weights(DType::F32)?;
+        Session::new(files.config()?, &*weights, options, progress)
     }
 
     /// A session of a model with this configuration and these weights.
@@ -232,8 +248,7 @@ impl Session {
         let start = Instant::now();
         compile(&mut graph, options, &mut info, progress)?;
         info.compile_s = start.elapsed().as_secs_f64();
-        progress(Progress::Ready);
-        Ok(Session {
+        let mut session = Session {
             graph,
             config,
             tokens,
@@ -242,7 +257,30 @@ impl Session {
             position: 0,
             cache,
             info,
-        })
+        };
+        if !matches!(weights, Weights::Absent { .. }) {
+            progress(Progress::Packing);
+            let start = Instant::now();
+            session.prepare()?;
+            session.info.pack_s = start.elapsed().as_secs_f64();
+        }
+        progress(Progress::Ready);
+        Ok(session)
+    }
+
+    /// Packs the weights now, not when the first token is fed.
+    fn prepare(&mut self) -> Result<()> {
+        self.set_tokens(&[0])?;
+        self.graph.try_prepare()
+    }
+
+    /// Gives the graph tokens to be fed.
+    fn set_tokens(&mut self, tokens: &[u32]) -> Result<()> {
+        let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+        self.tokens.try_set(ids)?;
+        self.graph.set_dim(NEW_TOKENS, tokens.len());
+        self.graph.set_dim(PAST_TOKENS, self.position);
+        Ok(())
     }
 
     /// The number of logits of a position.
@@ -316,10 +354,7 @@ impl Session {
     /// as it was before.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
         self.check_tokens(tokens)?;
-        let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
-        self.tokens.try_set(ids)?;
-        self.graph.set_dim(NEW_TOKENS, tokens.len());
-        self.graph.set_dim(PAST_TOKENS, self.position);
+        self.set_tokens(tokens)?;
         self.graph.try_execute()?;
         self.out = self.logits.try_array()?.to_f32();
         self.position += tokens.len();

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
-use brain_blitz::formats::chat_template;
+use brain_blitz::formats::ModelFiles;
 use brain_blitz::formats::gguf::Writer;
 use brain_blitz::generation::chat::{ChatTemplate, Message};
 use serde::Deserialize;
@@ -24,6 +25,10 @@ struct Case {
     prompt: bool,
     text: Option<String>,
     error: Option<String>,
+}
+
+fn template(path: &Path) -> brain_blitz::error::Result<Option<String>> {
+    ModelFiles::open(path)?.chat_template()
 }
 
 fn failure(text: &str, messages: &[Message]) -> String {
@@ -71,7 +76,7 @@ fn what_cannot_be_rendered_is_an_error() {
 #[test]
 fn a_template_is_found_where_files_have_it() {
     let folder = tempdir().unwrap();
-    let find = || chat_template(folder.path()).map_err(|e| e.to_string());
+    let find = || template(folder.path()).map_err(|e| e.to_string());
     let config = folder.path().join("tokenizer_config.json");
     assert_eq!(find(), Ok(None));
     fs::write(&config, r#"{"bos_token": "<bos>"}"#).unwrap();
@@ -103,12 +108,12 @@ fn a_template_is_found_where_files_have_it() {
     let path = folder.path().join("x.gguf");
     let write = |writer: &Writer| writer.write(&path, &mut |_, _| Ok(())).unwrap();
     write(&Writer::new());
-    assert_eq!(chat_template(&path).unwrap(), None);
+    assert_eq!(template(&path).unwrap(), None);
     write(Writer::new().set("tokenizer.chat_template", "in a file"));
-    assert_eq!(chat_template(&path).unwrap(), Some("in a file".into()));
+    assert_eq!(template(&path).unwrap(), Some("in a file".into()));
     write(Writer::new().set("tokenizer.chat_template", 3u8));
     assert!(
-        chat_template(&path)
+        template(&path)
             .unwrap_err()
             .to_string()
             .contains("is not a string")

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use brain_blitz::formats::Tokenizer;
+use brain_blitz::formats::{ModelFiles, Tokenizer};
 use brain_blitz::generation::chat::{ChatTemplate, Message};
 use serde::Deserialize;
 
@@ -73,7 +73,8 @@ fn check_texts(name: &str) {
         let found = tokenizer.encode(text, tokenizer.adds_bos()).unwrap();
         assert_eq!(&found, ids, "{name}: {text:?}");
     }
-    let template = ChatTemplate::open(&path, &tokenizer, None).unwrap();
+    let template =
+        ChatTemplate::of_model(&ModelFiles::open(&path).unwrap(), &tokenizer, None).unwrap();
     for case in &reference.cases {
         let ids = tokenizer
             .encode(&case.prompt, tokenizer.adds_bos())

@@ -22,7 +22,7 @@ use self::command::{Command, HELP, Line};
 use self::input::Input;
 use super::decode::{Decoder, Stop};
 use super::failure::{Failure, Outcome};
-use super::generate::{open_conversation, open_tokenizer};
+use super::generate::{Opening, open_conversation};
 use super::model::ModelArgs;
 use super::progress::Bar;
 use super::sampling::SamplingArgs;
@@ -99,7 +99,16 @@ struct Chat {
 pub fn run(args: &Args) -> Outcome {
     let (sampler, stop_strings) = (args.sampling.sampler()?, args.sampling.stop_strings()?);
     let config = args.model.open_config()?;
-    let tokenizer = open_tokenizer(&args.model, true, config.bos_token_id())?;
+    let opening = Opening::begin(&args.model, true, config.bos_token_id());
+    let quiet = args.model.run.quiet;
+    let mut bar = Bar::new(quiet);
+    // Without a template there is nothing to load for.
+    let has_template = args.model.files()?.chat_template()?.is_some();
+    let session = match has_template {
+        true => Some(args.model.load(Rows::Last, args.context, &mut bar)?),
+        false => None,
+    };
+    let tokenizer = opening.finish()?;
     let tokenizer = tokenizer.expect("a tokenizer that is needed is there");
     let eos = config.eos_token_ids().first().copied();
     let hint = "`generate` continues a text without one; a checkpoint's template can be put into its folder as chat_template.jinja";
@@ -111,9 +120,7 @@ pub fn run(args: &Args) -> Outcome {
         said.set_system(args.system.clone());
     }
     let ends = said.end_of_turn(&tokenizer).into_iter().collect();
-    let quiet = args.model.run.quiet;
-    let mut bar = Bar::new(quiet);
-    let session = args.model.load(Rows::Last, args.context, &mut bar)?;
+    let session = session.expect("there is a template");
     let mut input = Input::open()?;
     // After the editor, which takes the signal over when it is made and does not look at it later.
     interrupt::watch()?;

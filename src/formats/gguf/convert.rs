@@ -187,7 +187,7 @@ fn of_folder(input: &Path) -> Result<(Writer, Vec<Item>)> {
         tokenizer_write::add_lists(&text, config.vocab_size(), starts, &mut writer);
         writer.set(TOKENIZER_KEY, text);
     }
-    if let Some(template) = chat_template::chat_template(input)? {
+    if let Some(template) = chat_template::of_folder(input)? {
         writer.set(chat_template::KEY, template);
     }
     let mut items: Vec<Item> = rope_factors(&config).into_iter().collect();

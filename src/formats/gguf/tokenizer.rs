@@ -1,18 +1,23 @@
-//! The tokenizer in a GGUF file's metadata, as the text of a `tokenizer.json`.
+//! The tokenizer in a GGUF file's metadata, as parts of one of the `tokenizers` crate.
 //!
 //! | `tokenizer.ggml.model` | is | becomes |
 //! |---|---|---|
 //! | `llama` | SentencePiece: pieces with scores, bytes for what has no piece | BPE whose merges are every way to put a piece together from two others, best score first |
 //! | `gpt2` | byte-level BPE: pieces and merges, a rule that cuts text into words | the same |
 //!
-//! A file with `tokenizer.huggingface.json` holds the text itself, and nothing is derived.
+//! A file with `tokenizer.huggingface.json` holds the text of a `tokenizer.json`, and nothing is derived.
+//!
+//! The vocabulary and the merges, which may be a million strings, go to the crate as they are; only the small parts around
+//! them are written as JSON, in the form that the crate reads.
 //!
 //! SentencePiece joins the neighbours that make the piece of the best score, the leftmost first when there are several;
 //! BPE joins the neighbours of the best merge. The two agree when scores differ, as those of trained models do.
 
 use std::collections::HashMap;
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
+use tokenizers::AddedToken;
+use tokenizers::models::bpe::{BPE, BpeBuilder, Merges, Vocab};
 
 use super::convert::TOKENIZER_KEY;
 use super::words::{self, Words};
@@ -42,22 +47,59 @@ pub(super) const USER_DEFINED: i32 = 4;
 pub(super) const UNUSED: i32 = 5;
 pub(super) const BYTE: i32 = 6;
 
-/// The text of the `tokenizer.json` that the file's tokenizer is, if it has one.
+/// A tokenizer as a file holds it.
+pub(in super::super) enum Stored<'a> {
+    /// The text of a `tokenizer.json`.
+    Text(&'a str),
+    /// Its parts.
+    Parts(Parts),
+}
+
+/// A tokenizer that is still to be put together.
+pub(in super::super) struct Parts {
+    /// A `tokenizer.json` with all small parts, an empty model and no added tokens.
+    frame: Json,
+    model: BpeBuilder,
+    added: Vec<AddedToken>,
+}
+
+impl Parts {
+    fn new(frame: Json, model: BpeBuilder, added: Vec<AddedToken>) -> Parts {
+        Parts {
+            frame,
+            model,
+            added,
+        }
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// What the crate says.
+    pub(in super::super) fn build(self) -> tokenizers::Result<tokenizers::Tokenizer> {
+        let mut tokenizer: tokenizers::Tokenizer = serde_json::from_value(self.frame)?;
+        let model: BPE = self.model.build()?;
+        tokenizer.with_model(model);
+        tokenizer.add_tokens(&self.added);
+        Ok(tokenizer)
+    }
+}
+
+/// The file's tokenizer, if it has one.
 ///
 /// # Errors
 /// If the tokenizer is of another kind than those in the table, or its lists do not belong together.
-pub(in super::super) fn text(file: &Gguf) -> Result<Option<String>> {
+pub(in super::super) fn stored(file: &Gguf) -> Result<Option<Stored<'_>>> {
     if let Some(value) = file.value(TOKENIZER_KEY) {
-        let text = value
-            .as_str()
-            .ok_or_else(|| file.error(TOKENIZER_KEY, "is not a string"))?;
-        return Ok(Some(text.to_owned()));
+        let text = value.as_str();
+        let text = text.ok_or_else(|| file.error(TOKENIZER_KEY, "is not a string"))?;
+        return Ok(Some(Stored::Text(text)));
     }
     let Some(model) = file.value(MODEL_KEY) else {
         return Ok(None);
     };
     let vocabulary = || Vocabulary::read(file);
-    let json = match model.as_str() {
+    let parts = match model.as_str() {
         Some("llama") => sentence_piece(file, &vocabulary()?)?,
         Some("gpt2") => byte_level(file, &vocabulary()?)?,
         Some("none" | "no_vocab") => return Ok(None),
@@ -67,7 +109,7 @@ pub(in super::super) fn text(file: &Gguf) -> Result<Option<String>> {
         }
         None => return Err(file.error(MODEL_KEY, "is not a string")),
     };
-    Ok(Some(json.to_string()))
+    Ok(Some(Stored::Parts(parts)))
 }
 
 /// Whether the begin-of-text token is put before a text. Where no key says it, byte-level tokenizers do not, but for
@@ -137,31 +179,22 @@ impl<'a> Vocabulary<'a> {
     }
 
     /// The tokens that are found in a text before anything else is.
-    fn added(&self) -> Vec<Json> {
+    fn added(&self) -> Vec<AddedToken> {
         let kinds = (0..self.tokens.len()).map(|id| (id, self.kind(id)));
         let added = kinds.filter(|(id, kind)| {
             [CONTROL, USER_DEFINED].contains(kind) && !self.tokens[*id].is_empty()
         });
-        let entry = |(id, kind): (usize, i32)| {
-            json!({
-                "id": id,
-                "content": self.tokens[id],
-                "single_word": false,
-                "lstrip": false,
-                "rstrip": false,
-                "normalized": false,
-                "special": kind == CONTROL,
-            })
+        let token = |(id, kind): (usize, i32)| {
+            let token = AddedToken::from(self.tokens[id].clone(), kind == CONTROL);
+            token.normalized(false)
         };
-        added.map(entry).collect()
+        added.map(token).collect()
     }
 
-    /// The vocabulary as an object.
-    fn json(&self) -> Map<String, Json> {
-        let entries = self.tokens.iter().zip(0..);
-        entries
-            .map(|(token, id)| (token.clone(), json!(id)))
-            .collect()
+    /// A model of this vocabulary and these merges.
+    fn model(&self, merges: Merges) -> BpeBuilder {
+        let vocab: Vocab = self.tokens.iter().cloned().zip(0..).collect();
+        BpeBuilder::new().vocab_and_merges(vocab, merges)
     }
 }
 
@@ -180,7 +213,7 @@ fn array<'a, T: ?Sized>(
     array.map(Some).ok_or_else(wrong)
 }
 
-fn sentence_piece(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
+fn sentence_piece(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Parts> {
     let scores = array(file, SCORES_KEY, Array::as_f32s, "f32")?.unwrap_or_default();
     if scores.len() != vocabulary.tokens.len() {
         let what = format!(
@@ -207,23 +240,22 @@ fn sentence_piece(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
     }
     let unknown = file.value(UNKNOWN_KEY).and_then(Value::as_u64);
     let unknown = unknown.and_then(|id| vocabulary.tokens.get(usize::try_from(id).ok()?));
-    let model = json!({
-        "type": "BPE",
-        "unk_token": unknown,
-        "fuse_unk": true,
-        "byte_fallback": true,
-        "vocab": vocabulary.json(),
-        "merges": merges_by_score(vocabulary, scores),
-    });
-    Ok(json!({
+    let merges = merges_by_score(vocabulary, scores);
+    let merges = merges
+        .into_iter()
+        .map(|parts| parts.map(str::to_owned).into());
+    let mut model = vocabulary.model(merges.collect());
+    model = model.fuse_unk(true).byte_fallback(true);
+    if let Some(unknown) = unknown {
+        model = model.unk_token(unknown.clone());
+    }
+    let frame = json!({
         "version": "1.0",
-        "added_tokens": vocabulary.added(),
         "normalizer": {"type": "Sequence", "normalizers": normalizers},
-        "pre_tokenizer": null,
-        "post_processor": null,
         "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": model,
-    }))
+        "model": {"type": "BPE", "vocab": {}, "merges": []},
+    });
+    Ok(Parts::new(frame, model, vocabulary.added()))
 }
 
 /// Every way to put a piece together from two others: the best score first, then the longest left part, then the longest
@@ -260,7 +292,7 @@ pub(super) fn merges_by_score<'a>(
         .collect()
 }
 
-fn byte_level(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
+fn byte_level(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Parts> {
     let merges = array(file, MERGES_KEY, Array::as_strings, "strings")?.unwrap_or_default();
     let words = match file.value(PRE_KEY).map(Value::as_str) {
         None => Words::Gpt2,
@@ -273,18 +305,26 @@ fn byte_level(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
         Words::Qwen2 => json!({"type": "NFC"}),
         _ => Json::Null,
     };
-    Ok(json!({
+    let merge = |(number, merge): (usize, &String)| {
+        let parts = merge
+            .split_once(' ')
+            .filter(|(_, right)| !right.contains(' '));
+        let wrong = || {
+            let what = format!("merge {number} is {merge:?}, not two parts with a space between");
+            file.error(MERGES_KEY, what)
+        };
+        let (left, right) = parts.ok_or_else(wrong)?;
+        Ok((left.to_owned(), right.to_owned()))
+    };
+    let merges = merges.iter().enumerate().map(merge);
+    let model = vocabulary.model(merges.collect::<Result<_>>()?);
+    let frame = json!({
         "version": "1.0",
-        "added_tokens": vocabulary.added(),
         "normalizer": normalizer,
         "pre_tokenizer": words.pre_tokenizer(),
-        "post_processor": null,
         "decoder": words::byte_level(true),
-        "model": {
-            "type": "BPE",
-            "ignore_merges": words.ignores_merges(),
-            "vocab": vocabulary.json(),
-            "merges": merges,
-        },
-    }))
+        "model": {"type": "BPE", "vocab": {}, "merges": []},
+    });
+    let model = model.ignore_merges(words.ignores_merges());
+    Ok(Parts::new(frame, model, vocabulary.added()))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::super::bytes::Bytes;
 use super::super::tensor::{StoredType, TensorView};
@@ -20,7 +21,7 @@ use crate::error::{Error, Result};
 /// for. Norms of Gemma models are stored plus one; they become `f32` without it, which is exact for scales of at least one half.
 #[derive(Clone, Debug)]
 pub struct ModelWeights {
-    file: Gguf,
+    file: Arc<Gguf>,
     architecture: Architecture,
     /// From the parameter's name to the tensor's.
     names: BTreeMap<String, String>,
@@ -32,7 +33,8 @@ impl ModelWeights {
     ///
     /// # Errors
     /// If the file is of an architecture that is not supported, or `decoded` is another format.
-    pub fn new(file: Gguf, decoded: DType) -> Result<ModelWeights> {
+    pub fn new(file: impl Into<Arc<Gguf>>, decoded: DType) -> Result<ModelWeights> {
+        let file = file.into();
         let architecture = Architecture::of(&file)?;
         let decoded = match decoded {
             DType::F32 => BlockType::F32,
