@@ -106,6 +106,25 @@ fn functions_keep_their_digits_over_whole_ranges() {
 }
 
 #[test]
+fn tanh_ends_at_one_and_never_leaves_its_range() {
+    let floats = |low: f32, high: f32| (low.to_bits()..high.to_bits()).step_by(7);
+    let near: Vec<f32> = floats(7.5, 9.1).map(f32::from_bits).collect();
+    let far = [9.02, 50.0, f32::MAX, f32::INFINITY];
+    let xs: Vec<f32> = near.iter().copied().chain(far).collect();
+    let both: Vec<f32> = xs.iter().flat_map(|&x| [x, -x]).collect();
+    let ys = run(|x| x.tanh(), Data::F32(both)).to_f64();
+    for (&x, y) in xs.iter().zip(ys.chunks(2)) {
+        assert_eq!(y[0], -y[1], "tanh({x:e})");
+        assert!(y[0] <= 1.0, "tanh({x:e}) is {:e}", y[0]);
+        assert!(x < 7.846 || y[0] == 1.0, "tanh({x:e}) is {:e}", y[0]);
+        let units = (y[0] - f64::from(x).tanh()).abs() * 2f64.powi(24);
+        assert!(units <= 8.0, "tanh({x:e}) is {units:.1} half units off");
+    }
+    assert!(ys[0] < 1.0, "the range begins below the end");
+    assert!(run(|x| x.tanh(), Data::F32(vec![f32::NAN])).to_f64()[0].is_nan());
+}
+
+#[test]
 fn double_precision_is_more_precise() {
     let rows: &[(&str, Function, Exact, f64)] = &[
         ("tanh", |x| x.tanh(), f64::tanh, 1e-15),

@@ -168,6 +168,7 @@ impl Merged {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compilers::llvm_cpu::lower;
     use crate::nn::{Mask, ScoreRule};
     use crate::prelude::*;
 
@@ -226,6 +227,19 @@ mod tests {
             assert_eq!(seen(&causal), Some(vec![0, 1]), "{soft_cap:?}");
             let window = of_rule(Mask::SlidingWindow(1), soft_cap);
             assert_eq!(seen(&window), Some(vec![1]), "{soft_cap:?}");
+        }
+    }
+
+    #[test]
+    fn a_soft_cap_is_computed_once_per_score() {
+        let target = crate::compilers::llvm_cpu::Target::for_cpu("x86-64-v4").unwrap();
+        let divisions = |mask: Mask, soft_cap: Option<f64>| {
+            let text = lower::ir_text(&of_rule(mask, soft_cap).nest, &target).unwrap();
+            text.matches("fdiv <16 x float>").count()
+        };
+        for mask in [Mask::None, Mask::Causal, Mask::SlidingWindow(7)] {
+            assert_eq!(divisions(mask, Some(3.0)), 1, "{mask:?}");
+            assert_eq!(divisions(mask, None), 0, "{mask:?}");
         }
     }
 
