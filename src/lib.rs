@@ -75,7 +75,7 @@ pub use error::{Error, Result};
 
 /// What almost every program needs.
 pub mod prelude {
-    pub use crate::compilers::{Autograd, Binarize, Compiler, Generic, LlvmCpu, Precision};
+    pub use crate::compilers::{Autograd, Binarize, Compiler, Generic, LlvmCpu, Math, Precision};
     pub use crate::dtype::DType;
     pub use crate::error::{Error, Result};
     pub use crate::graph::{Dyn, Graph, GraphTensor, R0, R1, R2, R3, R4, R5, R6, Shape};

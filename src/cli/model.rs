@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use brain_blitz::Error;
 use brain_blitz::blocks::BlockType;
+use brain_blitz::compilers::Math;
 use brain_blitz::formats::gguf::is_gguf;
 use brain_blitz::formats::{ModelConfig, ModelFiles};
 use brain_blitz::generation::session::{CacheType, Options, Rows, Session};
@@ -46,6 +47,10 @@ pub struct RunArgs {
     /// Keep keys and values of attention as f32, f16 or bf16: the last two take half the memory, and round
     #[arg(long, value_name = "TYPE", default_value_t)]
     kv_cache: CacheType,
+    /// How to compute exp, tanh, sigmoid, gelu and rsqrt: exact, lut (by tables) or approx (by short polynomials),
+    /// the last two with errors of about 1e-4
+    #[arg(long, value_name = "MODE", default_value_t)]
+    math: Math,
     /// Measure how to compute matrix products that there are no records of, which takes a while
     /// [default: $BB_TUNE]; records are kept for every later run
     #[arg(long)]
@@ -92,11 +97,16 @@ impl ModelArgs {
         &self.model
     }
 
-    /// The same model for another CPU.
+    /// The same model for another CPU; the reference executor computes exactly.
     pub fn with_cpu(&self, name: &str) -> ModelArgs {
+        let math = match name {
+            "reference" => Math::Exact,
+            _ => self.run.math,
+        };
         ModelArgs {
             run: RunArgs {
                 cpu: Some(name.to_owned()),
+                math,
                 ..self.run.clone()
             },
             ..self.clone()
@@ -119,6 +129,17 @@ impl ModelArgs {
         ModelArgs {
             run: RunArgs {
                 kv_cache,
+                ..self.run.clone()
+            },
+            ..self.clone()
+        }
+    }
+
+    /// The same model with functions computed in this mode.
+    pub fn with_math(&self, math: Math) -> ModelArgs {
+        ModelArgs {
+            run: RunArgs {
+                math,
                 ..self.run.clone()
             },
             ..self.clone()
@@ -192,11 +213,20 @@ impl RunArgs {
         self.kv_cache
     }
 
+    /// How functions are computed.
+    pub fn math(&self) -> Math {
+        self.math
+    }
+
     /// Finds out early whether this machine can run code for the CPU that was asked for.
     ///
     /// # Errors
-    /// If it cannot, or there is no such CPU.
+    /// If it cannot, or there is no such CPU, or the functions' mode is none of the reference executor's.
     pub fn check(&self) -> Outcome {
+        if self.math != Math::Exact && self.cpu() == "reference" {
+            let failure = Failure::new(format!("the reference knows no `--math {}`", self.math));
+            return Err(failure.hint("--cpu native has it; `--math exact` is for any CPU"));
+        }
         check_cpu(&self.cpu())
     }
 
@@ -210,6 +240,7 @@ impl RunArgs {
             logits: rows,
             quant: self.quant,
             tune: self.tune,
+            math: self.math,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Programs that name [`LlvmCpu`] build and run either way; without the `llvm` feature everything runs on the
 //! reference executor.
 
-use super::{Compiler, Pass, PassList, Report};
+use super::{Compiler, Math, Pass, PassList, Report};
 use crate::error::{Error, Result};
 use crate::graph::{Dag, Patch};
 
@@ -25,6 +25,11 @@ impl LlvmCpu {
         LlvmCpu {
             cpu: Some(name.into()),
         }
+    }
+
+    /// How functions are computed by code, of which this build makes none.
+    pub fn math(self, _: Math) -> LlvmCpu {
+        self
     }
 }
 

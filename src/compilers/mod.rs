@@ -57,6 +57,7 @@ pub mod keep;
 mod llvm_absent;
 #[cfg(feature = "llvm-backend")]
 pub mod llvm_cpu;
+pub mod math;
 pub mod precision;
 pub mod quantize;
 pub mod remat;
@@ -71,6 +72,7 @@ pub use keep::Keep;
 pub use llvm_absent::LlvmCpu;
 #[cfg(feature = "llvm-backend")]
 pub use llvm_cpu::LlvmCpu;
+pub use math::Math;
 pub use precision::Precision;
 pub use quantize::Quantize;
 pub use remat::Remat;

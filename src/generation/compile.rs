@@ -53,6 +53,7 @@ fn compile_native(
         "native" => LlvmCpu::native(),
         name => LlvmCpu::for_cpu(name),
     };
+    let machine = machine.math(options.math);
     progress(Progress::Compiling { pass: "llvm-cpu" });
     if !options.tune {
         return graph.try_compile((Generic, machine), ());

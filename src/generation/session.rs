@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::blocks::BlockType;
-use crate::compilers::Report;
+use crate::compilers::{Math, Report};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::profile::Profile;
@@ -45,6 +45,8 @@ pub struct Options {
     pub logits: Rows,
     /// Whether compiling for `native` measures how to compute products that there are no records of, which takes a while.
     pub tune: bool,
+    /// How functions are computed; the reference executor knows [`Math::Exact`] only.
+    pub math: Math,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             quant: None,
             logits: Rows::Last,
             tune: false,
+            math: Math::Exact,
         }
     }
 }

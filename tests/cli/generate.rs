@@ -175,6 +175,23 @@ fn a_system_text_goes_into_the_chat_template() {
 }
 
 #[test]
+#[cfg(feature = "llvm-backend")]
+fn approximate_functions_give_the_same_greedy_text() {
+    let (prompt, expected) = reference();
+    for math in ["lut", "approx"] {
+        let mut command = program(&shakespeare(), &format!("{GREEDY} --math {math}"));
+        command.args(["--prompt", &prompt]);
+        assert_eq!(succeed(command), format!("{expected}\n"), "{math}");
+    }
+    let fail = |args: &str| crate::support::fail(2, &shakespeare(), &format!("{GREEDY} {args}"));
+    let message = fail("--prompt A --math fast");
+    assert!(message.contains("are exact, lut, approx"), "{message}");
+    let args = format!("{GREEDY} --prompt A --math lut --cpu reference");
+    let message = crate::support::fail(1, &shakespeare(), &args);
+    assert!(message.contains("--cpu native has it"), "{message}");
+}
+
+#[test]
 fn caches_in_16_bits_give_the_same_greedy_text() {
     let (prompt, expected) = reference();
     for cache in ["f16", "bf16"] {

@@ -17,6 +17,8 @@ pub struct Case {
     pub symbols: Symbols,
     /// Whether the reference gives the same bits; else only other machine code does.
     pub as_reference: bool,
+    /// How functions are computed.
+    pub math: Math,
 }
 
 impl Case {
@@ -96,6 +98,7 @@ impl Steps {
             inputs,
             symbols: Symbols::new(),
             as_reference,
+            math: Math::Exact,
         }
     }
 }
@@ -223,6 +226,47 @@ pub fn exponentials() -> Vec<Case> {
     let last = steps.last();
     let steps = steps.step(Op::Unary(UnaryOp::Exp2), vec![last]);
     vec![steps.case("exp", vec![x], false)]
+}
+
+/// Functions by tables and by polynomials, with a rest of less than a vector.
+pub fn approximations() -> Vec<Case> {
+    type Function = fn(GraphTensor) -> GraphTensor;
+    let functions: [(&str, Function); 6] = [
+        ("exp", |x| x.exp()),
+        ("sigmoid", |x| x.sigmoid()),
+        ("tanh", |x| x.tanh()),
+        ("gelu", |x| x.gelu()),
+        ("gelu_tanh", |x| x.gelu_tanh()),
+        ("rsqrt", |x| x.rsqrt()),
+    ];
+    let special = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, 1e-40, 3e38];
+    let numbers = (-120..120).map(|i| i as f32 * 0.0793);
+    let x: Vec<f32> = special.into_iter().chain(numbers).chain([-95.0]).collect();
+    let x = Array::new(vec![x.len()], Data::F32(x));
+    let mut out = Vec::new();
+    for (name, function) in functions {
+        let mut cx = Graph::new();
+        function(cx.input(x.dims().to_vec(), DType::F32)).retrieve();
+        cx.compile((Generic, LlvmCpu::native().emit_only()), ());
+        let kernel = cx.inspect(|dag| {
+            let kernel = |id| match &dag.node(id).op {
+                Op::Kernel(kernel) => Some((**kernel).clone()),
+                _ => None,
+            };
+            dag.ids().find_map(kernel).expect("one kernel")
+        });
+        for math in [Math::Lut, Math::Approx] {
+            out.push(Case {
+                name: format!("{name} {math}"),
+                kernel: kernel.clone(),
+                inputs: vec![x.clone()],
+                symbols: Symbols::new(),
+                as_reference: false,
+                math,
+            });
+        }
+    }
+    out
 }
 
 /// Rows, columns and middle axes reduced, with arithmetic before and after.

@@ -15,6 +15,7 @@ mod gemm;
 use std::collections::HashMap;
 
 use brain_blitz::array::Array;
+use brain_blitz::compilers::llvm_cpu::approx::approximate;
 use brain_blitz::compilers::llvm_cpu::lower::{Lowered, assembly, lower};
 use brain_blitz::compilers::llvm_cpu::nest::nest_of;
 use brain_blitz::compilers::llvm_cpu::target::Target;
@@ -54,8 +55,10 @@ fn is_beyond_the_emulator(line: &str) -> bool {
 }
 
 /// A kernel's code for a target; `None` if the emulator cannot run it.
-fn compiled(kernel: &Kernel, target: &Target) -> Option<Lowered> {
-    let nest = nest_of(kernel).unwrap_or_else(|why| panic!("{}: {why}", kernel.name()));
+fn compiled(kernel: &Kernel, math: Math, target: &Target) -> Option<Lowered> {
+    let mut nest = nest_of(kernel).unwrap_or_else(|why| panic!("{}: {why}", kernel.name()));
+    let n_replaced = approximate(&mut nest, math);
+    assert_eq!(n_replaced, usize::from(math != Math::Exact), "{math}");
     let lowered = lower(&nest, target).unwrap_or_else(|why| panic!("{}: {why}", kernel.name()));
     let text = assembly(&nest, target).expect("it was compiled before");
     (!text.lines().any(is_beyond_the_emulator)).then_some(lowered)
@@ -104,7 +107,7 @@ fn scalar(case: &Case) -> Array {
         .collect();
     let kernel = Op::Kernel(case.kernel.clone().into());
     let out = cx.record(kernel, &operands).retrieve();
-    cx.compile(LlvmCpu::scalar(), ());
+    cx.compile(LlvmCpu::scalar().math(case.math), ());
     cx.execute();
     assert_eq!(cx.stats().native_steps, 1, "{} has code", case.name);
     out.array()
@@ -130,11 +133,11 @@ fn check(test: &str, cases: &[Case], least: usize) {
         let target = Target::for_cpu(name).expect("a known target");
         let (mut batch, mut places) = (Batch::default(), Vec::new());
         // Cases of one symbolic kernel share its code.
-        let mut known: HashMap<&Kernel, Option<Lowered>> = HashMap::new();
+        let mut known: HashMap<(&Kernel, Math), Option<Lowered>> = HashMap::new();
         for (case, want) in cases.iter().zip(&wanted) {
             let lowered = known
-                .entry(&case.kernel)
-                .or_insert_with(|| compiled(&case.kernel, &target));
+                .entry((&case.kernel, case.math))
+                .or_insert_with(|| compiled(&case.kernel, case.math, &target));
             if let Some(lowered) = lowered {
                 let place = add(&mut batch, case, lowered, want.bytes().len());
                 places.push((case, want, place));
@@ -193,6 +196,11 @@ fn exponentials() {
 }
 
 #[test]
+fn approximations() {
+    check("approximations", &cases::approximations(), 12);
+}
+
+#[test]
 fn reductions_of_rows_columns_and_middle_axes() {
     check(
         "reductions_of_rows_columns_and_middle_axes",
@@ -222,7 +230,7 @@ fn a_wrong_result_would_be_noticed() {
     let bad = Array::new(vec![40, 19], brain_blitz::array::Data::I32(vec![50; 760]));
     case.inputs[1] = bad;
     let target = Target::for_cpu("x86-64-v4").expect("a known target");
-    let lowered = compiled(&case.kernel, &target).expect("plain AVX-512");
+    let lowered = compiled(&case.kernel, Math::Exact, &target).expect("plain AVX-512");
     let want = cases[0].eval();
     let mut batch = Batch::default();
     let (out, errors) = add(&mut batch, &case, &lowered, want.bytes().len());

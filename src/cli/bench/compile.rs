@@ -122,6 +122,7 @@ fn compile_in(
         .args(["--precision", precision, "--cpu", &run.cpu()])
         .args(["--threads", &run.threads().to_string()])
         .args(["--kv-cache", &run.kv_cache().to_string()])
+        .args(["--math", run.math().name()])
         // One token less than there is room for, which makes the same room.
         .args([
             "--prompt-tokens",

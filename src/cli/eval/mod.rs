@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use brain_blitz::blocks::BlockType;
+use brain_blitz::compilers::Math;
 use brain_blitz::formats::Tokenizer;
 use brain_blitz::generation::evaluate::{
     Bleu, Evaluation, Windows, evaluate, greedy, prompt_starts,
@@ -37,7 +38,7 @@ pub struct Args {
     /// File with the text to predict, - for standard input
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
-    /// Also compare with this model, which must have the same tokens; --quant and --kv-cache are not for it
+    /// Also compare with this model, which must have the same tokens; --quant, --kv-cache and --math are not for it
     #[arg(long, value_name = "PATH", conflicts_with = "quants")]
     against: Option<PathBuf>,
     /// Compare the model as it is with itself in blocks of these types: all, or q8_0,q4_0,...
@@ -70,6 +71,7 @@ Examples:
   brain-blitz eval --model gemma-q4_0.gguf --against gemma-f16.gguf --text wiki.txt --limit 20000
   brain-blitz eval --model models/gemma2-shakespeare --text play.txt --quants all
   brain-blitz eval --model gemma-f16.gguf --against gemma-f16.gguf --text wiki.txt --kv-cache f16
+  brain-blitz eval --model gemma-f16.gguf --against gemma-f16.gguf --text wiki.txt --math approx
 
 The text is cut into windows of --context tokens. Each is fed on its own, after the begin-of-text token
 where the model has one; then the text's first token counts too, else it is only fed. Windows begin
@@ -145,7 +147,8 @@ pub fn run(args: &Args) -> Outcome {
     let against = match (&args.against, &args.quants) {
         (Some(path), _) => {
             let exact = ModelArgs::new(path.clone(), args.model.run.clone()).with_quant(None);
-            Some(exact.with_kv_cache(CacheType::F32))
+            let exact = exact.with_kv_cache(CacheType::F32);
+            Some(exact.with_math(Math::Exact))
         }
         (None, Some(_)) => Some(args.model.clone()),
         (None, None) => None,

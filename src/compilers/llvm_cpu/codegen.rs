@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustc_hash::FxHashMap;
 
+use super::approx::approximate;
 use super::attention::{From, Parts, parts_of};
 use super::binary::{self, ir::SignProduct, rows::SignRows};
 use super::blocks::{self, decode::BlockRows, ir::BlockProduct};
@@ -23,7 +24,7 @@ use super::nest::nest_of;
 use super::packed::{self, Packs};
 use super::target::Target;
 use super::tune::{self, Choice, Tuning};
-use crate::compilers::Pass;
+use crate::compilers::{Math, Pass};
 use crate::error::{Error, Result};
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
 use crate::op::{Kernel, Op};
@@ -35,6 +36,7 @@ pub struct Codegen {
     emit_only: bool,
     packs: Packs,
     tuning: Tuning,
+    math: Math,
     run: Mutex<Run>,
 }
 
@@ -54,6 +56,8 @@ pub(super) struct Job {
     pub(super) packed: Vec<usize>,
     /// How its product is cut, if there is a record.
     pub(super) choice: Option<Choice>,
+    /// How many functions of its loops are approximated.
+    n_approximations: usize,
 }
 
 /// The parts of a kernel that are compiled.
@@ -115,6 +119,24 @@ impl Work {
         }
     }
 
+    /// Replaces functions by approximations; gives their number.
+    fn approximate(&mut self, math: Math) -> usize {
+        match self {
+            Work::Loops(nest) => approximate(nest, math),
+            Work::Attention(parts, _) => approximate(&mut parts.nest, math),
+            Work::Epilogue(parts, nests) => {
+                approximate(&mut parts.tile.nest, math);
+                if let Some(all) = &mut nests.1 {
+                    approximate(all, math);
+                }
+                approximate(&mut parts.nest, math)
+            }
+            // No functions are in them.
+            Work::Product(..) | Work::Blocks(_) | Work::Decode(_) => 0,
+            Work::Signs(_) | Work::SignRows(_) => 0,
+        }
+    }
+
     /// Loops and products, for reading.
     fn listed(&self) -> (Vec<&Nest>, Vec<&Contraction>) {
         match self {
@@ -153,8 +175,14 @@ impl Codegen {
             emit_only,
             packs,
             tuning,
+            math: Math::Exact,
             run: Mutex::default(),
         }
+    }
+
+    /// The same, with functions computed in another mode.
+    pub fn with_math(self, math: Math) -> Codegen {
+        Codegen { math, ..self }
     }
 
     /// Measures products without record if asked to; says how many have one.
@@ -194,6 +222,18 @@ impl Codegen {
                 "{known} products in blocks of a record, {measured} of them just measured"
             ));
         }
+    }
+
+    /// Says how many functions are not computed exactly.
+    fn tell_math(&self, run: &mut Run) {
+        if self.math == Math::Exact {
+            return;
+        }
+        let n: usize = run.jobs.iter().map(|job| job.n_approximations).sum();
+        run.notes.push(format!(
+            "{n} functions in distinct kernels are computed in the mode `{}`",
+            self.math
+        ));
     }
 
     fn target(&self) -> Result<&Target> {
@@ -243,6 +283,7 @@ impl Pass for Codegen {
             match job_of(kernel, target) {
                 Ok(mut job) => {
                     job.packed = key.1.clone();
+                    job.n_approximations = job.work.approximate(self.math);
                     let jobs = &mut run.jobs;
                     let identity = (job.work.identity(), job.packed.clone());
                     let number = *number_of.entry(identity).or_insert_with(|| {
@@ -266,6 +307,7 @@ impl Pass for Codegen {
             codes.len(),
             target.name()
         ));
+        self.tell_math(&mut run);
         let patch = if self.emit_only {
             Patch::new()
         } else {
@@ -378,6 +420,7 @@ fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> 
         work,
         packed: vec![],
         choice: None,
+        n_approximations: 0,
     })
 }
 

@@ -28,9 +28,11 @@
 //!   them accumulates in `F32` and rounds once.
 //! - `I32` wraps; `x % 0` is 0. On `Bool`, `Add` is or, `Mul` is and.
 //! - `Exp2(x * LOG2_E)` on `F32` is computed as an accurate `e^x`.
+//! - `Approx` is what [`super::approx`] puts in the place of functions, if asked to.
 //!
 //! Effects, calls and data-dependent control flow are deliberately absent.
 
+use super::approx::Approximation;
 use crate::dtype::DType;
 pub use crate::op::{BinaryOp, Literal, ReduceOp, UnaryOp};
 use crate::shape::{Dims, Expr, View};
@@ -112,6 +114,8 @@ pub enum Scalar {
     Position(usize),
     /// The result of a stage, for what is computed after it.
     Reduced(usize),
+    /// An approximation of a function of an `F32` value, see [`super::approx`].
+    Approx(Approximation, Id),
 }
 
 /// A loop nest: for every point of `space` (and, inside, of `reduce`) evaluate `body`.
@@ -140,9 +144,14 @@ pub struct Nest {
 impl Scalar {
     /// Calls `f` with each operand.
     pub fn for_each_operand(&self, mut f: impl FnMut(Id)) {
-        match *self {
+        self.clone().for_each_operand_mut(|id| f(*id));
+    }
+
+    /// Calls `f` with each operand, which it may change.
+    pub fn for_each_operand_mut(&mut self, mut f: impl FnMut(&mut Id)) {
+        match self {
             Scalar::Gather { index, .. } | Scalar::Random { index, .. } => f(index),
-            Scalar::Unary(_, a) | Scalar::Cast(_, a) => f(a),
+            Scalar::Unary(_, a) | Scalar::Cast(_, a) | Scalar::Approx(_, a) => f(a),
             Scalar::Binary(_, a, b) => {
                 f(a);
                 f(b);
@@ -186,7 +195,7 @@ impl Nest {
                 Scalar::Const(literal) => literal.dtype(),
                 Scalar::Coord(_) | Scalar::Size(_) | Scalar::Position(_) => DType::I32,
                 Scalar::Random { .. } => DType::F32,
-                Scalar::Unary(_, a) => types[*a],
+                Scalar::Unary(_, a) | Scalar::Approx(_, a) => types[*a],
                 Scalar::Binary(BinaryOp::LessThan, ..) | Scalar::Valid(_) => DType::Bool,
                 Scalar::Binary(_, a, _) => types[*a],
                 Scalar::Select { then, .. } => types[*then],

@@ -11,13 +11,15 @@
 //! 7. [`codegen`]: kernel nodes get machine code, equal ones the same.
 //!
 //! A kernel is lowered from its steps: [`nest`] builds the loop IR ([`ir`]), [`lower`] turns that into LLVM IR with
-//! explicit vectors; matrix products go through [`gemm`]. [`target`] describes the machine, [`jit`] compiles and
+//! explicit vectors; matrix products go through [`gemm`]. [`approx`] has tables and polynomials for functions that need
+//! not be exact. [`target`] describes the machine, [`jit`] compiles and
 //! links, [`packed`] chooses operands that are packed once, [`cache`] keeps objects on disk, [`code`] is what the
 //! executor calls, [`mod@sequence`] makes one function of a
 //! small graph's kernels. [`mod@tune`] chooses tiles and blocks of products by measurement. [`limits`] measures what the machine can do at best.
 //!
 //! What has no machine code runs on the reference executor, and the compilation's report says which and why.
 
+pub mod approx;
 pub mod attention;
 pub mod binary;
 pub mod blocks;
@@ -60,7 +62,7 @@ pub use target::Target;
 
 use self::packed::Packs;
 use self::tune::{Records, Told, Tuning};
-use super::{Compiler, PassList, Report};
+use super::{Compiler, Math, PassList, Report};
 use crate::error::Result;
 
 /// Compiles a graph to native code.
@@ -83,6 +85,7 @@ pub struct LlvmCpu {
     packed_folder: Option<PathBuf>,
     records: Option<PathBuf>,
     tunes: bool,
+    math: Math,
     told: Option<Told>,
 }
 
@@ -191,6 +194,23 @@ impl LlvmCpu {
         }
     }
 
+    /// How exponentials, activations and inverse roots are computed: see [`crate::compilers::math`] for what the modes
+    /// change and by how much. Exactly, by default.
+    ///
+    /// ```
+    /// use brain_blitz::prelude::*;
+    /// let mut cx = Graph::new();
+    /// let x = cx.tensor::<R1<3>>().set([1.0, 2.0, 3.0]);
+    /// let y = x.exp().retrieve();
+    /// cx.compile((Generic, LlvmCpu::native().math(Math::Approx)), ());
+    /// cx.execute();
+    /// let error = (f64::from(y.data()[2]) / 3f64.exp() - 1.0).abs();
+    /// assert!((1e-6..1.1e-4).contains(&error), "{error:e}");
+    /// ```
+    pub fn math(self, math: Math) -> LlvmCpu {
+        LlvmCpu { math, ..self }
+    }
+
     fn packs(&self) -> Packs {
         let folder = self.packed_folder.clone();
         Packs {
@@ -243,6 +263,6 @@ impl Compiler for LlvmCpu {
         };
         let (target, packs) = (self.target(), self.packs());
         let codegen = codegen::Codegen::new(target, self.emit_only, packs, tuning);
-        list.push(codegen);
+        list.push(codegen.with_math(self.math));
     }
 }

@@ -12,7 +12,7 @@ use super::lower::vector::{Ops, V, built, lanes};
 use crate::op::math;
 
 /// `c[0] + x * (c[1] + ...)` with constants made by `constant`.
-fn horner<'c, T: Copy>(
+pub fn horner<'c, T: Copy>(
     ops: &Ops<'_, 'c>,
     c: &[T],
     x: V<'c>,
@@ -25,18 +25,32 @@ fn horner<'c, T: Copy>(
         .fold(first, |acc, &c| ops.fma(acc, x, constant(c)))
 }
 
-/// `p * 2^n`, rounded once, where `shifted` holds `n + ROUND_F32`. In two exact halves, of which only the second can
-/// round, unless there is an instruction for it.
+/// `p * 2^n`, rounded once, where `shifted` holds `n + ROUND_F32`.
 fn scale<'c>(ops: &Ops<'_, 'c>, p: V<'c>, shifted: V<'c>) -> V<'c> {
+    scale_by_part(ops, p, shifted, 0)
+}
+
+/// `p * 2^floor(n / 2^places)`, rounded once, where `shifted` holds `n + ROUND_F32`. In two exact halves, of which only
+/// the second can round, unless there is an instruction for it.
+pub fn scale_by_part<'c>(ops: &Ops<'_, 'c>, p: V<'c>, shifted: V<'c>, places: u8) -> V<'c> {
     let l = lanes(p);
     if ops.has_scale && l == 16 {
-        return ops.scale(p, ops.fsub(shifted, ops.f32(l, math::ROUND_F32)));
+        let n = ops.fsub(shifted, ops.f32(l, math::ROUND_F32));
+        if places == 0 {
+            return ops.scale(p, n);
+        }
+        let part = ops.f32(l, 0.5f32.powi(places.into()));
+        return ops.scale(p, ops.fmul(n, part));
     }
     let (ints, floats) = (ops.i32s(l), ops.f32s(l));
     let n = ops.sub(
         ops.bits(shifted, ints),
         ops.i32(l, math::ROUND_F32.to_bits() as i32),
     );
+    let n = match places {
+        0 => n,
+        _ => ops.ashr(n, ops.i32(l, places.into())),
+    };
     let half = ops.ashr(n, ops.i32(l, 1));
     let rest = ops.sub(n, half);
     let power = |n| ops.bits(ops.shl(ops.add(n, ops.i32(l, 127)), ops.i32(l, 23)), floats);
@@ -44,13 +58,14 @@ fn scale<'c>(ops: &Ops<'_, 'c>, p: V<'c>, shifted: V<'c>) -> V<'c> {
 }
 
 /// `x` limited to `low..=high`; NaN stays NaN.
-fn clamp<'c>(ops: &Ops<'_, 'c>, x: V<'c>, low: f32, high: f32) -> V<'c> {
+pub fn clamp<'c>(ops: &Ops<'_, 'c>, x: V<'c>, low: f32, high: f32) -> V<'c> {
     let (low, high) = (ops.f32(lanes(x), low), ops.f32(lanes(x), high));
     let x = ops.select(ops.fcmp(F::OGT, x, high), high, x);
     ops.select(ops.fcmp(F::OLT, x, low), low, x)
 }
 
-fn neg<'c>(ops: &Ops<'_, 'c>, x: V<'c>) -> V<'c> {
+/// `-x`.
+pub fn neg<'c>(ops: &Ops<'_, 'c>, x: V<'c>) -> V<'c> {
     built(ops.builder.build_float_neg(x, ""))
 }
 

@@ -13,6 +13,7 @@
 use smallvec::SmallVec;
 
 use super::parts::Parts;
+use crate::compilers::llvm_cpu::approx::Function;
 use crate::compilers::llvm_cpu::ir::{BinaryOp, Id, Nest, ReduceOp, Scalar, UnaryOp};
 use crate::dtype::DType;
 use crate::shape::Expr;
@@ -250,6 +251,11 @@ fn hidden(nest: &Nest, score_input: usize, node: &Scalar, known: &[Hidden]) -> H
         Scalar::Cast(_, a) => known[a],
         Scalar::Unary(UnaryOp::Exp2, a) => match known[a] {
             NegativeInfinity => Zero,
+            state if plain(state) => Finite,
+            _ => Unknown,
+        },
+        Scalar::Approx(approximation, a) => match known[a] {
+            NegativeInfinity if approximation.function == Function::Exp => Zero,
             state if plain(state) => Finite,
             _ => Unknown,
         },

@@ -124,6 +124,7 @@ fn check_types(nest: &Nest, types: &[DType], id: Id) -> Result<(), CannotLower> 
             !matches!(types[a], DType::I32 | DType::Bool)
         }
         Scalar::Unary(_, a) => matches!(types[a], DType::F32 | DType::F16 | DType::BF16),
+        Scalar::Approx(_, a) => types[a] == DType::F32,
         Scalar::Binary(BinaryOp::Mod, a, b) => types[a] == types[b] && types[a] != DType::Bool,
         Scalar::Binary(_, a, b) => types[a] == types[b],
         Scalar::Select {

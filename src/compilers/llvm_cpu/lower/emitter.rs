@@ -93,6 +93,7 @@ impl<'a, 'c> Emitter<'a, 'c> {
             module,
             builder: context.create_builder(),
             has_scale: target.lanes() == 16,
+            has_permute: target.lanes() == 8,
         };
         ops.builder
             .position_at_end(context.append_basic_block(function, "start"));

@@ -10,7 +10,7 @@ use super::frame::{At, Frame, Values};
 use super::random::random;
 use super::vector::{V, lanes};
 use crate::compilers::llvm_cpu::ir::{BinaryOp, Id, Literal, Scalar, UnaryOp};
-use crate::compilers::llvm_cpu::vmath;
+use crate::compilers::llvm_cpu::{approx, vmath};
 use crate::dtype::DType;
 
 impl<'c> Emitter<'_, 'c> {
@@ -28,6 +28,9 @@ impl<'c> Emitter<'_, 'c> {
                 let size = self.expr(expr);
                 self.ops
                     .trunc(self.ops.splat_int(size, at.lanes), self.ops.i32s(at.lanes))
+            }
+            Scalar::Approx(approximation, a) => {
+                approx::emit::emit(&self.ops, approximation, value(a))
             }
             Scalar::Unary(UnaryOp::Exp2, a) if self.exponent(a).is_some() => {
                 let x = self.exponent(a).expect("checked above");

@@ -85,12 +85,25 @@ fn reachable_past(nest: &Nest, roots: &[Id], known: Option<Id>) -> Phase {
 fn cost(node: &Scalar) -> usize {
     match node {
         Scalar::Unary(UnaryOp::Exp2 | UnaryOp::Log2 | UnaryOp::Sin, _) => 20,
+        Scalar::Approx(..) => 12,
         Scalar::Unary(..) | Scalar::Binary(BinaryOp::Mod, ..) => 8,
         Scalar::Random { .. } => 40,
         Scalar::Gather { .. } => 8,
         Scalar::Const(_) | Scalar::Size(_) | Scalar::Reduced(_) | Scalar::Coord(_) => 0,
         _ => 1,
     }
+}
+
+/// Whether a node's value is the result of an operation.
+fn computes(node: &Scalar) -> bool {
+    matches!(
+        node,
+        Scalar::Unary(..)
+            | Scalar::Binary(..)
+            | Scalar::Select { .. }
+            | Scalar::Cast(..)
+            | Scalar::Approx(..)
+    )
 }
 
 /// Decides what the turns of a nest that runs row by row keep for later ones.
@@ -126,16 +139,12 @@ pub fn keep_costly_values(plan: &mut Plan<'_>) {
                 .sum::<usize>()
         };
         let fits = |id: &Id| {
-            let computes = matches!(
-                nest.body[*id],
-                Scalar::Unary(..) | Scalar::Binary(..) | Scalar::Select { .. } | Scalar::Cast(..)
-            );
             let size = |id: Id| plan.types[id].size();
             // A row that is read and written in one walk has elements of one size.
             let same = known.is_none_or(|known| size(known) == size(*id));
             let place =
                 plan.kept_bytes().is_some() || (nest.per_point && plan.types[*id] == nest.dtype);
-            computes && varies[*id] && place && same && known != Some(*id)
+            computes(&nest.body[*id]) && varies[*id] && place && same && known != Some(*id)
         };
         let candidates = nodes.iter().copied().filter(fits);
         let best = candidates.min_by_key(|&id| (later(Some(id)), id));

@@ -29,6 +29,8 @@ pub struct Ops<'a, 'c> {
     pub builder: Builder<'c>,
     /// Whether the target scales 16 floats by powers of two in one instruction.
     pub has_scale: bool,
+    /// Whether the target permutes 8 floats by the lanes of another vector.
+    pub has_permute: bool,
 }
 
 /// The builder's errors are misuse of its interface (no position, operands of

@@ -295,6 +295,7 @@ impl<'a> Interpreter<'a> {
             Scalar::Const(literal) => decode(literal.dtype(), &literal.bits().to_le_bytes()),
             Scalar::Coord(axis) => I(point[axis] as i32),
             Scalar::Size(e) => I(e.eval(self.symbols).unwrap() as i32),
+            Scalar::Approx(..) => unreachable!("these nests are exact"),
             Scalar::Unary(UnaryOp::Exp2, a) if self.exponent(a).is_some() => {
                 let F(x) = value(self.exponent(a).unwrap()) else {
                     panic!("an F32")
