@@ -15,7 +15,7 @@ use brain_blitz::prelude::*;
 use brain_blitz::train::checkpoint::{Arrays, parameter_arrays, set_parameters};
 use brain_blitz::train::data::mnist::{Kind, Mnist, Split};
 use brain_blitz::train::data::{Batch, DataLoader};
-use brain_blitz::train::distill::{Stage, Student, distill};
+use brain_blitz::train::distill::{Distill, Lesson, Stage, Student};
 use brain_blitz::train::optim::{Adam, Optimizer};
 use brain_blitz::train::schedule::Schedule;
 use clap::Parser;
@@ -159,7 +159,7 @@ fn teach(options: &Options, teacher: &Arrays, images: &Mnist) -> Result<Vec<(Sta
     cx.try_compile(<(Generic, LlvmCpu)>::default(), ())?;
     let loader = DataLoader::new(images.clone(), BATCH).shuffle(options.seed + 1);
     let (mut epoch, mut batches) = (0, loader.epoch(0));
-    let mut batch = || {
+    let mut lesson = |_| {
         let batch = match batches.next() {
             Some(batch) => batch,
             None => {
@@ -171,7 +171,11 @@ fn teach(options: &Options, teacher: &Arrays, images: &Mnist) -> Result<Vec<(Sta
         let [images, _] = fields(batch?);
         x.try_set(images.clone())?;
         cx.try_execute()?;
-        Ok((vec![images], logits.array()))
+        Ok(Lesson {
+            inputs: vec![images],
+            logits: logits.array(),
+            hidden: vec![],
+        })
     };
     let mut record = |cx: &mut Graph| {
         let x = cx.input((BATCH, 28 * 28), DType::F32);
@@ -180,12 +184,13 @@ fn teach(options: &Options, teacher: &Arrays, images: &Mnist) -> Result<Vec<(Sta
             params: model.parameters(),
             inputs: vec![x],
             logits: model.forward(x),
+            hidden: vec![],
         }
     };
     let (mut weights, mut out) = (teacher.clone(), Vec::new());
     for stage in stages(options, loader.n_batches()) {
-        let one = std::slice::from_ref(&stage);
-        weights = distill(&mut record, &mut batch, &weights, one, 2.0, &mut |_| ())?;
+        let distill = Distill::new([stage.clone()]).temperature(2.0);
+        weights = distill.run(&mut record, &mut lesson, &weights, &mut |_| Ok(()))?;
         if stage.weights != TrainedWeights::Bytes {
             out.push((stage, weights.clone()));
         }

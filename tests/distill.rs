@@ -5,8 +5,10 @@ use brain_blitz::compilers::binarize::{Choice, SignActivations, TrainedWeights};
 use brain_blitz::nn::{LayerNorm, Linear, LowBit, Module};
 use brain_blitz::op::Op;
 use brain_blitz::prelude::*;
-use brain_blitz::train::checkpoint::{Arrays, parameter_arrays};
-use brain_blitz::train::distill::{Stage, Student, distill, distillation_loss, hidden_loss};
+use brain_blitz::train::checkpoint::{Arrays, Store, parameter_arrays};
+use brain_blitz::train::distill::{
+    Distill, Lesson, Progress, Stage, Student, distillation_loss, hidden_loss,
+};
 
 #[path = "support/inputs.rs"]
 mod inputs;
@@ -87,15 +89,18 @@ fn student(cx: &mut Graph) -> Student {
     let layers: Vec<Linear> = layers.collect();
     let norms: Vec<LayerNorm> = (0..2).map(|_| LayerNorm::new(cx, WIDTH, 1e-5)).collect();
     let inputs = cx.input((BATCH, 12), DType::F32);
-    let hidden = layers.iter().zip(&norms).fold(inputs, |x, (layer, norm)| {
-        norm.forward(layer.forward(x)).clamp(-1.0, 1.0)
+    let mut hidden = vec![];
+    let last = layers.iter().zip(&norms).fold(inputs, |x, (layer, norm)| {
+        hidden.push(norm.forward(layer.forward(x)).clamp(-1.0, 1.0));
+        hidden[hidden.len() - 1]
     });
-    let logits = layers[2].forward(hidden);
+    let logits = layers[2].forward(last);
     let net = Net { layers, norms };
     Student {
         params: net.parameters(),
         inputs: vec![inputs],
         logits,
+        hidden,
     }
 }
 
@@ -107,6 +112,8 @@ fn count(cx: &Graph, is: impl Fn(&Op) -> bool) -> usize {
 fn rounded_graphs_compute_what_binarize_stores() {
     let signs = Binarize::w1a1().activations(SignActivations::Signs);
     for (binarize, fit, n_rounded) in [
+        (Binarize::w1a1(), LowBit::w1a1(), 1),
+        (Binarize::w1a1().with_ends(), LowBit::w1a1(), 3),
         (Binarize::w1a8(), LowBit::w1a8(), 1),
         (Binarize::w1a8().with_ends(), LowBit::w1a8(), 3),
         (Binarize::w1a8().ternary(), LowBit::w1a8().ternary(), 1),
@@ -164,28 +171,66 @@ fn what_the_plan_leaves_stays_as_it_is() {
 
 #[test]
 fn what_is_not_trained_is_refused() {
-    for binarize in [Binarize::w1a1(), Binarize::w1a8().bases(2)] {
-        let mut cx = Graph::new();
-        let student = student(&mut cx);
-        let why = binarize.round_for_training(&mut cx, &student.params, TrainedWeights::Bytes);
-        let why = why.unwrap_err().to_string();
-        assert!(why.contains("choose one base, and signs or bytes"), "{why}");
-    }
+    let mut cx = Graph::new();
+    let student = student(&mut cx);
+    let two = Binarize::w1a8().bases(2);
+    let why = two.round_for_training(&mut cx, &student.params, TrainedWeights::Bytes);
+    let why = why.unwrap_err().to_string();
+    assert!(why.contains("choose one base, or three values"), "{why}");
 }
 
-/// A teacher of first weights, and the losses of a student that starts with others.
-fn learn(steps: u32) -> (Vec<f64>, Arrays) {
+#[test]
+fn gradients_reach_signs_of_at_most_twice_the_mean() {
+    let gradient = |layers: Binarize| {
+        let mut cx = Graph::new();
+        let x = cx.input((2, 4), DType::F32);
+        // Means 2 and 0.5: what is larger than 4 and than 1 gets no gradient.
+        x.set([[1.0, -0.5, 6.0, 0.5], [-0.25, 0.25, -0.25, 1.25]]);
+        let layer = Linear::new(&mut cx, 4, 2, false);
+        layer.weight.set([[0.5, -0.5, 0.5, 0.5], [0.0; 4]]);
+        let y = layer.forward(x).retrieve();
+        let weights = TrainedWeights::Signs(LowBit::w1a1());
+        let layers = layers.with_ends();
+        let report = layers.round_for_training(&mut cx, &layer.parameters(), weights);
+        assert_eq!(report.unwrap().hits("round-layers"), 1);
+        let slopes = cx.compile(Autograd::new(x, y.sum(..)), ())[0].retrieve();
+        cx.execute();
+        (y.data(), slopes.data())
+    };
+    let scaled = gradient(Binarize::w1a1());
+    // Signs + - + + times + - + + and - + - + times + - + +, times 0.5 and the mean.
+    assert_eq!(scaled.0, [4.0, 0.0, -0.5, 0.0]);
+    assert_eq!(scaled.1, [0.5, -0.5, 0.0, 0.5, 0.5, -0.5, 0.5, 0.0]);
+    let plain = gradient(Binarize::w1a1().activations(SignActivations::Signs));
+    assert_eq!(plain.0, [2.0, 0.0, -1.0, 0.0]);
+    assert_eq!(plain.1, [0.5, -0.5, 0.0, 0.5, 0.5, -0.5, 0.5, 0.0]);
+}
+
+/// What a run told of its steps.
+type Told = Vec<(u64, f64, f64)>;
+
+/// Teaches in three stages of so many steps: a teacher of first weights, and a student that starts with others. Stops with
+/// an error after step `stop`.
+fn learn(steps: u32, distill: impl Fn(Distill) -> Distill, stop: u64) -> (Told, Result<Arrays>) {
     let mut cx = Graph::new();
     let teacher = student(&mut cx);
     teacher.params.init(7);
     let logits = (teacher.logits * 4.0).retrieve();
-    let mut at = 0;
-    let mut batch = || {
-        at += 1;
-        let x = Array::new(vec![BATCH, 12], Data::F32(numbers(BATCH * 12, at % 5)));
+    teacher.hidden.iter().for_each(|state| {
+        state.retrieve();
+    });
+    let mut lesson = |step: u64| {
+        let x = Array::new(
+            vec![BATCH, 12],
+            Data::F32(numbers(BATCH * 12, step as usize % 5)),
+        );
         teacher.inputs[0].try_set(x.clone())?;
         cx.try_execute()?;
-        Ok((vec![x], logits.array()))
+        Ok(Lesson {
+            inputs: vec![x],
+            logits: logits.array(),
+            hidden: teacher.hidden.iter().map(|state| state.array()).collect(),
+        })
     };
     let start = {
         let mut cx = Graph::new();
@@ -193,7 +238,7 @@ fn learn(steps: u32) -> (Vec<f64>, Arrays) {
         other.params.init(8);
         parameter_arrays(&other.params).unwrap()
     };
-    let stage = |weights, layers, steps| Stage {
+    let stage = |weights, layers| Stage {
         name: "a stage".into(),
         layers,
         weights,
@@ -201,24 +246,93 @@ fn learn(steps: u32) -> (Vec<f64>, Arrays) {
         rate: 5e-3,
     };
     let signs = TrainedWeights::Signs(LowBit::w1a8());
-    let last = Binarize::w1a1().activations(SignActivations::Signs);
     let stages = [
-        stage(TrainedWeights::Bytes, Binarize::w1a8(), steps),
-        stage(signs, Binarize::w1a8(), steps),
-        stage(signs, last, steps),
+        stage(TrainedWeights::Bytes, Binarize::w1a8()),
+        stage(signs, Binarize::w1a8()),
+        stage(signs, Binarize::w1a1()),
     ];
-    let mut losses = Vec::new();
-    let mut told = |step: &brain_blitz::train::distill::Progress<'_>| losses.push(step.loss);
-    let weights = distill(&mut student, &mut batch, &start, &stages, 1.0, &mut told).unwrap();
-    (losses, weights)
+    let mut told = Told::new();
+    let mut on_step = |step: &Progress<'_>| {
+        told.push((step.total, step.loss, step.hidden));
+        match step.total == stop {
+            true => Err(brain_blitz::Error::msg("stopped")),
+            false => Ok(()),
+        }
+    };
+    let distill = distill(Distill::new(stages));
+    assert_eq!(distill.steps(), 3 * u64::from(steps));
+    let weights = distill.run(&mut student, &mut lesson, &start, &mut on_step);
+    (told, weights)
 }
 
 #[test]
-fn a_student_learns_and_does_so_again() {
-    let (losses, weights) = learn(40);
-    assert_eq!(losses.len(), 120);
-    let [first, last] = [losses[0], losses[119]];
-    assert!(first > 0.1 && last < 0.1 * first, "{losses:?}");
-    let (again, same) = learn(40);
-    assert_eq!((again, same), (losses, weights));
+fn a_student_learns_the_answers_and_the_hidden_states() {
+    let (told, _) = learn(40, |distill| distill.hidden_weight(1.0), 0);
+    assert!(told.iter().map(|step| step.0).eq(1..=120));
+    let [first, last] = [told[0], told[119]];
+    assert!(first.1 > 0.1 && last.1 < 0.2 * first.1, "{told:?}");
+    assert!(first.2 > 0.5 && last.2 < 0.7 * first.2, "{told:?}");
+    // Without the weight they are measured, and nothing draws them together.
+    let (alone, _) = learn(40, |distill| distill, 0);
+    assert!(alone[119].2 > 1.2 * last.2, "{alone:?}");
+}
+
+#[test]
+fn a_stopped_run_goes_on_with_the_same_bits() {
+    let whole = learn(10, |distill| distill.hidden_weight(0.5), 0);
+    let expected = whole.1.unwrap();
+    // Within a stage, at its end, and behind a checkpoint, whose steps are then done again.
+    for (stop, next) in [(14, 15), (20, 21), (17, 15), (3, 1), (28, 29)] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path()).keep(2);
+        let saves = |distill: Distill| {
+            let store = store.clone();
+            distill.hidden_weight(0.5).checkpoints(store, 4)
+        };
+        let (first, error) = learn(10, saves, stop);
+        assert_eq!(error.unwrap_err().to_string(), "stopped");
+        assert_eq!(first[..], whole.0[..stop as usize]);
+        let (then, weights) = learn(10, saves, 0);
+        assert_eq!(then[..], whole.0[next - 1..], "after {stop}");
+        assert_eq!(weights.unwrap(), expected, "after {stop}");
+        // All is done: nothing is trained any more.
+        let (none, weights) = learn(10, saves, 0);
+        assert_eq!((none.len(), weights.unwrap()), (0, expected.clone()));
+        // Another run does not go on from here.
+        let (_, other) = learn(10, |distill| saves(distill).temperature(2.0), 0);
+        let why = other.unwrap_err().to_string();
+        assert!(why.contains("other stages or losses"), "{why}");
+    }
+}
+
+#[test]
+fn a_lesson_must_fit_the_student() {
+    let mut record = student;
+    let mut lesson = |_| {
+        Ok(Lesson {
+            inputs: vec![Array::new(
+                vec![BATCH, 12],
+                Data::F32(numbers(BATCH * 12, 1)),
+            )],
+            logits: Array::new(vec![BATCH, 5], Data::F32(numbers(BATCH * 5, 1))),
+            hidden: vec![],
+        })
+    };
+    let mut cx = Graph::new();
+    let start = student(&mut cx);
+    start.params.init(1);
+    let stage = Stage {
+        name: "bytes".into(),
+        layers: Binarize::w1a8(),
+        weights: TrainedWeights::Bytes,
+        steps: 1,
+        rate: 1e-3,
+    };
+    let start = parameter_arrays(&start.params).unwrap();
+    let run = Distill::new([stage]).run(&mut record, &mut lesson, &start, &mut |_| Ok(()));
+    let why = run.unwrap_err().to_string();
+    assert!(
+        why.contains("1 inputs and 0 hidden states, the student 1 and 2"),
+        "{why}"
+    );
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::gguf::BlockTensor;
+use super::low_bit::{LowBitLayer, Packed};
 use super::model_config::ModelConfig;
 use super::model_files::ModelFiles;
 use super::safetensors::Checkpoint;
@@ -30,6 +31,11 @@ pub trait Weights {
 
     /// The blocks of a tensor that is stored in a low-bit type and means what they say.
     fn blocks(&self, _name: &str) -> Option<BlockTensor> {
+        None
+    }
+
+    /// What the file declares of a tensor of signs or of three values; [`Weights::get`] gives its numbers.
+    fn low_bit(&self, _name: &str) -> Option<LowBitLayer> {
         None
     }
 }
@@ -127,9 +133,10 @@ impl Weights for TextPart {
 /// The weights in a checkpoint's folder.
 pub(super) fn open_folder(folder: &Path) -> Result<Box<dyn Weights>> {
     let checkpoint = Checkpoint::open(folder)?;
-    Ok(match TextPart::is_in(&checkpoint) {
-        true => Box::new(TextPart::new(checkpoint)),
-        false => Box::new(checkpoint),
+    Ok(match Packed::new(checkpoint)? {
+        Ok(packed) => Box::new(packed),
+        Err(plain) if TextPart::is_in(&plain) => Box::new(TextPart::new(plain)),
+        Err(plain) => Box::new(plain),
     })
 }
 

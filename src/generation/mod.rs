@@ -9,6 +9,7 @@ mod compile;
 pub mod conversation;
 pub mod evaluate;
 pub mod logprobs;
+mod low_bit;
 pub mod reuse;
 pub mod sampler;
 pub mod session;

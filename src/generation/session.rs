@@ -18,6 +18,7 @@ use crate::nn::models::{NEW_TOKENS, PAST_TOKENS};
 
 use super::blocks;
 use super::compile::compile;
+use super::low_bit;
 use super::weights::Weights;
 pub use crate::nn::attention::CacheType;
 pub use crate::nn::models::Rows;
@@ -131,7 +132,8 @@ pub struct Session {
 
 impl Session {
     /// Loads a checkpoint folder in the Hugging Face layout (`config.json` and safetensors files), or a GGUF file, and
-    /// compiles it. Weights that a GGUF file stores in blocks stay in them.
+    /// compiles it. Weights that a GGUF file stores in blocks stay in them, and layers that a file declares to be
+    /// [of few bits](crate::formats::low_bit) are computed with those.
     ///
     /// ```no_run
     /// use brain_blitz::generation::{Options, Session};
@@ -248,6 +250,9 @@ impl Session {
             weight_bytes,
             ..Info::default()
         };
+        if let Weights::Stored(file) = weights {
+            low_bit::store(&mut graph, &*model, file, &mut info)?;
+        }
         let start = Instant::now();
         compile(&mut graph, options, &mut info, progress)?;
         info.compile_s = start.elapsed().as_secs_f64();

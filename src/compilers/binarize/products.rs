@@ -8,7 +8,7 @@ use crate::compilers::Pass;
 use crate::error::Result;
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
 use crate::op::{ActivationScheme, BinaryOp, ConstantValue, Op, ReduceOp, SignPart};
-use crate::shape::{Dims, View};
+use crate::shape::View;
 
 /// The pass; a hit is a product.
 pub struct SignFactors {
@@ -128,7 +128,8 @@ impl Rewrite<'_> {
         };
         let mut out = self.terms(patch, (factor, back))?;
         if activations == SignActivations::ScaledSigns {
-            let size = self.mean_magnitude(patch, rows)?;
+            let columns = self.matrix.columns();
+            let size = self.site.mean_magnitude(patch, rows, columns)?;
             let size = (size, self.over_result(patch, size, &kept));
             let whole = self.site.whole(patch, out);
             out = self
@@ -193,37 +194,6 @@ impl Rewrite<'_> {
             });
         }
         Ok(out.expect("there is a base"))
-    }
-
-    /// The mean magnitude of each row.
-    fn mean_magnitude(&self, patch: &mut Patch, rows: Operand) -> Result<NodeRef> {
-        let dims: Dims = rows.1.dims().iter().copied().collect();
-        let zero = self.site.constant(patch, 0.0, &dims)?;
-        let minus = self.site.constant(patch, -1.0, &dims)?;
-        let below = self.site.add(
-            patch,
-            Op::Binary(BinaryOp::LessThan),
-            vec![rows.clone(), zero],
-        )?;
-        let turned = self
-            .site
-            .add(patch, Op::Binary(BinaryOp::Mul), vec![rows.clone(), minus])?;
-        let choice = vec![
-            self.site.whole(patch, below),
-            self.site.whole(patch, turned),
-            rows,
-        ];
-        let sizes = self.site.add(patch, Op::Select, choice)?;
-        let sizes = self.site.whole(patch, sizes);
-        let last = [dims.len() - 1].into_iter().collect();
-        let sum = self
-            .site
-            .add(patch, Op::Reduce(ReduceOp::Sum, last), vec![sizes])?;
-        let part = 1.0 / self.matrix.columns() as f64;
-        let part = self.site.constant(patch, part, &dims[..dims.len() - 1])?;
-        let sum = self.site.whole(patch, sum);
-        self.site
-            .add(patch, Op::Binary(BinaryOp::Mul), vec![sum, part])
     }
 }
 

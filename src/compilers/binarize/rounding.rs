@@ -8,7 +8,10 @@
 //! plain one, up to the rounding of sums (scales are multiplied before adding), and any model can be trained so without
 //! being written for it. Afterwards its weights go into the plain graph, which is compiled with the same [`Binarize`].
 //!
-//! What it deliberately does not do: sizes of signs ([`SignActivations::ScaledSigns`]), several bases.
+//! Gradients reach activations that become signs where they are small: at most 1, or, where signs are scaled by the
+//! mean magnitude of their row, at most twice that. No gradient flows through the mean.
+//!
+//! What it deliberately does not do: several bases.
 
 use super::layers::{Product, find};
 use super::site::{Operand, Site};
@@ -65,7 +68,7 @@ impl Binarize {
     /// ```
     ///
     /// # Errors
-    /// If the plan asks for sizes of signs or for several bases, or a picked weight is not `F32`.
+    /// If the plan asks for several bases, or a picked weight is not `F32`.
     #[track_caller]
     pub fn round_for_training(
         &self,
@@ -113,10 +116,9 @@ impl Binarize {
                 notes.push(format!("{name} stays: it is no parameter"));
                 continue;
             };
-            let is_several = scheme.bases > 1 && !scheme.fit.ternary;
-            if is_several || scheme.activations == SignActivations::ScaledSigns {
+            if scheme.bases > 1 && !scheme.fit.ternary {
                 return Err(Error::msg(format!(
-                    "{name}: several bases and sizes of signs are not trained; choose one base, and signs or bytes"
+                    "{name}: several bases are not trained; choose one base, or three values"
                 )));
             }
             notes.push(format!("{name} is rounded"));
@@ -200,7 +202,27 @@ fn write(
             let op = Op::FakeQuantize(ActivationScheme::A8Tok);
             Some(site.add(patch, op, vec![rows])?)
         }
-        _ => Some(sign(patch, &site, rows)?),
+        SignActivations::Signs => {
+            let dims: Dims = rows.1.dims().iter().copied().collect();
+            let one = site.constant(patch, 1.0, &dims)?;
+            Some(sign(patch, &site, rows, [one.clone(), one])?)
+        }
+        SignActivations::ScaledSigns => {
+            let (columns, last) = (rows.1.dims()[walked.len() - 1], walked.len() - 1);
+            let n = columns.as_usize().expect("layers have known sizes");
+            let size = site.mean_magnitude(patch, rows.clone(), n)?;
+            let size = site.add(patch, Op::Detach, vec![site.whole(patch, size)])?;
+            let twice = site.whole(patch, size);
+            let two = site.constant(patch, 2.0, twice.1.dims())?;
+            let twice = site.add(patch, Op::Binary(BinaryOp::Mul), vec![twice, two])?;
+            let over = |patch: &Patch, node: NodeRef| {
+                let (node, view) = site.whole(patch, node);
+                let view = view.insert(last, columns).expect("an axis of the rows");
+                (node, view)
+            };
+            let sizes = [over(patch, size), over(patch, twice)];
+            Some(sign(patch, &site, rows, sizes)?)
+        }
     };
     if let Some(factor) = factor {
         operands[1 - product.weight] = (factor, back);
@@ -213,21 +235,30 @@ fn write(
     Ok(())
 }
 
-/// Signs, through which gradients flow where |x| is at most 1.
-fn sign(patch: &mut Patch, site: &Site<'_>, x: Operand) -> Result<NodeRef> {
+/// Signs of this size, through which gradients flow where |x| is at most the limit.
+fn sign(
+    patch: &mut Patch,
+    site: &Site<'_>,
+    x: Operand,
+    [size, limit]: [Operand; 2],
+) -> Result<NodeRef> {
     let dims: Dims = x.1.dims().iter().copied().collect();
-    let [zero, one, minus] = [0.0, 1.0, -1.0];
-    let zero = site.constant(patch, zero, &dims)?;
-    let one = site.constant(patch, one, &dims)?;
-    let minus = site.constant(patch, minus, &dims)?;
+    let zero = site.constant(patch, 0.0, &dims)?;
+    let minus = site.constant(patch, -1.0, &dims)?;
+    let turned = |patch: &mut Patch, what: &Operand| {
+        let operands = vec![what.clone(), minus.clone()];
+        let node = site.add(patch, Op::Binary(BinaryOp::Mul), operands)?;
+        Ok::<Operand, Error>(site.whole(patch, node))
+    };
     let less = Op::Binary(BinaryOp::LessThan);
     let below = site.add(patch, less.clone(), vec![x.clone(), zero])?;
-    let choice = vec![site.whole(patch, below), minus.clone(), one.clone()];
+    let choice = vec![site.whole(patch, below), turned(patch, &size)?, size];
     let value = site.add(patch, Op::Select, choice)?;
     let detached = site.add(patch, Op::Detach, vec![x.clone()])?;
     let detached = site.whole(patch, detached);
-    let above = site.add(patch, less.clone(), vec![one, x.clone()])?;
-    let under = site.add(patch, less, vec![x.clone(), minus])?;
+    let above = site.add(patch, less.clone(), vec![limit.clone(), x.clone()])?;
+    let lowest = turned(patch, &limit)?;
+    let under = site.add(patch, less, vec![x.clone(), lowest])?;
     let choice = vec![site.whole(patch, above), detached.clone(), x];
     let passed = site.add(patch, Op::Select, choice)?;
     let passed = site.whole(patch, passed);

@@ -3,8 +3,8 @@
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
-use crate::op::{ConstantValue, Literal, Op};
-use crate::shape::{Expr, View};
+use crate::op::{BinaryOp, ConstantValue, Literal, Op, ReduceOp};
+use crate::shape::{Dims, Expr, View};
 
 /// A node, seen through a view.
 pub(super) type Operand = (NodeRef, View);
@@ -37,5 +37,29 @@ impl Site<'_> {
             view = view.insert(axis, *dim).expect("an axis of the result");
         }
         Ok((node, view))
+    }
+
+    /// The mean magnitude of each row of so many columns.
+    pub(super) fn mean_magnitude(
+        &self,
+        patch: &mut Patch,
+        rows: Operand,
+        columns: usize,
+    ) -> Result<NodeRef> {
+        let dims: Dims = rows.1.dims().iter().copied().collect();
+        let zero = self.constant(patch, 0.0, &dims)?;
+        let minus = self.constant(patch, -1.0, &dims)?;
+        let less = Op::Binary(BinaryOp::LessThan);
+        let below = self.add(patch, less, vec![rows.clone(), zero])?;
+        let turned = vec![rows.clone(), minus];
+        let turned = self.add(patch, Op::Binary(BinaryOp::Mul), turned)?;
+        let choice = vec![self.whole(patch, below), self.whole(patch, turned), rows];
+        let sizes = self.add(patch, Op::Select, choice)?;
+        let sizes = self.whole(patch, sizes);
+        let last = [dims.len() - 1].into_iter().collect();
+        let sum = self.add(patch, Op::Reduce(ReduceOp::Sum, last), vec![sizes])?;
+        let part = self.constant(patch, 1.0 / columns as f64, &dims[..dims.len() - 1])?;
+        let sum = self.whole(patch, sum);
+        self.add(patch, Op::Binary(BinaryOp::Mul), vec![sum, part])
     }
 }

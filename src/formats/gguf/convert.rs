@@ -4,6 +4,9 @@
 //! which. Vectors (norms) stay `F32`, and integers stay as they are. Data goes from the mapped input to the output in small
 //! pieces, so the memory that is needed does not depend on the model.
 //!
+//! Layers that are declared to be of signs or of three values ([`LowBitLayer`]) stay so, whatever is asked for: they get
+//! the smallest type that has their numbers exactly, and their declaration.
+//!
 //! The chat template of a checkpoint's folder goes along, and its tokenizer as the text of its `tokenizer.json`
 //! (`tokenizer.huggingface.json`, a key that the format defines), which is exact, and as llama.cpp's lists where these
 //! say the same.
@@ -11,6 +14,7 @@
 use std::path::Path;
 
 use super::super::bytes::Bytes;
+use super::super::low_bit::{self, LowBitLayer};
 use super::super::model_config::ModelConfig;
 use super::super::tensor::{StoredType, TensorView};
 use super::super::weights::open_folder;
@@ -79,6 +83,8 @@ struct Item {
     add: f32,
     /// The order in which its rows are written, if it is another one.
     rows: Option<Vec<usize>>,
+    /// What the input declares of it.
+    low_bit: Option<LowBitLayer>,
 }
 
 impl Item {
@@ -166,11 +172,13 @@ fn of_gguf(input: &Path) -> Result<(Writer, Vec<Item>)> {
             writer.set(key, value.clone());
         }
     }
+    let layers = file.low_bit_layers()?;
     let items = file.tensors().iter().map(|info| {
         Ok(Item {
             tensor: file.get(&info.name)?,
             add: 0.0,
             rows: None,
+            low_bit: layers.get(&info.name).copied(),
         })
     });
     Ok((writer, items.collect::<Result<_>>()?))
@@ -198,7 +206,17 @@ fn of_folder(input: &Path) -> Result<(Writer, Vec<Item>)> {
         }
         let item = item(&config, weights.get(parameter)?);
         let file = weights.source();
-        items.push(item.map_err(|what| format_error(file, tensor_field(parameter), None, what))?);
+        let wrong = |what| format_error(file, tensor_field(parameter), None, what);
+        let low_bit = weights.low_bit(parameter);
+        let item = Item {
+            low_bit,
+            ..item.map_err(wrong)?
+        };
+        if let Some(layer) = low_bit {
+            let key = format!("{}{}", low_bit::KEY_PREFIX, item.tensor.name);
+            writer.set(key, layer.to_string());
+        }
+        items.push(item);
     }
     items.sort_by_key(|item| place(&item.tensor.name));
     Ok((writer, items))
@@ -242,7 +260,12 @@ fn item(config: &ModelConfig, tensor: TensorView) -> Result<Item, String> {
         shape,
         bytes,
     };
-    Ok(Item { tensor, add, rows })
+    Ok(Item {
+        tensor,
+        add,
+        rows,
+        low_bit: None,
+    })
 }
 
 /// The rows of heads of this width in an order in which what was half a head apart are neighbours.
@@ -272,8 +295,12 @@ fn rope_factors(config: &ModelConfig) -> Option<Item> {
         shape: vec![factors.len()],
         bytes,
     };
-    let (add, rows) = (0.0, None);
-    Some(Item { tensor, add, rows })
+    Some(Item {
+        tensor,
+        add: 0.0,
+        rows: None,
+        low_bit: None,
+    })
 }
 
 /// How a tensor is to be stored.
@@ -285,7 +312,10 @@ fn plan(item: &Item, options: &Options) -> Converted {
         _ => options.quant,
     };
     let row = item.tensor.shape.last().copied().unwrap_or(1);
-    let to = fitting(wanted, row);
+    let (wanted, to) = match item.low_bit {
+        Some(layer) => (exact(layer, row), exact(layer, row)),
+        None => (wanted, fitting(wanted, row)),
+    };
     let elements = item.tensor.elements();
     let size = to.bytes_of(elements).expect("the rows are whole blocks");
     Converted {
@@ -306,6 +336,17 @@ fn fitting(wanted: BlockType, row: usize) -> BlockType {
         _ => BlockType::Q4_0,
     };
     let mut candidates = [wanted, smaller].into_iter();
+    let fits = |ty: &BlockType| row.is_multiple_of(ty.block_len());
+    candidates.find(fits).unwrap_or(BlockType::F16)
+}
+
+/// The smallest type that has the numbers of such a layer exactly, and whose blocks fit rows of `row` elements.
+fn exact(layer: LowBitLayer, row: usize) -> BlockType {
+    let smallest = match layer.ternary {
+        true => BlockType::TQ1_0,
+        false => BlockType::Q1_0,
+    };
+    let mut candidates = [smallest, BlockType::Q2_0].into_iter();
     let fits = |ty: &BlockType| row.is_multiple_of(ty.block_len());
     candidates.find(fits).unwrap_or(BlockType::F16)
 }

@@ -25,6 +25,7 @@ use super::bytes::Bytes;
 use super::gemma2_config::Gemma2Config;
 use super::gemma3_config::Gemma3Config;
 use super::llama_config::LlamaConfig;
+use super::low_bit::{self, LowBitLayer};
 use super::model_config::ModelConfig;
 use super::suggest::did_you_mean;
 use super::{format_error, quote, tensor_field};
@@ -192,6 +193,19 @@ impl Gguf {
     /// The metadata's value of a key.
     pub fn value(&self, key: &str) -> Option<&Value> {
         self.metadata.get(key)
+    }
+
+    /// The layers of signs or three values that the metadata declares, by the names of tensors.
+    ///
+    /// # Errors
+    /// If one is declared in words that are not known.
+    pub fn low_bit_layers(&self) -> Result<BTreeMap<String, LowBitLayer>> {
+        let entries = self.metadata().iter();
+        let entries = entries.map(|(key, value)| match value {
+            Value::String(text) => (key.as_str(), Some(text.as_str())),
+            _ => (key.as_str(), None),
+        });
+        low_bit::declared(self.file(), entries)
     }
 
     /// All tensors, in the file's order.

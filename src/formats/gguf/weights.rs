@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::bytes::Bytes;
+use super::super::low_bit::LowBitLayer;
 use super::super::tensor::{StoredType, TensorView};
 use super::super::weights::Weights;
 use super::super::{format_error, suggest::did_you_mean, tensor_field};
@@ -26,13 +27,16 @@ pub struct ModelWeights {
     /// From the parameter's name to the tensor's.
     names: BTreeMap<String, String>,
     decoded: BlockType,
+    /// By the tensors' names.
+    layers: BTreeMap<String, LowBitLayer>,
 }
 
 impl ModelWeights {
     /// The weights in `file`; what is stored in blocks becomes numbers of the format `decoded`: `F32`, `F16` or `BF16`.
     ///
     /// # Errors
-    /// If the file is of an architecture that is not supported, or `decoded` is another format.
+    /// If the file is of an architecture that is not supported, declares a low-bit layer in words that are not known, or
+    /// `decoded` is another format.
     pub fn new(file: impl Into<Arc<Gguf>>, decoded: DType) -> Result<ModelWeights> {
         let file = file.into();
         let architecture = Architecture::of(&file)?;
@@ -55,11 +59,13 @@ impl ModelWeights {
                 )
             });
         let names = names.collect();
+        let layers = file.low_bit_layers()?;
         Ok(ModelWeights {
             file,
             architecture,
             names,
             decoded,
+            layers,
         })
     }
 
@@ -90,9 +96,16 @@ impl Weights for ModelWeights {
 
     fn blocks(&self, name: &str) -> Option<BlockTensor> {
         let stored = self.names.get(name)?;
+        if self.layers.contains_key(stored) {
+            return None;
+        }
         let tensor = self.file.get(stored).ok()?;
         let is_low = tensor.ty.block_len() > 1 && tensor.ty.can_dequantize();
         (is_low && !self.architecture.adds_one(stored)).then_some(tensor)
+    }
+
+    fn low_bit(&self, name: &str) -> Option<LowBitLayer> {
+        self.layers.get(self.names.get(name)?).copied()
     }
 
     fn get(&self, name: &str) -> Result<TensorView> {

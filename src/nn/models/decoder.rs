@@ -49,13 +49,24 @@ impl LayerType {
 
 /// A decoder that reads tokens and gives logits for the next one.
 pub trait LanguageModel: Module {
-    /// Tokens `I32 [.., s]` to what the output layer reads, `[.., s, hidden]`: with `steps` as the next ones of the sequence
-    /// in the caches, without as sequences that stand for themselves.
+    /// Tokens `I32 [.., s]` to what the embedding and then each layer gives, `[.., s, hidden]`: with `steps` as the next
+    /// ones of the sequence in the caches, without as sequences that stand for themselves. The last is what the output
+    /// layer reads.
     ///
     /// # Panics
     /// If `tokens` has another type.
     #[track_caller]
-    fn hidden(&self, tokens: GraphTensor, steps: Option<Steps>) -> GraphTensor;
+    fn hidden_states(&self, tokens: GraphTensor, steps: Option<Steps>) -> Vec<GraphTensor>;
+
+    /// The last of the [hidden states](LanguageModel::hidden_states).
+    ///
+    /// # Panics
+    /// If `tokens` has another type.
+    #[track_caller]
+    fn hidden(&self, tokens: GraphTensor, steps: Option<Steps>) -> GraphTensor {
+        let states = self.hidden_states(tokens, steps);
+        *states.last().expect("the embedding's is there")
+    }
 
     /// `[.., hidden]` to `[.., vocabulary]`.
     #[track_caller]
@@ -88,6 +99,20 @@ pub trait LanguageModel: Module {
     fn forward_sequences(&self, tokens: GraphTensor) -> GraphTensor {
         self.logits(self.hidden(tokens, None))
     }
+}
+
+/// `x`, and what each layer makes of what comes before it.
+#[track_caller]
+pub(super) fn each_state<L>(
+    x: GraphTensor,
+    layers: &[L],
+    forward: impl Fn(&L, GraphTensor) -> GraphTensor,
+) -> Vec<GraphTensor> {
+    let mut states = vec![x];
+    for layer in layers {
+        states.push(forward(layer, states[states.len() - 1]));
+    }
+    states
 }
 
 /// Makes parameters: a name tells the format that the checkpoint has it in.

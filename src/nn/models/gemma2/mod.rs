@@ -8,7 +8,7 @@ mod config;
 
 pub use config::Config;
 
-use super::decoder::{AttentionParts, GemmaLayer, LanguageModel, LayerType, Weights};
+use super::decoder::{AttentionParts, GemmaLayer, LanguageModel, LayerType, Weights, each_state};
 use crate::dtype::DType;
 use crate::graph::{Graph, GraphTensor};
 use crate::nn::attention::{CacheConfig, Mask, ScoreRule, Steps};
@@ -87,11 +87,9 @@ fn attention(config: &Config, kind: LayerType, rope: Rope) -> AttentionParts {
 }
 
 impl LanguageModel for Gemma2 {
-    fn hidden(&self, tokens: GraphTensor, steps: Option<Steps>) -> GraphTensor {
+    fn hidden_states(&self, tokens: GraphTensor, steps: Option<Steps>) -> Vec<GraphTensor> {
         let x = self.embed_tokens.forward(tokens) * self.embedding_scale;
-        self.layers
-            .iter()
-            .fold(x, |x, layer| layer.forward(x, steps))
+        each_state(x, &self.layers, |layer, x| layer.forward(x, steps))
     }
 
     fn logits(&self, x: GraphTensor) -> GraphTensor {

@@ -10,7 +10,7 @@ mod config;
 
 pub use config::{Config, Family};
 
-use super::decoder::{Attention, AttentionParts, LanguageModel, LayerType, Weights};
+use super::decoder::{Attention, AttentionParts, LanguageModel, LayerType, Weights, each_state};
 use crate::dtype::DType;
 use crate::graph::{Graph, GraphTensor};
 use crate::nn::attention::{CacheConfig, Mask, ScoreRule, Steps};
@@ -119,11 +119,9 @@ impl Llama {
 }
 
 impl LanguageModel for Llama {
-    fn hidden(&self, tokens: GraphTensor, steps: Option<Steps>) -> GraphTensor {
+    fn hidden_states(&self, tokens: GraphTensor, steps: Option<Steps>) -> Vec<GraphTensor> {
         let x = self.embed_tokens.forward(tokens);
-        self.layers
-            .iter()
-            .fold(x, |x, layer| layer.forward(x, steps))
+        each_state(x, &self.layers, |layer, x| layer.forward(x, steps))
     }
 
     fn logits(&self, x: GraphTensor) -> GraphTensor {
