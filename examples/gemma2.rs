@@ -2,8 +2,16 @@
 //!
 //!     cargo run --release --example gemma2 -- --prompt "HAMLET:"
 //!
+//! With `--compare` it shows what fewer bits cost and bring: the model as it is beside itself with 8 bits to one, and beside
+//! the student of one bit in this repository, on held-out text, as a table and as an SVG chart:
+//!
+//!     cargo run --release --example gemma2 -- --compare --data FOLDER --svg bits.svg
+//!
 //! Any other Gemma 2 checkpoint in the Hugging Face layout works too: `--model FOLDER`. The text goes to standard
 //! output as it comes, progress and speed to standard error.
+
+#[path = "train_gemma2/text.rs"]
+mod text;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +19,8 @@ use std::time::Instant;
 
 use brain_blitz::Result;
 use brain_blitz::formats::Tokenizer;
-use brain_blitz::generation::{Options, Progress, Sampler, Sampling, Session};
+use brain_blitz::generation::evaluate::{Comparison, Trial, TrialOptions, chart, table};
+use brain_blitz::generation::{Options, Progress, Quant, Rows, Sampler, Sampling, Session};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -42,6 +51,18 @@ struct Args {
     /// Threads [default: the machine's cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Compare the model with itself in fewer bits, instead of writing
+    #[arg(long)]
+    compare: bool,
+    /// With --compare: folder with train.txt and val.txt, plain or as .gz [default: $BB_DATA/shakespeare]
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// With --compare: tokens of the held-out text that are predicted
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    limit: usize,
+    /// With --compare: file to draw the chart into
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
 const DEFAULT_CPU: &str = if cfg!(feature = "llvm-backend") {
@@ -59,6 +80,9 @@ fn main() {
 
 fn run(args: &Args) -> Result<()> {
     let folder = args.model.clone().unwrap_or_else(default_model);
+    if args.compare {
+        return compare(&folder, args);
+    }
     let mut session = load(&folder, args)?;
     let mut tokenizer = Tokenizer::open(&folder)?;
     tokenizer.set_bos(session.bos());
@@ -100,6 +124,68 @@ fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Prints what fewer bits cost and bring.
+fn compare(folder: &Path, args: &Args) -> Result<()> {
+    let texts = text::Texts::read(args.data.as_deref())?;
+    let (train, val) = (texts.train.len(), texts.val.len());
+    eprintln!("{val} bytes of text are held out, {train} others are not");
+    let options = TrialOptions {
+        context: 256,
+        stride: 256,
+        limit: args.limit,
+        ..TrialOptions::default()
+    };
+    let trial = Trial::new(&Tokenizer::open(folder)?, &texts.val, options)?;
+    let open = |path: &Path, quant: Option<Quant>| {
+        let options = Options {
+            cpu: args.cpu.clone(),
+            threads: args.threads,
+            context: Some(trial.needed()),
+            logits: Rows::All,
+            quant,
+            ..Options::default()
+        };
+        Session::load(path, &options, &mut |_| ())
+    };
+    let bar = ProgressBar::new(0);
+    let mut show = |what: &str, done: usize, total: usize| {
+        bar.set_message(what.to_owned());
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    };
+    let name = folder.display().to_string();
+    let mut comparison = Comparison::new(&trial, open(folder, None)?, &name, &mut show)?;
+    let mut rows = Vec::new();
+    for quant in Quant::bits() {
+        let mut session = open(folder, Some(quant))?;
+        rows.push(comparison.measure((&name, Some(quant)), &mut session, &mut show)?);
+    }
+    for student in students(folder) {
+        let mut session = open(&student, None)?;
+        let name = student.display().to_string();
+        rows.push(comparison.measure((&name, None), &mut session, &mut show)?);
+    }
+    bar.finish_and_clear();
+    rows.insert(0, comparison.reference()?);
+    println!("{}", table(&rows));
+    if let Some(path) = &args.svg {
+        brain_blitz::atomic::write_bytes(path, chart(&rows)?.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The models that were taught by this one: GGUF files in the folder beside it whose name ends with `-1bit`.
+fn students(folder: &Path) -> Vec<PathBuf> {
+    let beside = format!("{}-1bit", folder.display());
+    let files = std::fs::read_dir(beside).into_iter().flatten().flatten();
+    let files = files.map(|file| file.path());
+    let mut files: Vec<PathBuf> = files
+        .filter(|path| path.extension().is_some_and(|end| end == "gguf"))
+        .collect();
+    files.sort();
+    files
+}
+
 /// The model beside the sources, or below the current folder when those are gone.
 fn default_model() -> PathBuf {
     let name = "models/gemma2-shakespeare";
@@ -131,6 +217,7 @@ fn load(folder: &Path, args: &Args) -> Result<Session> {
             bar.set_message(format!("compiling ({pass})"));
             bar.tick();
         }
+        Progress::Packing => bar.set_message("packing weights"),
         Progress::Ready => bar.finish_and_clear(),
     })?;
     let info = session.info();

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use brain_blitz::Error;
-use brain_blitz::blocks::BlockType;
 use brain_blitz::compilers::Math;
 use brain_blitz::formats::gguf::is_gguf;
 use brain_blitz::formats::{ModelConfig, ModelFiles};
+use brain_blitz::generation::Quant;
 use brain_blitz::generation::session::{CacheType, Options, Rows, Session};
 use brain_blitz::knobs;
 
@@ -41,9 +41,10 @@ pub struct RunArgs {
     /// [default: $BB_CPU, else native]
     #[arg(long, value_name = "NAME")]
     cpu: Option<String>,
-    /// Store weights in blocks of this type: q8_0, q4_0, ... [default: as the model has them]
-    #[arg(long, value_name = "TYPE", value_parser = block_type)]
-    quant: Option<BlockType>,
+    /// Store weights in blocks of this type, q8_0, q4_0, ..., or as signs, w1a8, w1a1, ...
+    /// [default: as the model has them]
+    #[arg(long, value_name = "TYPE", value_parser = quant)]
+    quant: Option<Quant>,
     /// Keep keys and values of attention as f32, f16 or bf16: the last two take half the memory, and round
     #[arg(long, value_name = "TYPE", default_value_t)]
     kv_cache: CacheType,
@@ -68,21 +69,12 @@ fn thread_count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// The types that weights can be stored in.
-pub fn block_types() -> impl Iterator<Item = BlockType> {
-    BlockType::all().filter(|ty| ty.can_quantize() && ty.block_len() > 1)
-}
-
-/// A type that weights can be stored in.
+/// A way to store weights.
 ///
 /// # Errors
 /// If there is none of this name; tells what there is.
-pub fn block_type(text: &str) -> Result<BlockType, String> {
-    let ty = BlockType::from_name(text).filter(|ty| block_types().any(|fits| fits == *ty));
-    ty.ok_or_else(|| {
-        let names: Vec<String> = block_types().map(|ty| ty.name().to_lowercase()).collect();
-        format!("types are {}", names.join(", "))
-    })
+pub fn quant(text: &str) -> Result<Quant, String> {
+    text.parse().map_err(|error: Error| error.to_string())
 }
 
 impl ModelArgs {
@@ -113,8 +105,8 @@ impl ModelArgs {
         }
     }
 
-    /// The same model with its weights in blocks of this type, or as it has them.
-    pub fn with_quant(&self, quant: Option<BlockType>) -> ModelArgs {
+    /// The same model with its weights stored in this way, or as it has them.
+    pub fn with_quant(&self, quant: Option<Quant>) -> ModelArgs {
         ModelArgs {
             run: RunArgs {
                 quant,
@@ -146,8 +138,8 @@ impl ModelArgs {
         }
     }
 
-    /// The type of blocks that was asked for.
-    pub fn quant(&self) -> Option<BlockType> {
+    /// The way to store weights that was asked for.
+    pub fn quant(&self) -> Option<Quant> {
         self.run.quant
     }
 

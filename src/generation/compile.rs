@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::session::{Info, Options, Progress};
-use crate::compilers::{Generic, Quantize, Report};
+use crate::compilers::{Generic, Report};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::op::Op;
@@ -16,18 +16,20 @@ pub(super) fn compile(
     info: &mut Info,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<()> {
-    if let Some(ty) = options.quant {
+    if let Some(quant) = options.quant {
         progress(Progress::Compiling { pass: "quantize" });
-        info.report = graph.try_compile((Generic, Quantize::blocks(ty)), ())?;
-        for stored in &info.report.stored {
-            info.weight_bytes -= stored.bytes_before as u64;
-            info.weight_bytes += stored.bytes as u64;
+        info.report = quant.compile(graph)?;
+        let stored = info.report.stored.iter().map(|t| (t.bytes_before, t.bytes));
+        let signed = info.report.signed.iter().map(|t| (t.bytes_before, t.bytes));
+        for (before, after) in stored.chain(signed) {
+            info.weight_bytes -= before as u64;
+            info.weight_bytes += after as u64;
         }
     }
     if options.cpu != "reference" {
-        let stored = std::mem::take(&mut info.report.stored);
+        let before = std::mem::take(&mut info.report);
         info.report = compile_native(graph, options, progress)?;
-        info.report.stored = stored;
+        (info.report.stored, info.report.signed) = (before.stored, before.signed);
     }
     info.nodes_compiled = graph.n_nodes();
     (info.kernels, info.distinct_kernels) = graph.inspect(|dag| {

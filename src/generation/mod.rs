@@ -10,6 +10,7 @@ pub mod conversation;
 pub mod evaluate;
 pub mod logprobs;
 mod low_bit;
+mod quant;
 pub mod reuse;
 pub mod sampler;
 pub mod session;
@@ -19,6 +20,7 @@ mod weights;
 
 pub use chat::{ChatTemplate, Message};
 pub use conversation::Conversation;
+pub use quant::{Quant, SignWeights};
 pub use reuse::ReusingSession;
 pub use sampler::{Sampler, Sampling};
 pub use session::{CacheType, Info, Options, Progress, Rows, Session};

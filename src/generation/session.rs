@@ -5,7 +5,6 @@
 use std::path::Path;
 use std::time::Instant;
 
-use crate::blocks::BlockType;
 use crate::compilers::{Math, Report};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -19,6 +18,7 @@ use crate::nn::models::{NEW_TOKENS, PAST_TOKENS};
 use super::blocks;
 use super::compile::compile;
 use super::low_bit;
+use super::quant::Quant;
 use super::weights::Weights;
 pub use crate::nn::attention::CacheType;
 pub use crate::nn::models::Rows;
@@ -40,8 +40,8 @@ pub struct Options {
     pub context: Option<usize>,
     /// The format that the caches keep keys and values in.
     pub cache: CacheType,
-    /// Stores weights that are not in blocks already in blocks of this type.
-    pub quant: Option<BlockType>,
+    /// Stores weights that do not have few bits already in this way.
+    pub quant: Option<Quant>,
     /// Which logits [`Session::feed`] gives.
     pub logits: Rows,
     /// Whether compiling for `native` measures how to compute products that there are no records of, which takes a while.

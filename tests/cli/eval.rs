@@ -126,6 +126,9 @@ fn a_table_has_a_line_for_each_type() {
         bits[0] > bits[1] && bits[1] > 8.0 && bits[2] > 4.0 && bits[2] < 7.0,
         "{bits:?}"
     );
+    for column in ["MSE", "cosine", "BLEU-1", "BLEU-4", "KL mean", "written/s"] {
+        assert!(table.contains(column), "no {column} in {table}");
+    }
     // Without continuations nothing is written.
     let args = "--context 128 --limit 100 --continuations 0 --quants q8_0 --json";
     let found = succeed_json(program(&shakespeare(), &eval(args)));
@@ -133,6 +136,67 @@ fn a_table_has_a_line_for_each_type() {
     assert_eq!(found["models"][1]["write_tok_s"], Value::Null);
     assert_eq!(found["models"][1]["against"]["bleu"], Value::Null);
     assert!(number(&found["models"][1]["against"]["kl_mean"]) > 0.0);
+}
+
+#[test]
+fn fewer_bits_are_smaller_and_worse_in_rows_and_in_the_picture() {
+    let folder = tempdir().unwrap();
+    let svg = folder.path().join("bits.svg");
+    let student = shakespeare().with_file_name("gemma2-shakespeare-1bit");
+    let student = student.join("gemma2-shakespeare-w1a8.gguf");
+    let args = format!(
+        "--context 128 --limit 300 --continuations 2 --length 4 --json --quants bits --svg {} --other {}",
+        svg.display(),
+        student.display()
+    );
+    let found = succeed_json(program(&shakespeare(), &eval(&args)));
+    let models = found["models"].as_array().unwrap();
+    let names: Vec<&str> = models.iter().filter_map(|m| m["quant"].as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "Q8_0-A32", "Q8_0", "Q4_0-A32", "Q4_0", "W2", "W2A8", "W2A1", "W1.58", "W1.58A8",
+            "W1.58A1", "W1", "W1A8", "W1A1"
+        ]
+    );
+    let row = |name: &str| models.iter().find(|m| m["quant"] == name).unwrap();
+    let of = |name: &str, what: &str| number(&row(name)["against"][what]);
+    let bits = |name: &str| number(&row(name)["bits_per_weight"]);
+    // From better to worse, and from large to small; of three values and of two bases the matrices take two bits.
+    for pair in ["Q8_0-A32", "Q4_0-A32", "W2", "W1"].windows(2) {
+        assert!(of(pair[0], "kl_mean") < of(pair[1], "kl_mean"), "{pair:?}");
+        assert!(of(pair[0], "logit_cosine") > of(pair[1], "logit_cosine"));
+        assert!(bits(pair[0]) > bits(pair[1]), "{pair:?}");
+    }
+    for pair in ["Q8_0", "Q4_0", "W2A8", "W1A8", "W1A1"].windows(2) {
+        assert!(of(pair[0], "kl_mean") < of(pair[1], "kl_mean"), "{pair:?}");
+    }
+    assert!(of("W1.58", "kl_mean") < of("W1", "kl_mean"));
+    assert!(of("Q8_0", "agreement") > 0.9 && of("W1A1", "agreement") < 0.6);
+    assert!(bits("W1") < 2.6, "{}", bits("W1"));
+    // What was trained to have one bit is near, and as small.
+    let trained = models.last().unwrap();
+    assert!(trained["model"].as_str().unwrap().ends_with("-w1a8.gguf"));
+    let kl = number(&trained["against"]["kl_mean"]);
+    assert!(kl < 0.3 * of("W1A8", "kl_mean"), "{kl}");
+    let smaller = number(&trained["weight_bytes"]) / number(&row("W1A8")["weight_bytes"]);
+    assert!((smaller - 1.0).abs() < 0.02, "{smaller}");
+
+    let picture = fs::read_to_string(&svg).unwrap();
+    assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"));
+    let count = |what: &str| picture.matches(what).count();
+    assert_eq!(
+        count("<circle"),
+        names.len() + 1 + names.len() + 2,
+        "one in each panel"
+    );
+    assert_eq!(count("<text"), count("</text>"));
+    for text in names
+        .iter()
+        .chain(&["as stored", "bits of a weight", "weights in MB"])
+    {
+        assert!(picture.contains(text), "no {text} in the picture");
+    }
 }
 
 #[test]
@@ -168,6 +232,8 @@ fn what_cannot_be_evaluated_is_one_clear_message() {
         "eval --model MODEL --text x --quants q9",
         "eval --model MODEL --text x --quants q8_0 --against y",
         "eval --model MODEL --text x --context 0",
+        "eval --model MODEL --text x --svg y",
+        "eval --model MODEL --text x --other y",
     ] {
         fail(2, &path, usage);
     }

@@ -96,7 +96,7 @@ pub fn session(folder: &Path, rows: Rows, context: usize, quant: Option<BlockTyp
         threads: Some(2),
         context: Some(context),
         logits: rows,
-        quant,
+        quant: quant.map(Into::into),
         ..Options::default()
     };
     Session::load(folder, &options, &mut |_| ()).unwrap()

@@ -353,7 +353,7 @@ fn blocks_of_a_file_are_computed_with_as_they_are() {
     // The checkpoint, stored in the same blocks while it is loaded.
     let quant = Some(BlockType::Q8_0);
     let options = Options {
-        quant,
+        quant: quant.map(Into::into),
         ..self::options()
     };
     let made = Session::load(&gemma2("tiny"), &options, &mut |_| ()).unwrap();

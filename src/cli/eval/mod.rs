@@ -7,27 +7,22 @@
 //! What is measured, and how, is the library's `generation::evaluate`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use brain_blitz::blocks::BlockType;
+use brain_blitz::atomic;
 use brain_blitz::compilers::Math;
 use brain_blitz::formats::Tokenizer;
-use brain_blitz::generation::evaluate::{
-    Bleu, Evaluation, Windows, evaluate, greedy, prompt_starts,
-};
+use brain_blitz::generation::Quant;
+use brain_blitz::generation::evaluate::{Comparison, Trial, TrialOptions, chart};
 use brain_blitz::generation::session::{CacheType, Rows, Session};
 
-use self::report::{Figures, Report};
+use self::report::Report;
 use super::failure::{Failure, Outcome};
 use super::generate::open_tokenizer;
-use super::model::{ModelArgs, block_type, block_types, context_for};
+use super::model::{ModelArgs, context_for, quant};
 use super::progress::Bar;
-use super::{at_least_one, text};
+use super::{at_least_one, output, text};
 
 mod report;
-
-/// Tokens of a prompt that both models continue.
-const PROMPT: usize = 32;
 
 /// What `eval` takes.
 #[derive(clap::Args, Debug)]
@@ -41,9 +36,16 @@ pub struct Args {
     /// Also compare with this model, which must have the same tokens; --quant, --kv-cache and --math are not for it
     #[arg(long, value_name = "PATH", conflicts_with = "quants")]
     against: Option<PathBuf>,
-    /// Compare the model as it is with itself in blocks of these types: all, or q8_0,q4_0,...
+    /// Compare the model as it is with itself stored in these ways: all, bits (one for each number of bits), or
+    /// q8_0,q4_0-a32,w1a8,...
     #[arg(long, value_name = "TYPES", value_parser = quants, conflicts_with = "quant")]
     quants: Option<Quants>,
+    /// With --quants: compare with this model too, which must have the same tokens; may be given several times
+    #[arg(long, value_name = "PATH", requires = "quants")]
+    other: Vec<PathBuf>,
+    /// With --quants: draw quality by size, and speed by bits, into this file
+    #[arg(long, value_name = "FILE", requires = "quants")]
+    svg: Option<PathBuf>,
     /// Tokens that are fed at once, and predicted from nothing but each other
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
     context: usize,
@@ -70,6 +72,7 @@ Examples:
   brain-blitz eval --model models/gemma2-shakespeare --text play.txt --context 256 --stride 128
   brain-blitz eval --model gemma-q4_0.gguf --against gemma-f16.gguf --text wiki.txt --limit 20000
   brain-blitz eval --model models/gemma2-shakespeare --text play.txt --quants all
+  brain-blitz eval --model models/gemma2-shakespeare --text play.txt --quants bits --svg bits.svg
   brain-blitz eval --model gemma-f16.gguf --against gemma-f16.gguf --text wiki.txt --kv-cache f16
   brain-blitz eval --model gemma-f16.gguf --against gemma-f16.gguf --text wiki.txt --math approx
 
@@ -82,39 +85,31 @@ where the model has one; then the text's first token counts too, else it is only
   KL           the divergence of the model from the reference, in nats: mean and 99th percentile
   agreement    share of positions where both have the same most likely token
   RMS dp       root of the mean square of the change of the text's tokens' probabilities
+  MSE, cosine  mean squared difference and cosine of the logits
   BLEU-1..4    n-grams of tokens that the greedy continuations of both have in common, from 0 to 100:
                of the whole corpus, without smoothing, with the brevity penalty
   tokens/s     reading the text, with the logits of all positions; writing continuations, one by one
 
+Blocks (q8_0, q4_0, ...) have activations of 8 bits; -a32 leaves those as they are. w2 (two signs added),
+w1.58 (three values) and w1 store layers as signs, embedding and output layer as q8_0; a8 and a1 round
+activations to 8 bits and to signs. Nothing is trained: fewer than three bits are for models that were.
 Weights whose rows are no whole number of blocks stay as they are, which bits by weight show.
 --json prints {\"text\", \"models\"}; the first of the models is the reference, where there is one.";
 
-/// Types of blocks, as `--quants` takes them.
+/// Ways to store weights, as `--quants` takes them.
 #[derive(Clone, Debug)]
-struct Quants(Vec<BlockType>);
+struct Quants(Vec<Quant>);
 
 fn quants(text: &str) -> Result<Quants, String> {
     match text {
-        "all" => Ok(Quants(block_types().collect())),
+        "all" => Ok(Quants(Quant::all().collect())),
+        "bits" => Ok(Quants(Quant::bits().collect())),
         names => names
             .split(',')
-            .map(block_type)
+            .map(quant)
             .collect::<Result<_, _>>()
             .map(Quants),
     }
-}
-
-/// The text and how it is used.
-struct Subject {
-    ids: Vec<u32>,
-    bos: Option<u32>,
-    context: usize,
-    stride: usize,
-    /// What both models continue.
-    prompts: Vec<Vec<u32>>,
-    length: usize,
-    /// Room for tokens that a session needs.
-    needed: usize,
 }
 
 /// Checks that the reference's tokenizer, where it has one, makes these tokens of the text, of which `limit` count at most.
@@ -140,9 +135,15 @@ pub fn run(args: &Args) -> Outcome {
     let config = args.model.open_config()?;
     let tokenizer = open_tokenizer(&args.model, true, config.bos_token_id())?;
     let tokenizer = tokenizer.expect("a tokenizer that is needed is there");
-    let (subject, bytes) = subject(args, &tokenizer)?;
-    let windows = subject.windows()?;
-    let mut report = Report::new(bytes, &windows, subject.context, subject.stride);
+    let text = text::read(&args.text)?;
+    let trial = Trial::new(&tokenizer, &text, args.trial_options())?;
+    for path in args.against.iter().chain(&args.other) {
+        check_tokens(path, &text, trial.options().limit, trial.ids())?;
+    }
+    if let Some(path) = &args.svg {
+        output::check_file(path)?;
+    }
+    let mut report = Report::new(&trial)?;
     let mut bar = Bar::new(args.json || args.model.run.quiet);
     let against = match (&args.against, &args.quants) {
         (Some(path), _) => {
@@ -153,189 +154,97 @@ pub fn run(args: &Args) -> Outcome {
         (None, Some(_)) => Some(args.model.clone()),
         (None, None) => None,
     };
-    let Some(against) = against else {
-        let mut session = subject.load(&args.model, &mut bar)?;
-        let found = subject.evaluate(&mut session, None, "Reading", &mut bar)?;
-        report
-            .models
-            .push(found.figures(&session, &args.model, None));
-        return report.print(args.json);
-    };
-    compare(args, &subject, &against, &mut report, &mut bar)?;
+    match against {
+        Some(against) => compare(args, &trial, &against, &mut report, &mut bar)?,
+        None => {
+            let mut session = load(&trial, &args.model, &mut bar)?;
+            let path = args.model.path().display().to_string();
+            let name = (path.as_str(), args.model.quant());
+            let figures = trial.measure(name, &mut session, &mut |what, done, total| {
+                bar.counting(what, done, total);
+            });
+            bar.clear();
+            report.models.push(figures?);
+        }
+    }
+    if let Some(path) = &args.svg {
+        atomic::write_bytes(path, chart(&report.models)?.as_bytes())?;
+    }
     report.print(args.json)
 }
 
-/// Measures the model, in blocks of each type that was asked for, beside the reference `against`.
+impl Args {
+    fn trial_options(&self) -> TrialOptions {
+        TrialOptions {
+            context: self.context,
+            stride: self.stride.unwrap_or(self.context),
+            limit: self.limit.unwrap_or(usize::MAX),
+            continuations: self.continuations,
+            length: self.length,
+        }
+    }
+
+    /// What is compared with the reference.
+    fn compared(&self) -> Vec<ModelArgs> {
+        let Some(Quants(quants)) = &self.quants else {
+            return vec![self.model.clone()];
+        };
+        let quants = quants
+            .iter()
+            .map(|quant| self.model.with_quant(Some(*quant)));
+        let others = self.other.iter();
+        let others = others.map(|path| ModelArgs::new(path.clone(), self.model.run.clone()));
+        quants.chain(others).collect()
+    }
+}
+
+/// Measures the model, stored in each way that was asked for, beside the reference `against`.
 fn compare(
     args: &Args,
-    subject: &Subject,
+    trial: &Trial,
     against: &ModelArgs,
     report: &mut Report,
     bar: &mut Bar,
 ) -> Outcome {
-    let mut reference = subject.load(against, bar)?;
-    let mut texts = Texts::default();
-    let types = match &args.quants {
-        Some(Quants(types)) => types.iter().map(|ty| Some(*ty)).collect(),
-        None => vec![args.model.quant()],
-    };
-    for (n, ty) in types.into_iter().enumerate() {
-        let model = args.model.with_quant(ty);
-        let mut session = subject.load(&model, bar)?;
-        if ty.is_some() && session.info().report.stored.is_empty() {
-            let path = model.path().display();
+    let reference = load(trial, against, bar)?;
+    let path = against.path().display().to_string();
+    let mut comparison = Comparison::new(trial, reference, &path, &mut |what, done, total| {
+        bar.counting(what, done, total);
+    })?;
+    for (n, model) in args.compared().into_iter().enumerate() {
+        let mut session = load(trial, &model, bar)?;
+        let path = model.path().display().to_string();
+        let done = &session.info().report;
+        let is_same = done.stored.is_empty() && done.signed.is_empty();
+        if args.quants.is_some() && model.quant().is_some() && is_same {
             let failure = Failure::new(format!("{path}: no weights can be stored in other blocks"));
             return Err(failure.hint("give a model whose weights are f32, f16 or bf16"));
         }
-        let name = ty.map_or("Reading", BlockType::name);
-        let mut found = subject.evaluate(&mut session, Some(&mut reference), name, bar)?;
+        let name = (path.as_str(), model.quant());
+        let figures = comparison.measure(name, &mut session, &mut |what, done, total| {
+            bar.counting(what, done, total);
+        });
+        bar.clear();
+        let figures = figures?;
         if n == 0 {
-            texts = subject.continue_prompts(&mut reference, bar)?;
-            let figures = found.reference_figures(&reference, against, &texts);
-            report.models.push(figures);
+            report.models.push(comparison.reference()?);
         }
-        let own = subject.continue_prompts(&mut session, bar)?;
-        found.compare_texts(&own, &texts);
-        let own = (!own.ids.is_empty()).then_some(&own);
-        report.models.push(found.figures(&session, &model, own));
+        report.models.push(figures);
     }
     Ok(())
 }
 
-/// The text as tokens, and the bytes of what is counted.
-fn subject(args: &Args, tokenizer: &Tokenizer) -> Outcome<(Subject, usize)> {
-    let text = text::read(&args.text)?;
-    let mut ids = tokenizer.encode(&text, false)?;
-    let all = ids.len();
-    let limit = args.limit.unwrap_or(usize::MAX);
-    ids.truncate(limit);
-    if let Some(path) = &args.against {
-        check_tokens(path, &text, limit, &ids)?;
+/// Loads a model with room for what the text needs.
+fn load(trial: &Trial, model: &ModelArgs, bar: &mut Bar) -> Outcome<Session> {
+    let config = model.open_config()?;
+    let needed = trial.needed();
+    let context = context_for(needed, &config);
+    if context < needed {
+        let failure = Failure::new(format!(
+            "{}: the model's context holds {context} tokens, {needed} are needed",
+            model.path().display(),
+        ));
+        return Err(failure.hint("give a smaller --context or --length"));
     }
-    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
-    let first = usize::from(bos.is_none()).min(ids.len());
-    let bytes = match ids.len() - first == all {
-        true => text.len(),
-        false => tokenizer.decode(&ids[first..])?.len(),
-    };
-    let (context, length) = (args.context, args.length);
-    let stride = args.stride.unwrap_or(context);
-    let starts = prompt_starts(ids.len(), args.continuations, PROMPT, length);
-    let prompt = |start: usize| -> Vec<u32> {
-        let text = ids[start..start + PROMPT].iter().copied();
-        bos.into_iter().chain(text).collect()
-    };
-    let prompts: Vec<_> = starts.into_iter().map(prompt).collect();
-    let needed = match prompts.is_empty() {
-        true => context,
-        false => context.max(length.saturating_add(PROMPT + 1)),
-    };
-    let subject = Subject {
-        ids,
-        bos,
-        context,
-        stride,
-        prompts,
-        length,
-        needed,
-    };
-    Ok((subject, bytes))
-}
-
-/// What was found out about a model.
-struct Found {
-    evaluation: Evaluation,
-    bleu: Bleu,
-}
-
-/// What a model made of the prompts.
-#[derive(Default)]
-struct Texts {
-    ids: Vec<Vec<u32>>,
-    /// Tokens that were fed one by one, and how long that took.
-    fed: (usize, Duration),
-}
-
-impl Subject {
-    fn windows(&self) -> Outcome<Windows<'_>> {
-        let windows = Windows::new(&self.ids, self.bos, self.context, self.stride);
-        Ok(windows?)
-    }
-
-    fn load(&self, model: &ModelArgs, bar: &mut Bar) -> Outcome<Session> {
-        let config = model.open_config()?;
-        let context = context_for(self.needed, &config);
-        if context < self.needed {
-            let failure = Failure::new(format!(
-                "{}: the model's context holds {context} tokens, {} are needed",
-                model.path().display(),
-                self.needed
-            ));
-            return Err(failure.hint("give a smaller --context or --length"));
-        }
-        model.load(Rows::All, context, bar)
-    }
-
-    fn evaluate(
-        &self,
-        session: &mut Session,
-        reference: Option<&mut Session>,
-        name: &str,
-        bar: &mut Bar,
-    ) -> Outcome<Found> {
-        let windows = self.windows()?;
-        let evaluation = evaluate(session, reference, &windows, &mut |done, total| {
-            bar.counting(name, done, total);
-        });
-        bar.clear();
-        Ok(Found {
-            evaluation: evaluation?,
-            bleu: Bleu::default(),
-        })
-    }
-
-    fn continue_prompts(&self, session: &mut Session, bar: &mut Bar) -> Outcome<Texts> {
-        let (mut ids, mut fed) = (Vec::new(), (0, Duration::ZERO));
-        for (n, prompt) in self.prompts.iter().enumerate() {
-            bar.counting("Writing", n, self.prompts.len());
-            let (text, (n, time)) = greedy(session, prompt, self.length)?;
-            ids.push(text);
-            fed = (fed.0 + n, fed.1 + time);
-        }
-        bar.clear();
-        Ok(Texts { ids, fed })
-    }
-}
-
-impl Found {
-    fn compare_texts(&mut self, own: &Texts, reference: &Texts) {
-        for (own, reference) in own.ids.iter().zip(&reference.ids) {
-            self.bleu.add(own, reference);
-        }
-    }
-
-    /// The figures of the model; without `texts`, none of continuations.
-    fn figures(&self, session: &Session, args: &ModelArgs, texts: Option<&Texts>) -> Figures {
-        let mut figures = Figures::new(session, args, &self.evaluation.scores);
-        figures.read_at(self.evaluation.fed);
-        if let Some(texts) = texts {
-            figures.written_at(texts.fed);
-        }
-        if let Some(reference) = &self.evaluation.reference {
-            let bleu = texts.map(|_| &self.bleu);
-            figures.compare(&self.evaluation.divergence, reference, bleu);
-        }
-        figures
-    }
-
-    /// The figures of the reference.
-    fn reference_figures(&self, session: &Session, args: &ModelArgs, texts: &Texts) -> Figures {
-        let scores = self.evaluation.reference.as_ref();
-        let scores = scores.expect("there is a reference");
-        let mut figures = Figures::new(session, args, scores);
-        if !texts.ids.is_empty() {
-            figures.written_at(texts.fed);
-        }
-        figures
-    }
+    model.load(Rows::All, context, bar)
 }

@@ -14,6 +14,8 @@ use crate::train::metrics::Record;
 mod draw;
 mod log_axis;
 
+pub(crate) use log_axis::LogAxis;
+
 /// What goes to the right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum XAxis {
