@@ -19,8 +19,9 @@ use std::time::Instant;
 
 use brain_blitz::Result;
 use brain_blitz::formats::Tokenizer;
-use brain_blitz::generation::evaluate::{Comparison, Trial, TrialOptions, chart, table};
+use brain_blitz::generation::evaluate::{Comparison, Trial, TrialOptions, table};
 use brain_blitz::generation::{Options, Progress, Quant, Rows, Sampler, Sampling, Session};
+use brain_blitz::train::plot;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -154,7 +155,7 @@ fn compare(folder: &Path, args: &Args) -> Result<()> {
         bar.set_position(done as u64);
     };
     let name = folder.display().to_string();
-    let mut comparison = Comparison::new(&trial, open(folder, None)?, &name, &mut show)?;
+    let mut comparison = Comparison::new(&trial, open(folder, None)?, &name);
     let mut rows = Vec::new();
     for quant in Quant::bits() {
         let mut session = open(folder, Some(quant))?;
@@ -169,7 +170,7 @@ fn compare(folder: &Path, args: &Args) -> Result<()> {
     rows.insert(0, comparison.reference()?);
     println!("{}", table(&rows));
     if let Some(path) = &args.svg {
-        brain_blitz::atomic::write_bytes(path, chart(&rows)?.as_bytes())?;
+        brain_blitz::atomic::write_bytes(path, plot::comparison(&rows)?.as_bytes())?;
     }
     Ok(())
 }

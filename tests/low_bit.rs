@@ -112,25 +112,24 @@ fn gguf_files_hold_the_same_model() {
     let report = convert(&packed, &file, BlockType::F32);
     let expected = logits(&mut load(&packed, "reference"));
     assert_eq!(logits(&mut load(&file, "reference")), expected);
-    // 64 columns are blocks of Q2_0; those of `down_proj`, 176, are no whole number of any.
+    let declared = Gguf::open(&file).unwrap().low_bit_layers().unwrap();
+    assert_eq!(declared.len(), layers.len());
+    // 64 columns are blocks of Q2_0, and 128 are of Q1_0; those of `down_proj`, 176, are no whole number of any.
     for tensor in &report {
-        let is_layer = tensor.name.starts_with("blk") && !tensor.name.contains("norm");
-        let ty = match is_layer {
-            true if tensor.name.contains("ffn_down") => BlockType::F16,
-            true => BlockType::Q2_0,
-            false => BlockType::F32,
+        let ty = match declared.get(&tensor.name) {
+            Some(_) if tensor.name.contains("ffn_down") => BlockType::F16,
+            Some(layer) if tensor.name.contains("attn_output") && !layer.ternary => BlockType::Q1_0,
+            Some(_) => BlockType::Q2_0,
+            None => BlockType::F32,
         };
         assert_eq!(tensor.to, ty, "{}", tensor.name);
     }
-    let declared = Gguf::open(&file).unwrap().low_bit_layers().unwrap();
-    assert_eq!(declared.len(), layers.len());
+    assert!(report.iter().any(|tensor| tensor.to == BlockType::Q1_0));
     // From there to another file, whatever type is asked for.
     let again = folder.path().join("again.gguf");
     let report = convert(&file, &again, BlockType::Q4_0);
-    assert_eq!(
-        report.iter().filter(|t| t.to == BlockType::Q2_0).count(),
-        4 * 6
-    );
+    let few = |ty: BlockType| matches!(ty, BlockType::Q1_0 | BlockType::Q2_0);
+    assert_eq!(report.iter().filter(|t| few(t.to)).count(), 4 * 6);
     assert_eq!(
         Gguf::open(&again).unwrap().low_bit_layers().unwrap(),
         declared

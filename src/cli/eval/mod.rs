@@ -12,8 +12,9 @@ use brain_blitz::atomic;
 use brain_blitz::compilers::Math;
 use brain_blitz::formats::Tokenizer;
 use brain_blitz::generation::Quant;
-use brain_blitz::generation::evaluate::{Comparison, Trial, TrialOptions, chart};
+use brain_blitz::generation::evaluate::{Comparison, Trial, TrialOptions};
 use brain_blitz::generation::session::{CacheType, Rows, Session};
+use brain_blitz::train::plot;
 
 use self::report::Report;
 use super::failure::{Failure, Outcome};
@@ -168,7 +169,7 @@ pub fn run(args: &Args) -> Outcome {
         }
     }
     if let Some(path) = &args.svg {
-        atomic::write_bytes(path, chart(&report.models)?.as_bytes())?;
+        atomic::write_bytes(path, plot::comparison(&report.models)?.as_bytes())?;
     }
     report.print(args.json)
 }
@@ -208,9 +209,7 @@ fn compare(
 ) -> Outcome {
     let reference = load(trial, against, bar)?;
     let path = against.path().display().to_string();
-    let mut comparison = Comparison::new(trial, reference, &path, &mut |what, done, total| {
-        bar.counting(what, done, total);
-    })?;
+    let mut comparison = Comparison::new(trial, reference, &path);
     for (n, model) in args.compared().into_iter().enumerate() {
         let mut session = load(trial, &model, bar)?;
         let path = model.path().display().to_string();

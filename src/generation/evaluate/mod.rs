@@ -8,7 +8,6 @@
 //! | [`bleu`] | how much two models' texts have in common |
 //! | [`trial`] | all of these for one text, of a model alone or beside a reference |
 //! | [`figures`] | nothing: what was measured, in numbers and as a table |
-//! | [`chart`](chart()) | nothing: the same as a picture |
 //!
 //! Memory does not grow with the text, but for eight bytes a token: logits are compared as they come, a few positions at a
 //! time. Sums are taken in `f64` and in the order of the text.
@@ -21,7 +20,6 @@ use super::session::Session;
 use crate::error::{Error, Result};
 
 pub mod bleu;
-mod chart;
 pub mod divergence;
 pub mod figures;
 pub mod scores;
@@ -29,7 +27,6 @@ pub mod trial;
 pub mod windows;
 
 pub use bleu::Bleu;
-pub use chart::chart;
 pub use divergence::Divergence;
 pub use figures::{Against, Figures, table};
 pub use scores::Scores;

@@ -163,30 +163,19 @@ pub struct Comparison<'a> {
     reference: Session,
     /// Where the reference came from.
     name: String,
-    texts: Texts,
-    /// How the reference predicts the text, once a model was compared with it.
-    scores: Option<Scores>,
+    /// How the reference continues the prompts and predicts the text, once a model was compared with it.
+    found: Option<(Texts, Scores)>,
 }
 
 impl<'a> Comparison<'a> {
-    /// Lets the reference continue the prompts.
-    ///
-    /// # Errors
-    /// If it cannot.
-    pub fn new(
-        trial: &'a Trial,
-        mut reference: Session,
-        name: &str,
-        progress: &mut OnProgress<'_>,
-    ) -> Result<Comparison<'a>> {
-        let texts = trial.texts(&mut reference, progress)?;
-        Ok(Comparison {
+    /// Nothing measured yet; `name` is the reference's file or folder.
+    pub fn new(trial: &'a Trial, reference: Session, name: &str) -> Comparison<'a> {
+        Comparison {
             trial,
             reference,
             name: name.to_owned(),
-            texts,
-            scores: None,
-        })
+            found: None,
+        }
     }
 
     /// The figures of a model, and how far it is from the reference.
@@ -209,9 +198,13 @@ impl<'a> Comparison<'a> {
         })?;
         let scores = found.reference;
         let scores = scores.ok_or_else(|| Error::msg("there is no reference"))?;
+        let texts = match self.found.take() {
+            Some((texts, _)) => texts,
+            None => self.trial.texts(&mut self.reference, progress)?,
+        };
         let own = self.trial.texts(session, progress)?;
         let mut bleu = Bleu::default();
-        for (own, reference) in own.ids.iter().zip(&self.texts.ids) {
+        for (own, reference) in own.ids.iter().zip(&texts.ids) {
             bleu.add(own, reference);
         }
         let mut figures = Figures::new(name, session, &found.scores, self.trial.bytes);
@@ -219,7 +212,7 @@ impl<'a> Comparison<'a> {
         figures.written_at(own.fed);
         let bleu = (!own.ids.is_empty()).then_some(&bleu);
         figures.compare(&found.divergence, &scores, bleu);
-        self.scores = Some(scores);
+        self.found = Some((texts, scores));
         Ok(figures)
     }
 
@@ -229,10 +222,10 @@ impl<'a> Comparison<'a> {
     /// If nothing was compared with it yet.
     pub fn reference(&self) -> Result<Figures> {
         let nothing = || Error::msg("nothing was compared with the reference yet");
-        let scores = self.scores.as_ref().ok_or_else(nothing)?;
+        let (texts, scores) = self.found.as_ref().ok_or_else(nothing)?;
         let name = (self.name.as_str(), None);
         let mut figures = Figures::new(name, &self.reference, scores, self.trial.bytes);
-        figures.written_at(self.texts.fed);
+        figures.written_at(texts.fed);
         Ok(figures)
     }
 }

@@ -10,13 +10,13 @@ use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::coord::types::RangedCoordf64;
 
 /// The axis; both ends are positive and the second is larger.
-pub(crate) struct LogAxis {
+pub(super) struct LogAxis {
     low: f64,
     high: f64,
 }
 
 impl LogAxis {
-    pub(crate) fn new(low: f64, high: f64) -> LogAxis {
+    pub(super) fn new(low: f64, high: f64) -> LogAxis {
         LogAxis { low, high }
     }
 

@@ -1,4 +1,5 @@
-//! Curves of metrics over steps, epochs or time, drawn as SVG.
+//! Curves of metrics over steps, epochs or time, drawn as SVG; and models beside each other, by their bits
+//! ([`comparison()`]).
 //!
 //! ```text
 //! records  ->  Curve (points of one metric)  ->  smoothed, thinned, split where it cannot be drawn  ->  SVG
@@ -11,10 +12,11 @@
 use crate::error::{Error, Result};
 use crate::train::metrics::Record;
 
+mod comparison;
 mod draw;
 mod log_axis;
 
-pub(crate) use log_axis::LogAxis;
+pub use comparison::comparison;
 
 /// What goes to the right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

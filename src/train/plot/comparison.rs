@@ -10,9 +10,9 @@ use plotters::prelude::{
     Text, WHITE,
 };
 
-use super::Figures;
+use super::log_axis::LogAxis;
 use crate::error::{Error, Result};
-use crate::train::plot::LogAxis;
+use crate::generation::evaluate::Figures;
 
 /// The picture in pixels.
 const SIZE: (u32, u32) = (1200, 560);
@@ -38,7 +38,7 @@ fn failed(error: impl Display) -> Error {
 ///
 /// # Errors
 /// If no model was compared with the first.
-pub fn chart(models: &[Figures]) -> Result<String> {
+pub fn comparison(models: &[Figures]) -> Result<String> {
     let quality = points(models, |model| {
         let kl = model.against.as_ref()?.kl_mean;
         Some((model.weight_bytes as f64 / 1e6, kl.max(LEAST_KL)))
