@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::session::{Info, Options, Progress};
-use crate::compilers::{Generic, Report};
+use crate::compilers::Report;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::op::Op;
@@ -50,6 +50,7 @@ fn compile_native(
     options: &Options,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report> {
+    use crate::compilers::Generic;
     use crate::compilers::llvm_cpu::LlvmCpu;
     let machine = match options.cpu.as_str() {
         "native" => LlvmCpu::native(),
