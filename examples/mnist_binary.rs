@@ -1,7 +1,8 @@
-//! Handwritten digits by networks of one bit: weights and activations of all layers but the first and the last.
+//! Handwritten digits by networks of one bit: weights and activations of all layers but the first and the last. (The perceptron's first
+//! layer has weights of one bit, and pixels of eight.)
 //!
 //!     cargo run --release --example mnist_binary -- [--cnn] [--data DIR] [--epochs N] [--seed N]
-//!     cargo run --release --example mnist_binary -- --speed [--cnn]
+//!     cargo run --release --example mnist_binary -- --speed [--cnn] [--float-first]
 //!
 //! Trains a perceptron of three hidden layers (with `--cnn`, a convolutional network) with latent weights, then compiles the
 //! same network with `Binarize`, which stores signs and counts bits. Prints the accuracy after each epoch, that of the
@@ -48,6 +49,9 @@ struct Options {
     /// Trains without rounding anything
     #[arg(long)]
     float: bool,
+    /// Does not round the first layer of the perceptron
+    #[arg(long)]
+    float_first: bool,
     /// Neurons of a hidden layer of the perceptron
     #[arg(long, default_value_t = 1024)]
     width: usize,
@@ -74,6 +78,8 @@ fn main() -> Result<()> {
         is_cnn: options.cnn,
         width: options.width,
         low_bit: (!options.float).then(LowBit::w1a1),
+        // Pixels have 8 bits anyway.
+        first: (!options.float && !options.float_first).then(LowBit::w1a8),
     };
     if options.speed {
         speed(&shape, options.threads);
@@ -139,6 +145,8 @@ pub struct Shape {
     pub width: usize,
     /// How layers in the middle round; without, they do not.
     pub low_bit: Option<LowBit>,
+    /// How the first layer of a perceptron rounds.
+    pub first: Option<LowBit>,
 }
 
 impl Shape {
@@ -147,6 +155,7 @@ impl Shape {
         let mut net = Builder {
             cx,
             low_bit: self.low_bit,
+            first: self.first,
             stage,
             layers: Sequential::new(),
         };
@@ -161,6 +170,7 @@ impl Shape {
 struct Builder<'a> {
     cx: &'a mut Graph,
     low_bit: Option<LowBit>,
+    first: Option<LowBit>,
     stage: Stage,
     layers: Sequential,
 }
@@ -168,11 +178,10 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn perceptron(&mut self, width: usize) {
         self.add(Flatten);
-        let first = Linear::new(self.cx, 28 * 28, width, false);
-        self.add(first);
+        self.linear(28 * 28, width, self.first);
         self.between(width);
         for _ in 0..2 {
-            self.linear(width, width);
+            self.linear(width, width, self.low_bit);
             self.between(width);
         }
         let last = Linear::new(self.cx, width, N_CLASSES, true);
@@ -194,7 +203,7 @@ impl Builder<'_> {
         self.conv(64, 64);
         self.between(64);
         self.add(Flatten);
-        self.linear(64 * 7 * 7, 256);
+        self.linear(64 * 7 * 7, 256, self.low_bit);
         self.between(256);
         let last = Linear::new(self.cx, 256, N_CLASSES, true);
         self.add(last);
@@ -215,8 +224,8 @@ impl Builder<'_> {
         }
     }
 
-    fn linear(&mut self, n_in: usize, n_out: usize) {
-        let Some(low_bit) = self.low_bit else {
+    fn linear(&mut self, n_in: usize, n_out: usize, low_bit: Option<LowBit>) {
+        let Some(low_bit) = low_bit else {
             let layer = Linear::new(self.cx, n_in, n_out, false);
             return self.add(layer);
         };
@@ -395,6 +404,7 @@ fn percent(answers: &[(i32, bool)]) -> f64 {
 fn speed(shape: &Shape, threads: Option<usize>) {
     let float = Shape {
         low_bit: None,
+        first: None,
         ..*shape
     };
     let binary = Shape {
@@ -402,6 +412,7 @@ fn speed(shape: &Shape, threads: Option<usize>) {
         ..*shape
     };
     println!("batch      float     binary  times");
+    let mut tables = Vec::new();
     for batch in [1, 256] {
         let times = [(&float, Stage::Judged), (&binary, Stage::Stored)].map(|(shape, stage)| {
             let mut judge = Judge::recorded(shape, stage, batch);
@@ -416,7 +427,12 @@ fn speed(shape: &Shape, threads: Option<usize>) {
                 judge.graph.set_threads(threads);
             }
             judge.images.set(stripes(batch).0);
-            median(&mut judge.graph)
+            let time = median(&mut judge.graph);
+            judge.graph.set_profiling(true);
+            (0..100).for_each(|_| judge.graph.execute());
+            let profile = judge.graph.profile().expect("profiling is on");
+            tables.push(profile.table(None));
+            time
         });
         let [float, binary] = times;
         println!(
@@ -424,6 +440,8 @@ fn speed(shape: &Shape, threads: Option<usize>) {
             float / binary
         );
     }
+    println!("of 100 executions, in the same order:");
+    tables.iter().for_each(|table| println!("{table}"));
 }
 
 /// Milliseconds of an execution.

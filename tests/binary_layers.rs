@@ -426,6 +426,7 @@ mod trained {
             is_cnn,
             width: 72,
             low_bit: Some(LowBit::w1a1()),
+            first: None,
         }
     }
 
@@ -444,6 +445,28 @@ mod trained {
         assert!(losses[0] > 2.0, "{losses:?}");
         assert!(losses[39] < 0.05, "{losses:?}");
         assert_eq!(train(&shape(false), 40).1, losses);
+    }
+
+    /// Of a first layer with inputs of 8 bits, the order of additions is another one.
+    #[test]
+    fn a_first_layer_of_bytes_answers_the_same() {
+        let first = Some(LowBit::w1a8());
+        let shape = Shape {
+            first,
+            ..shape(false)
+        };
+        let (trainer, losses) = train(&shape, 40);
+        assert!(losses[39] < 0.1, "{losses:?}");
+        for batch in [1, 64] {
+            let (mut stored, report) = Judge::stored(&shape, &trainer.model, batch).unwrap();
+            assert_eq!(report.hits("sign-products"), 3, "{report}");
+            let (images, labels) = stripes(batch);
+            let scores = stored.answer(images);
+            for (scores, label) in scores.chunks(10).zip(labels) {
+                let best = (0..10).max_by(|a, b| scores[*a].total_cmp(&scores[*b]));
+                assert_eq!(best, Some(label as usize), "{scores:?}");
+            }
+        }
     }
 
     #[test]

@@ -173,6 +173,10 @@ fn every_target_has_the_bits_of_the_reference() {
         (3, 65, 257),
         (11, 130, 249),
         (70, 66, 100),
+        // Rows of bytes as lanes: with a rest, with a block that is not full, more than are turned at once.
+        (52, 600, 66),
+        (41, 65, 513),
+        (290, 3, 300),
     ];
     for factor in FACTORS {
         for bases in [0, 1, 3] {
@@ -194,14 +198,25 @@ fn every_target_has_the_bits_of_the_reference() {
 /// before it is emptied.
 #[test]
 fn counters_hold_the_most_that_comes() {
-    for k in [248, 249, 496, 4096, 4104, 65535] {
+    for (m, k) in [
+        (3, 248),
+        (3, 249),
+        (3, 496),
+        (3, 4096),
+        (3, 4104),
+        (3, 65535),
+        // Rows of bytes as lanes.
+        (32, 256),
+        (32, 264),
+        (32, 65535),
+    ] {
         for (x, w) in [(1.0, -1.0), (-1.0, -1.0), (1.0, 1.0)] {
             for factor in [Factor::Signs, Factor::Bytes] {
                 let case = Case {
                     factor,
                     bases: 0,
-                    sizes: (3, 2, k),
-                    x: vec![127.0 * x; 3 * k],
+                    sizes: (m, 2, k),
+                    x: vec![127.0 * x; m * k],
                     w: vec![w; 2 * k],
                 };
                 let size = if factor == Factor::Bytes { 127.0 } else { 1.0 };
@@ -210,7 +225,7 @@ fn counters_hold_the_most_that_comes() {
                     assert_eq!(n_products(&names), 1, "{k} on {target}");
                     assert_eq!(
                         found,
-                        [x * w * size * k as f32; 6],
+                        vec![x * w * size * k as f32; 2 * m],
                         "{factor:?} {k} on {target}"
                     );
                 }
@@ -309,8 +324,15 @@ fn bits_are_what_lies_in_memory() {
     assert_eq!(matrix.bytes(), 64 * (4 + 128));
 }
 
+/// How many kernels tell signs of results from counts.
+fn n_limits(names: &[String]) -> usize {
+    let limits = names.iter().filter(|name| name.contains("signs_limits"));
+    limits.count()
+}
+
 /// Two layers with a norm of known statistics between them, of which only signs go on: `[m, 24]` to `[m, 70]` to `[m, 9]`.
-fn packed_layers(m: usize, target: Option<&str>) -> (Vec<f32>, Graph) {
+/// A number of each vector of the norm is as told.
+fn packed_layers(m: usize, target: Option<&str>, odd: Option<f32>) -> (Vec<f32>, Graph) {
     let mut cx = Graph::new();
     let layer = |cx: &mut Graph, x: GraphTensor, (n, k): (usize, usize), seed| {
         let matrix = SignMatrix::new(n, k, 1).unwrap();
@@ -326,9 +348,18 @@ fn packed_layers(m: usize, target: Option<&str>) -> (Vec<f32>, Graph) {
     };
     let x = cx.input(('s', 24), DType::F32).set(noise(24 * m, 1));
     let x = layer(&mut cx, x.pack_signs(), (70, 24), 2);
-    let shift = cx.input(70, DType::F32).set(noise(70, 3));
-    let gain = cx.input(70, DType::F32).set(noise(70, 4));
-    let bias = cx.input(70, DType::F32).set(noise(70, 5));
+    // Zeros of both signs, gains that turn results round, and sums that cancel.
+    let vector = |cx: &mut Graph, seed: u32| {
+        let mut numbers = noise(70, seed);
+        let of_all = [0.0, -0.0, -0.5, 0.5, 1.0];
+        let first = numbers.iter_mut().skip(seed as usize);
+        first.zip(of_all).for_each(|(x, y)| *x = y);
+        if let Some(odd) = odd {
+            numbers[20 * (seed as usize - 2)] = odd;
+        }
+        cx.input(70, DType::F32).set(numbers)
+    };
+    let [shift, gain, bias] = [3, 4, 5].map(|seed| vector(&mut cx, seed));
     let x = (x + shift) * gain + bias;
     let y = layer(&mut cx, x.pack_signs(), (9, 70), 6).retrieve();
     cx.set_dim('s', m);
@@ -342,9 +373,9 @@ fn packed_layers(m: usize, target: Option<&str>) -> (Vec<f32>, Graph) {
 #[test]
 fn activations_stay_bits_between_layers() {
     for m in [1, 5, 130] {
-        let expected = packed_layers(m, None).0;
+        let expected = packed_layers(m, None, None).0;
         for target in targets() {
-            let (found, cx) = packed_layers(m, Some(target));
+            let (found, cx) = packed_layers(m, Some(target), None);
             assert_eq!(found, expected, "{m} on {target}");
             let stats = cx.stats();
             // Packing, and two products: there is no step for the norm.
@@ -354,7 +385,9 @@ fn activations_stay_bits_between_layers() {
                 "{:?}",
                 kernels(&cx)
             );
-            assert_eq!(n_products(&kernels(&cx)), 2);
+            // The second product's result is numbers.
+            let names = kernels(&cx);
+            assert_eq!((n_products(&names), n_limits(&names)), (2, 1), "{names:?}");
             // Never the 70 numbers of a row: bits of 24 and of 70, and 9 results.
             let buffers = [m * 3, m * 9, m * 36].map(|bytes: usize| bytes.next_multiple_of(64));
             assert!(
@@ -362,6 +395,78 @@ fn activations_stay_bits_between_layers() {
                 "{} bytes",
                 stats.arena_bytes
             );
+        }
+    }
+}
+
+/// Gains and biases that are not finite have no limits: then numbers are computed, and have the signs of the reference.
+#[test]
+fn signs_of_what_is_not_finite_are_those_of_the_reference() {
+    for odd in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX] {
+        for m in [1, 40] {
+            let expected = packed_layers(m, None, Some(odd)).0;
+            for target in targets() {
+                let found = packed_layers(m, Some(target), Some(odd)).0;
+                assert_eq!(found, expected, "{odd} {m} on {target}");
+            }
+        }
+    }
+}
+
+/// Limits belong to signs by signs of one base, whose results go on as bits: not to those with sizes, to sums of bases, to
+/// bytes, or to more columns than a count can be one more than.
+#[test]
+fn other_signs_are_packed_from_numbers() {
+    let run = |(factor, bases, k): (Factor, usize, usize), target: Option<&str>| {
+        let (m, n) = (33, 66);
+        let case = Case::new(factor, bases, (m, n, k));
+        let mut cx = Graph::new();
+        let x = cx.input((m, k), DType::F32).set(case.x.clone());
+        let matrix = SignMatrix::new(n, k, bases).unwrap();
+        let mut bytes = vec![0; matrix.bytes()];
+        matrix
+            .encode(SignFit::default(), &case.w, &mut bytes)
+            .unwrap();
+        let w = cx.input((matrix.panels(), matrix.panel_bytes()), DType::U8);
+        let w = w.set(bytes);
+        let rows = match factor {
+            Factor::Bytes => x.fake_quantize(ActivationScheme::A8Tok),
+            _ => x.pack_signs().unpack_signs(k),
+        };
+        let term = |base| {
+            let signs = w.sign_matrix(matrix, SignPart::Signs(base));
+            rows.matmul(signs.transpose(0, 1)) * w.sign_matrix(matrix, SignPart::Scales(base))
+        };
+        let mut y = (1..bases).fold(term(0), |sum, base| sum + term(base));
+        if factor == Factor::SizedSigns {
+            y *= cx.input(m, DType::F32).set(noise(m, 5)).unsqueeze(-1);
+        }
+        let bias = cx.input(n, DType::F32).set(noise(n, 6));
+        let bits = (y + bias).pack_signs().retrieve();
+        if let Some(target) = target {
+            cx.compile((Generic, LlvmCpu::for_cpu(target)), ());
+        }
+        cx.execute();
+        (bits.array().bytes().to_vec(), kernels(&cx))
+    };
+    let cases = [
+        ((Factor::Signs, 1, 100), 1),
+        ((Factor::Signs, 2, 100), 0),
+        ((Factor::SizedSigns, 1, 100), 0),
+        ((Factor::Bytes, 1, 100), 0),
+        ((Factor::Signs, 1, 65534), 1),
+        ((Factor::Signs, 1, 65535), 0),
+    ];
+    for (case, limits) in cases {
+        let expected = run(case, None).0;
+        for target in targets() {
+            let (found, names) = run(case, Some(target));
+            assert_eq!(
+                (n_products(&names), n_limits(&names)),
+                (1, limits),
+                "{case:?}"
+            );
+            assert_eq!(found, expected, "{case:?} on {target}");
         }
     }
 }

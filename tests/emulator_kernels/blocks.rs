@@ -49,7 +49,7 @@ fn activations(k: usize, phase: usize) -> Vec<f32> {
 }
 
 /// A kernel's object; `None` if the emulator lacks instructions of it.
-fn object(target: &Target, emit: impl for<'c> Fn(&'c Context, &Module<'c>)) -> Option<Vec<u8>> {
+pub fn object(target: &Target, emit: impl for<'c> Fn(&'c Context, &Module<'c>)) -> Option<Vec<u8>> {
     let text = assembly(target, |context, module| {
         emit(context, module);
         Ok(())

@@ -7,6 +7,7 @@
 #[path = "../avx512/mod.rs"]
 mod avx512;
 mod batch;
+mod binary;
 mod blocks;
 mod cases;
 mod dot;

@@ -98,6 +98,8 @@ impl Rewrite<'_> {
             true => SignActivations::Signs,
             false => activations,
         };
+        // Signs of signs are those of the numbers themselves, which then need not be written.
+        let x = signed(self.site.dag, x).unwrap_or(x);
         let mut walked: Vec<usize> = (0..view.rank())
             .filter(|&axis| axis != k && view.walks(axis))
             .collect();
@@ -205,13 +207,34 @@ pub(super) fn rounded(dag: &Dag, node: NodeIndex) -> Option<SignActivations> {
     }
 }
 
+/// The `x` of which a node is `where(x < 0, -1, 1)`, if that is what it is, element by element.
+fn signed(dag: &Dag, node: NodeIndex) -> Option<NodeIndex> {
+    if !binary_sign(dag, node) {
+        return None;
+    }
+    let operands = dag.operands(node);
+    if dag.node(node).op == Op::StraightThrough {
+        let (value, seen) = operands[0];
+        return signed(dag, value).filter(|_| dag.is_whole(value, seen));
+    }
+    let (condition, seen) = operands[0];
+    let [(x, view), (limit, _)] = dag.operands(condition)[..] else {
+        return None;
+    };
+    let same = dag.node(x).ty == dag.node(node).ty;
+    let fits = same && dag.is_whole(condition, seen) && dag.is_whole(x, view);
+    (fits && is_literal(dag, limit, 0.0)).then_some(x)
+}
+
+/// Whether a node is this number.
+fn is_literal(dag: &Dag, node: NodeIndex, value: f64) -> bool {
+    matches!(&dag.node(node).op, Op::Constant(ConstantValue::Literal(literal)) if literal.to_array().to_f64() == [value])
+}
+
 /// Whether a node is `where(x < 0, -1, 1)`.
 fn binary_sign(dag: &Dag, node: NodeIndex) -> bool {
     let operands = dag.operands(node);
-    let is = |at: usize, value: f64| {
-        let node = dag.node(operands[at].0);
-        matches!(&node.op, Op::Constant(ConstantValue::Literal(literal)) if literal.to_array().to_f64() == [value])
-    };
+    let is = |at: usize, value| is_literal(dag, operands[at].0, value);
     match &dag.node(node).op {
         Op::Select => {
             let (condition, _) = operands[0];

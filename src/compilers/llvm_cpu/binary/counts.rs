@@ -6,6 +6,12 @@
 //! - [`Form::Table`]: for each half of the byte one `vpshufb`, whose table holds `popcount(a4 ^ i)` for all 16 values of
 //!   the four columns of b. Which table, a says: so nothing is computed but the sum.
 //!
+//! With [`Form::Popcount`] each byte of a row comes four times ([`splat`]): an operand in memory can be repeated in all lanes of a
+//! vector as a word of 32 bits, but not as a byte.
+//!
+//! What is written is numbers, or for each row and panel a word of 64 bits: whether the count is below the column's limit
+//! ([`super::after`]).
+//!
 //! Bounds: a byte of counts grows by at most 8 in a step and is moved to 16 bits after 31 steps, at 248 at most; there are
 //! at most 65535 columns, which 16 bits count.
 
@@ -20,21 +26,55 @@ use crate::compilers::llvm_cpu::target::Target;
 
 /// Writes `out[r, ..64]` for some rows of bits.
 ///
-/// Arguments: bytes of a row; rows of bits and bytes from one to the next; a panel's bits; the result and numbers from one
-/// row to the next; 64 scales; sizes of the rows; columns; whether the result is added to what is there; [`TABLES`].
+/// Arguments: bytes of a row; rows of bits, as [`Form::width`] says, and bytes from one to the next; a panel's bits; the
+/// result and what is from one row to the next; what there is for the columns, and for the rows; columns; whether the result is
+/// added to what is there; [`TABLES`].
+///
+/// - [`Output::Numbers`]: the result is `f32`, steps are numbers; 64 scales, and sizes of the rows.
+/// - [`Output::Bits`]: the result is 64 bits of each row, steps are bytes; 64 limits (`u16`), and 64 bits that are turned.
 pub type CountFn = unsafe extern "C" fn(
     bytes: i64,
     a: *const u8,
     a_step: i64,
     bits: *const u8,
-    out: *mut f32,
+    out: *mut u8,
     out_step: i64,
-    scales: *const f32,
-    sizes: *const f32,
+    by_column: *const u8,
+    by_row: *const u8,
     columns: i64,
     add: i64,
     tables: *const Tables,
 );
+
+/// What a kernel writes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Output {
+    /// Scaled sums.
+    Numbers,
+    /// Which counts are below a limit.
+    Bits,
+}
+
+impl Output {
+    /// For symbols.
+    pub fn name(self) -> &'static str {
+        match self {
+            Output::Numbers => "numbers",
+            Output::Bits => "bits",
+        }
+    }
+}
+
+/// Every byte four times.
+///
+/// # Panics
+/// If `to` has not as many words as `from` has bytes.
+pub fn splat(from: &[u8], to: &mut [u32]) {
+    assert_eq!(from.len(), to.len());
+    for (byte, word) in from.iter().zip(to) {
+        *word = u32::from(*byte) * 0x0101_0101;
+    }
+}
 
 /// `popcount(a ^ i)` for all `i` below 16, for all `a` below 16.
 #[repr(align(64))]
@@ -75,6 +115,14 @@ impl Form {
         }
     }
 
+    /// Bytes that a byte of a row takes where kernels read it.
+    pub fn width(self) -> usize {
+        match self {
+            Form::Popcount => 4,
+            Form::Table => 1,
+        }
+    }
+
     /// For symbols.
     pub fn name(self) -> &'static str {
         match self {
@@ -104,7 +152,7 @@ pub fn emit_count<'c>(
     module: &Module<'c>,
     name: &str,
     (form, lanes): (Form, u32),
-    rows: usize,
+    (rows, output): (usize, Output),
 ) {
     let (int, ptr) = (
         context.i64_type().into(),
@@ -132,7 +180,10 @@ pub fn emit_count<'c>(
     let counts = e.carry((whole, bytes, 1), counts, |at, counts| {
         kernel.flush(counts, kernel.step(at, &kernel.none(), Some(kernel.mask())))
     });
-    kernel.store(&counts);
+    match output {
+        Output::Numbers => kernel.store(&counts),
+        Output::Bits => kernel.store_bits(&counts),
+    }
     e.finish();
 }
 
@@ -216,12 +267,14 @@ impl<'c> Kernel<'_, '_, 'c> {
         let mut next = counts.to_vec();
         for row in 0..self.rows {
             let start = e.mul(e.int_argument(2), e.int(row as i64));
-            let a = e.at(byte, e.pointer_argument(1), e.add(start, at));
-            let a = e.load(byte, a, 1).into_int_value();
-            let a = mask.map_or(a, |mask| e.builder.build_and(a, mask, "").expect(BUILT));
-            let tables = match self.form {
-                Form::Table => Some(self.tables(a)),
-                Form::Popcount => None,
+            let from = e.at(byte, e.pointer_argument(1), start);
+            let (tables, all) = match self.form {
+                Form::Table => {
+                    let a = e.load(byte, e.at(byte, from, at), 1).into_int_value();
+                    let a = mask.map_or(a, |mask| e.builder.build_and(a, mask, "").expect(BUILT));
+                    (Some(self.tables(a)), None)
+                }
+                Form::Popcount => (None, Some(self.repeated(from, at))),
             };
             for j in 0..self.n() {
                 let count = &mut next[row * self.n() + j];
@@ -229,23 +282,46 @@ impl<'c> Kernel<'_, '_, 'c> {
                     let sum = e.builder.build_int_add(count.into_vector_value(), more, "");
                     sum.expect(BUILT).into()
                 };
-                match &tables {
-                    None => {
-                        let all = e.splat(a.into(), self.lanes).into_vector_value();
-                        let differ = e.builder.build_xor(all, b[j], "").expect(BUILT);
-                        let kind = differ.get_type().into();
-                        let ones = e.intrinsic("llvm.ctpop", &[kind], &[differ.into()]);
-                        *count = add(*count, ones.expect("it has a result").into_vector_value());
-                    }
-                    Some(tables) => {
-                        for (table, half) in tables.iter().zip(halves[j]) {
-                            *count = add(*count, look_up(e, *table, half));
-                        }
-                    }
+                if let Some(all) = all {
+                    *count = add(*count, self.ones(all, b[j], mask));
+                }
+                for (table, half) in tables
+                    .iter()
+                    .flatten()
+                    .zip(halves.get(j).into_iter().flatten())
+                {
+                    *count = add(*count, look_up(e, *table, *half));
                 }
             }
         }
         next
+    }
+
+    /// A word of a row, in every four lanes.
+    fn repeated(&self, row: PointerValue<'c>, at: IntValue<'c>) -> VectorValue<'c> {
+        let (e, word) = (self.e, self.e.context.i32_type());
+        let a = e.load(word, e.at(word, row, at), 4);
+        e.splat(a, self.lanes / 4).into_vector_value()
+    }
+
+    /// For every byte how many bits differ, of those of a mask.
+    fn ones(
+        &self,
+        a: VectorValue<'c>,
+        b: VectorValue<'c>,
+        mask: Option<IntValue<'c>>,
+    ) -> VectorValue<'c> {
+        let (e, build) = (self.e, &self.e.builder);
+        let b = build.build_bit_cast(b, a.get_type(), "").expect(BUILT);
+        let differ = build.build_xor(a, b.into_vector_value(), "").expect(BUILT);
+        let differ = build.build_bit_cast(differ, self.bytes(), "");
+        let mut differ = differ.expect(BUILT).into_vector_value();
+        if let Some(mask) = mask {
+            let mask = e.splat(mask.into(), self.lanes).into_vector_value();
+            differ = build.build_and(differ, mask, "").expect(BUILT);
+        }
+        let ones = e.intrinsic("llvm.ctpop", &[self.bytes().into()], &[differ.into()]);
+        ones.expect("it has a result").into_vector_value()
     }
 
     /// The tables of the four lower and the four upper bits of a byte.
@@ -276,6 +352,35 @@ impl<'c> Kernel<'_, '_, 'c> {
                 .into()
         });
         sums.collect()
+    }
+
+    /// Which counts are below their limits, some of that turned.
+    fn store_bits(&self, counts: &[BasicValueEnum<'c>]) {
+        let (e, b) = (self.e, &self.e.builder);
+        let kind = e.context.i16_type().vec_type(self.lanes);
+        let bits = std::num::NonZeroU32::new(self.lanes).expect("a vector has lanes");
+        let some = e.context.custom_width_int_type(bits);
+        let some = some.expect("LLVM has integers of any width");
+        let flips = e.load(e.i64(), e.pointer_argument(7), 8).into_int_value();
+        for row in 0..self.rows {
+            let mut word = flips;
+            for j in 0..self.n() {
+                let lane = j as i64 * i64::from(self.lanes);
+                let limits = e.at(e.context.i16_type(), e.pointer_argument(6), e.int(lane));
+                let limits = e.load(kind, limits, 2).into_vector_value();
+                let count = counts[row * self.n() + j].into_vector_value();
+                let below = b.build_int_compare(IntPredicate::ULT, count, limits, "");
+                let bits = b
+                    .build_bit_cast(below.expect(BUILT), some, "")
+                    .expect(BUILT);
+                let bits = b.build_int_z_extend_or_bit_cast(bits.into_int_value(), e.i64(), "");
+                let bits = b.build_left_shift(bits.expect(BUILT), e.int(lane), "");
+                word = b.build_xor(word, bits.expect(BUILT), "").expect(BUILT);
+            }
+            let start = e.mul(e.int_argument(5), e.int(row as i64));
+            let out = e.at(e.context.i8_type(), e.pointer_argument(4), start);
+            e.store(word, out, 1);
+        }
     }
 
     /// `(columns - 2 count) * scale`, added to what is there, times the row's size.

@@ -17,7 +17,9 @@
 //! The other factor may also be `fake_quantize<a8_tok>(x)`: then sums of the 8-bit whole numbers are exact, and are scaled by
 //! the row's scale afterwards, where the graph scales before adding: equal up to the rounding of these additions.
 //!
-//! - [`counts`]: signs by signs; - [`lookups`]: signs by bytes; - [`rows`]: packing signs, and what stands alone.
+//! - [`counts`]: signs by signs; [`after`]: which counts give which sign of what is computed of them;
+//! - [`lookups`]: a row of bytes; [`sums`]: many rows of bytes at once;
+//! - [`rows`]: packing signs, and what stands alone.
 //!
 //! Not taken: a matrix of one row (a dot product), more than 65535 columns, weights that are looked at through a view. These
 //! read what the ops give.
@@ -32,11 +34,15 @@ use crate::op::{
     ActivationScheme, BinaryOp, Kernel, KernelInput, KernelStep, Op, ReduceOp, SignPart,
 };
 
+pub mod after;
 pub mod code;
 pub mod counts;
 pub mod ir;
+mod lanes;
 pub mod lookups;
 pub mod rows;
+mod run;
+pub mod sums;
 pub mod tables;
 
 use ir::SignProduct;

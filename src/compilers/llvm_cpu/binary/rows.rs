@@ -180,7 +180,7 @@ impl RowsCode {
                     let bits = to.add(row * bytes);
                     let words = k / WORD;
                     (self.pack)(words as i64, x, bits);
-                    let x = super::code::floats(x.add(words * WORD), k % WORD);
+                    let x = super::run::floats(x.add(words * WORD), k % WORD);
                     let bits = bits.add(words * WORD / 8);
                     let bits = std::slice::from_raw_parts_mut(bits, x.len().div_ceil(8));
                     pack_signs(&x, bits);

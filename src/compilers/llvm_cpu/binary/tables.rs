@@ -86,7 +86,7 @@ impl Builder {
     }
 
     /// What a row is divided by, and the factor that does it.
-    fn scale(self, x: &[f32]) -> (f32, f32) {
+    pub fn scale(self, x: &[f32]) -> (f32, f32) {
         let (whole, rest) = x.split_at(x.len() / WIDE * WIDE);
         let mut largest = 0u32;
         // SAFETY: so many numbers.
@@ -94,6 +94,20 @@ impl Builder {
         let bits = rest.iter().map(|x| x.to_bits() & 0x7fff_ffff);
         let largest = f32::from_bits(bits.fold(largest, u32::max));
         crate::op::activation_scale(&[largest])
+    }
+}
+
+/// Whole numbers nearest to `x * factor`, which are 127 in magnitude at most; all 0 if the factor is 0.
+///
+/// # Panics
+/// If there is less room than numbers.
+pub fn quantized(x: &[f32], factor: f32, to: &mut [i16]) {
+    let to = &mut to[..x.len()];
+    if factor == 0.0 {
+        return to.fill(0);
+    }
+    for (q, x) in to.iter_mut().zip(x) {
+        *q = ((x * factor + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits())) as i16;
     }
 }
 

@@ -1,0 +1,265 @@
+//! What is done to results by columns, and which counts of bits give which sign of that.
+//!
+//! ```text
+//! y = ((columns - 2 count) * scale ∘ numbers ∘ ..)      ∘ is * or +, one number for each column of the result
+//! bit = not (y < 0)                                  →  bit = (count < limit) != flip
+//! ```
+//! Each of these operations is monotone in its first operand, rounding too: a product with a number that is not negative, and a
+//! sum, keep the order; a product with a negative one turns it round. So what they give together is monotone in the
+//! count, as long as all of it is finite, which the ends of the range tell: everything else lies between. Then the sign changes at
+//! most once, and where it does is found by halving the range, with the operations themselves. Both directions, scales of
+//! 0 and numbers that cancel come out exactly, whatever rounding does near the border.
+//!
+//! Columns whose ends are infinite or NaN have no limit: their product computes numbers, and packs their signs.
+//!
+//! Limits are computed in every execution, from what the operands hold then: it takes as long as a few rows of the product
+//! itself, so it is done from [`LEAST_ROWS`] on.
+
+use smallvec::SmallVec;
+
+use super::ir::{Factor, SignProduct};
+use crate::blocks::PANEL_ROWS;
+use crate::op::BinaryOp;
+
+/// Rows from which on limits are worth finding.
+pub const LEAST_ROWS: usize = 8;
+
+/// A number for each row of a panel.
+pub type Panel = [f32; PANEL_ROWS];
+
+/// What is done with a number for each column, in order.
+pub type Operands = SmallVec<[(BinaryOp, *const f32); 8]>;
+
+/// The counts that give a set bit, for the rows of a panel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C, align(64))]
+pub struct Limits {
+    /// What a count is compared with.
+    pub limits: [u16; PANEL_ROWS],
+    /// Which bits are set where the count is not below the limit.
+    pub flips: u64,
+}
+
+/// Whether signs of this product's results may be told from counts.
+///
+/// Counts and limits, which are one more at most, are 16 bits.
+pub fn has_limits(product: &SignProduct) -> bool {
+    product.packed
+        && product.factor == Factor::Signs
+        && product.bases.len() == 1
+        && product.sizes.is_none()
+        && product.matrix.columns() < usize::from(u16::MAX)
+}
+
+/// The operations on the results of a panel.
+pub struct After {
+    scales: Panel,
+    steps: SmallVec<[(BinaryOp, Panel); 8]>,
+}
+
+impl After {
+    /// Of `n` columns from `first` on; numbers of others are 0.
+    ///
+    /// # Safety
+    /// `scales` are 64 numbers; each operand has `first + n`. They may lie at any address.
+    pub unsafe fn new(
+        scales: *const f32,
+        operands: &[(BinaryOp, *const f32)],
+        (first, n): (usize, usize),
+    ) -> After {
+        let read = |from: *const f32, n: usize| {
+            let mut panel = [0.0; PANEL_ROWS];
+            for (i, x) in panel.iter_mut().enumerate().take(n) {
+                // SAFETY: the caller's promise.
+                *x = unsafe { from.add(i).read_unaligned() };
+            }
+            panel
+        };
+        let step = |&(op, from): &(BinaryOp, *const f32)| (op, read(from.wrapping_add(first), n));
+        After {
+            scales: read(scales, n),
+            steps: operands.iter().map(step).collect(),
+        }
+    }
+
+    /// The operations but the first one, the scale, in place.
+    pub fn apply(&self, results: &mut Panel) {
+        for (op, numbers) in &self.steps {
+            let both = results.iter_mut().zip(numbers);
+            match op {
+                BinaryOp::Mul => both.for_each(|(x, y)| *x *= y),
+                _ => both.for_each(|(x, y)| *x += y),
+            }
+        }
+    }
+
+    /// The operations on the results for one column of as many rows as there are sizes.
+    pub fn column(&self, at: usize, sizes: &[f32], results: &mut [f32]) {
+        let scale = self.scales[at];
+        results
+            .iter_mut()
+            .zip(sizes)
+            .for_each(|(x, size)| *x = *x * scale * size);
+        for (op, numbers) in &self.steps {
+            let y = numbers[at];
+            match op {
+                BinaryOp::Mul => results.iter_mut().for_each(|x| *x *= y),
+                _ => results.iter_mut().for_each(|x| *x += y),
+            }
+        }
+    }
+
+    /// What becomes of these counts, and which of that is not finite on the way.
+    fn of(&self, columns: i32, counts: &[i32; PANEL_ROWS]) -> (Panel, bool) {
+        let mut y = [0.0; PANEL_ROWS];
+        for ((y, count), scale) in y.iter_mut().zip(counts).zip(&self.scales) {
+            *y = (columns - 2 * count) as f32 * scale;
+        }
+        let is_finite = |y: &Panel| y.iter().fold(true, |all, y| all & y.is_finite());
+        let mut finite = is_finite(&y);
+        for (op, numbers) in &self.steps {
+            for (y, x) in y.iter_mut().zip(numbers) {
+                match op {
+                    BinaryOp::Mul => *y *= x,
+                    _ => *y += x,
+                }
+            }
+            finite &= is_finite(&y);
+        }
+        (y, finite)
+    }
+
+    /// The limits, if all columns have one.
+    pub fn limits(&self, columns: usize) -> Option<Limits> {
+        let columns = i32::try_from(columns).expect("such columns are counted in 16 bits");
+        let is_set = |y: f32| !matches!(y.partial_cmp(&0.0), Some(std::cmp::Ordering::Less));
+        let (mut low, mut high) = ([0; PANEL_ROWS], [columns; PANEL_ROWS]);
+        let (first, first_is_finite) = self.of(columns, &low);
+        let (last, last_is_finite) = self.of(columns, &high);
+        if !(first_is_finite & last_is_finite) {
+            return None;
+        }
+        // The bit of `low` is that of no difference at all; that of `high`, if it is another one, that of `columns`.
+        let mut rounds = columns.max(1).ilog2() + 1;
+        while rounds > 0 {
+            let mut middle = [0; PANEL_ROWS];
+            for (middle, (low, high)) in middle.iter_mut().zip(low.iter().zip(&high)) {
+                *middle = (low + high) / 2;
+            }
+            let (y, _) = self.of(columns, &middle);
+            for i in 0..PANEL_ROWS {
+                let same = is_set(y[i]) == is_set(first[i]);
+                low[i] = if same { middle[i] } else { low[i] };
+                high[i] = if same { high[i] } else { middle[i] };
+            }
+            rounds -= 1;
+        }
+        let mut out = Limits {
+            limits: [0; PANEL_ROWS],
+            flips: 0,
+        };
+        for i in 0..PANEL_ROWS {
+            let changes = is_set(first[i]) != is_set(last[i]);
+            let limit = if changes { high[i] } else { columns + 1 };
+            out.limits[i] = limit as u16;
+            out.flips |= u64::from(!is_set(first[i])) << i;
+        }
+        Some(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers for 64 columns: both signs, zeros, some that cancel sums exactly, some near the border.
+    fn panel(seed: usize) -> Panel {
+        let number = |i: usize| match (i + seed) % 7 {
+            0 => 0.0,
+            1 => -0.0,
+            2 => (i * 31 + seed) as f32 % 13.0 - 6.0,
+            3 => 1.0 / (1.0 + i as f32),
+            4 => -1.0 / (3.0 + i as f32),
+            5 => 1e-30,
+            _ => (seed as f32 - 2.0) * 0.7,
+        };
+        std::array::from_fn(number)
+    }
+
+    fn chain(seed: usize) -> After {
+        let ops = [BinaryOp::Add, BinaryOp::Mul, BinaryOp::Mul, BinaryOp::Add];
+        let steps = ops.iter().enumerate();
+        After {
+            scales: panel(seed),
+            steps: steps.map(|(i, op)| (*op, panel(seed + i + 1))).collect(),
+        }
+    }
+
+    #[test]
+    fn limits_tell_the_sign_of_every_count() {
+        for columns in [0usize, 1, 2, 31, 64, 257] {
+            for seed in 0..14 {
+                let after = chain(seed);
+                let limits = after.limits(columns).expect("all of it is finite");
+                for count in 0..=columns {
+                    let (y, _) = after.of(columns as i32, &[count as i32; PANEL_ROWS]);
+                    for (i, y) in y.iter().enumerate() {
+                        let below = count < usize::from(limits.limits[i]);
+                        let found = below != (limits.flips >> i & 1 == 1);
+                        assert_eq!(found, !(*y < 0.0), "{columns} {seed} {count} {i}: {y}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn both_directions_and_both_constants_come() {
+        let mut after = chain(0);
+        after.scales = [1.0; PANEL_ROWS];
+        after.steps.clear();
+        after.scales[1] = -1.0;
+        after.scales[2] = 0.0;
+        after.steps.push((BinaryOp::Add, [0.0; PANEL_ROWS]));
+        after.steps[0].1[3] = -100.0;
+        let limits = after.limits(10).expect("all of it is finite");
+        // 10 - 2 count is not below 0 up to 5; turned round it is not from 5 on; then always, and never.
+        assert_eq!(limits.limits[..4], [6, 5, 11, 11]);
+        assert_eq!(limits.flips & 15, 0b1010);
+    }
+
+    #[test]
+    fn what_is_not_finite_has_no_limits() {
+        for odd in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX] {
+            for at in 0..3 {
+                let mut after = chain(1);
+                after.scales = [2.0; PANEL_ROWS];
+                after
+                    .steps
+                    .iter_mut()
+                    .for_each(|(_, panel)| *panel = [2.0; PANEL_ROWS]);
+                assert!(after.limits(64).is_some());
+                match at {
+                    0 => after.scales[5] = odd,
+                    at => after.steps[at].1[5] = odd,
+                }
+                assert_eq!(after.limits(64), None, "{odd} {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_most_columns_have_a_limit() {
+        let mut after = chain(0);
+        after.steps.clear();
+        after.scales = [-1.0; PANEL_ROWS];
+        after.scales[7] = 1.0;
+        let limits = after.limits(usize::from(u16::MAX) - 1);
+        let limits = limits.expect("all of it is finite");
+        // 65534 - 2 count is 0 at 32767.
+        assert_eq!(
+            limits.limits[..8],
+            [32767, 32767, 32767, 32767, 32767, 32767, 32767, 32768]
+        );
+    }
+}
