@@ -2,8 +2,9 @@
 //!
 //! `cargo bench --bench binary` prints a line for each product and target: multiplications a second (a sign times a sign, or
 //! times a byte, is one), and how many times the peak of fused multiply-adds of `f32` that is, which is measured in the same
-//! run with the same threads. `bits` are products of signs that are packed already; `signs` are packed in the same
-//! execution; `bytes` are rounded to 8 bits in it. Arguments choose products by name, or numbers of threads.
+//! run with the same threads; for weights that only memory holds, also what part of the measured bandwidth. `bits` are
+//! products of signs that are packed already; `signs` are packed in the same execution; `bytes` are rounded to 8 bits in it.
+//! Arguments choose products by name, or numbers of threads.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ enum Factor {
 }
 
 /// Name, factor, and sizes `[m, n, k]`.
-const CASES: [(&str, Factor, [usize; 3]); 13] = [
+const CASES: [(&str, Factor, [usize; 3]); 14] = [
     ("bits", Factor::Bits, [1024, 1024, 1024]),
     ("bits", Factor::Bits, [256, 4096, 4096]),
     ("bits", Factor::Bits, [64, 512, 512]),
@@ -35,6 +36,8 @@ const CASES: [(&str, Factor, [usize; 3]); 13] = [
     ("bytes-row", Factor::Bytes, [1, 2048, 2048]),
     ("bytes-row", Factor::Bytes, [1, 1536, 4096]),
     ("bytes-row", Factor::Bytes, [1, 9216, 2304]),
+    // More bits than caches hold.
+    ("bytes-memory", Factor::Bytes, [1, 65536, 16384]),
     ("bytes", Factor::Bytes, [64, 2048, 2048]),
     ("bytes", Factor::Bytes, [1024, 1024, 1024]),
     ("floats", Factor::Floats, [1024, 1024, 1024]),
@@ -99,7 +102,7 @@ fn main() {
     if threads.is_empty() {
         threads = vec![1, 2];
     }
-    let limits = Limits::new(&Target::native()).expect("the kernels compile");
+    let mut limits = Limits::new(&Target::native()).expect("the kernels compile");
     for threads in threads {
         let peak = limits.fma(threads) / 2.0;
         println!(
@@ -124,6 +127,18 @@ fn main() {
                     rate / 1e9,
                     rate / peak,
                 );
+                if name == "bytes-memory" {
+                    let bytes =
+                        SignMatrix::new(sizes[1], sizes[2], 1).expect("such sizes are possible");
+                    let bytes = bytes.bytes() as f64 / time;
+                    let limit = limits.read(threads).expect("there is memory for that");
+                    println!(
+                        "{label:40} {threads}T {:.1} GB/s of {:.1} read from memory: {:.2}",
+                        bytes / 1e9,
+                        limit / 1e9,
+                        bytes / limit,
+                    );
+                }
             }
         }
     }

@@ -30,6 +30,36 @@ fn count(x: &[u8], panel: &[u8], row: usize, columns: usize) -> usize {
         .count()
 }
 
+/// What a kernel takes for columns and rows, how far results of rows lie apart, and the results for these counts.
+fn expected(
+    (rows, output): (usize, Output),
+    columns: usize,
+    counts: &[usize],
+) -> (Vec<u8>, Vec<u8>, usize, Vec<u8>) {
+    match output {
+        Output::Numbers => {
+            let scales: Vec<f32> = (0..PANEL).map(|n| (n as f32 % 5.0 - 2.0).exp2()).collect();
+            let sizes: Vec<f32> = (0..rows).map(|i| -(i as f32).exp2()).collect();
+            let whole = |at: usize| columns as f32 - 2.0 * counts[at] as f32;
+            let y = |at: usize| whole(at) * scales[at % PANEL] * sizes[at / PANEL];
+            let y: Vec<f32> = (0..counts.len()).map(y).collect();
+            let [scales, sizes, y] =
+                [&scales, &sizes, &y].map(|x| bytemuck::cast_slice(x).to_vec());
+            (scales, sizes, PANEL, y)
+        }
+        Output::Bits => {
+            // Around the counts of the first row.
+            let limits = (0..PANEL).map(|n| (counts[n] + n % 3).saturating_sub(1) as u16);
+            let (limits, flips): (Vec<u16>, u64) = (limits.collect(), 0xf0f0_1234_5678_9abc);
+            let bit = |at: usize| u64::from(counts[at] < usize::from(limits[at % PANEL]));
+            let word = |i: usize| (0..PANEL).fold(flips, |all, n| all ^ bit(i * PANEL + n) << n);
+            let want = (0..rows).flat_map(|i| word(i).to_le_bytes()).collect();
+            let limits = bytemuck::cast_slice(&limits).to_vec();
+            (limits, flips.to_le_bytes().to_vec(), 8, want)
+        }
+    }
+}
+
 /// A call of a kernel that counts: rows of noise, or of bits that all differ. Gives what it must write, and where.
 fn add_count(
     batch: &mut Batch,
@@ -57,28 +87,7 @@ fn add_count(
             bytemuck::cast_slice(&words).to_vec()
         }
     };
-    let (by_column, by_row, step, want): (Vec<u8>, Vec<u8>, usize, Vec<u8>) = match output {
-        Output::Numbers => {
-            let scales: Vec<f32> = (0..PANEL).map(|n| (n as f32 % 5.0 - 2.0).exp2()).collect();
-            let sizes: Vec<f32> = (0..rows).map(|i| -(i as f32).exp2()).collect();
-            let whole = |at: usize| columns as f32 - 2.0 * counts[at] as f32;
-            let y = |at: usize| whole(at) * scales[at % PANEL] * sizes[at / PANEL];
-            let y: Vec<f32> = (0..counts.len()).map(y).collect();
-            let [scales, sizes, y] =
-                [&scales, &sizes, &y].map(|x| bytemuck::cast_slice(x).to_vec());
-            (scales, sizes, PANEL, y)
-        }
-        Output::Bits => {
-            // Around the counts of the first row.
-            let limits = (0..PANEL).map(|n| (counts[n] + n % 3).saturating_sub(1) as u16);
-            let (limits, flips): (Vec<u16>, u64) = (limits.collect(), 0xf0f0_1234_5678_9abc);
-            let bit = |at: usize| u64::from(counts[at] < usize::from(limits[at % PANEL]));
-            let word = |i: usize| (0..PANEL).fold(flips, |all, n| all ^ bit(i * PANEL + n) << n);
-            let want = (0..rows).flat_map(|i| word(i).to_le_bytes()).collect();
-            let limits = bytemuck::cast_slice(&limits).to_vec();
-            (limits, flips.to_le_bytes().to_vec(), 8, want)
-        }
-    };
+    let (by_column, by_row, step, want) = expected((rows, output), columns, &counts);
     let [x, panel, by_column, by_row] =
         [&repeated, &panel, &by_column, &by_row].map(|bytes| batch.input(bytes));
     let tables = batch.input(TABLES.0.as_flattened());

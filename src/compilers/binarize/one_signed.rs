@@ -29,7 +29,8 @@ fn is_one_signed(dag: &Dag, id: NodeIndex, known: &FxHashSet<NodeIndex>) -> bool
         Op::Unary(UnaryOp::Exp2 | UnaryOp::Sqrt) => true,
         Op::Iota { .. } | Op::Random { .. } => true,
         Op::Constant(ConstantValue::Literal(literal)) => {
-            !literal.dtype().is_float() || literal.to_array().to_f64()[0] >= 0.0
+            let value = literal.to_array().to_f64()[0];
+            value >= 0.0 || value.is_nan()
         }
         Op::Unary(UnaryOp::Recip)
         | Op::Reduce(..)

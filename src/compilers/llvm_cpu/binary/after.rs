@@ -69,10 +69,9 @@ impl After {
     ) -> After {
         let read = |from: *const f32, n: usize| {
             let mut panel = [0.0; PANEL_ROWS];
-            for (i, x) in panel.iter_mut().enumerate().take(n) {
-                // SAFETY: the caller's promise.
-                *x = unsafe { from.add(i).read_unaligned() };
-            }
+            let to = panel.as_mut_ptr().cast::<u8>();
+            // SAFETY: the caller's promise; bytes may lie anywhere.
+            unsafe { to.copy_from_nonoverlapping(from.cast(), n * size_of::<f32>()) };
             panel
         };
         let step = |&(op, from): &(BinaryOp, *const f32)| (op, read(from.wrapping_add(first), n));

@@ -110,14 +110,13 @@ impl CompiledSigns {
         let target = &self.target;
         jit.add_once(&count_symbol(target, Output::Numbers, 1), &self.object)?;
         let address = |what: &str| jit.address(&symbol(target, what));
-        // SAFETY: the symbols are of functions that `emit_count` wrote, with this signature.
         let counts = |output| -> Result<Vec<(usize, CountFn)>> {
             let heights = counts::heights(target).iter();
             let function = |&rows: &usize| {
                 let address = jit.address(&count_symbol(target, output, rows))?;
-                Ok((rows, unsafe {
-                    std::mem::transmute::<*const (), CountFn>(address)
-                }))
+                // SAFETY: the symbol is of a function that `emit_count` wrote, with this signature.
+                let function = unsafe { std::mem::transmute::<*const (), CountFn>(address) };
+                Ok((rows, function))
             };
             heights.map(function).collect()
         };

@@ -66,7 +66,9 @@ impl Run<'_> {
         let columns = self.code.product.matrix.columns();
         // SAFETY: the block's own memory, aligned to 64 bytes; rows of x that are there.
         unsafe {
-            to.cast::<u8>().write_bytes(0, self.lane_bytes());
+            if n < ROWS || !columns.is_multiple_of(8) {
+                to.cast::<u8>().write_bytes(0, self.lane_bytes());
+            }
             let x: [_; ROWS] = std::array::from_fn(|i| self.row(row + i.min(n - 1)));
             let mut factors = [0.0; ROWS];
             for (i, x) in x.iter().enumerate() {
@@ -148,27 +150,25 @@ impl Run<'_> {
     ) {
         let (after, columns) = (self.after(panel), self.columns(panel));
         let sizes: [f32; ROWS] = std::array::from_fn(|i| self.size(row + i.min(n - 1)));
-        let mut results = [[0f32; PANEL_ROWS]; ROWS];
-        let mut masks = [0u32; PANEL_ROWS];
-        for at in 0..columns.1 {
-            let mut column = [0f32; ROWS];
+        let mut results = [[0f32; ROWS]; PANEL_ROWS];
+        for (at, column) in results.iter_mut().enumerate().take(columns.1) {
             for (y, (sum, scale)) in column.iter_mut().zip(sums[at].iter().zip(scales)) {
                 *y = *sum as f32 * scale;
             }
-            after.column(at, &sizes, &mut column);
-            if self.code.product.packed {
-                masks[at] = signs(&column);
-                continue;
-            }
-            for (result, y) in results.iter_mut().zip(column) {
-                result[at] = y;
-            }
+            after.column(at, &sizes, column);
         }
         if !self.code.product.packed {
-            for (i, results) in results.iter().enumerate().take(n) {
-                self.store((row + i, columns.0), &results[..columns.1]);
+            for i in 0..n {
+                let of_row: [f32; PANEL_ROWS] = std::array::from_fn(|at| results[at][i]);
+                self.store((row + i, columns.0), &of_row[..columns.1]);
             }
             return;
+        }
+        let mut masks = [0u32; PANEL_ROWS];
+        // SAFETY: as many words as there are columns, of 32 numbers each.
+        unsafe {
+            let from = results.as_ptr().cast();
+            (self.code.pack)(columns.1 as i64, from, masks.as_mut_ptr().cast());
         }
         let (low, high) = masks.split_at_mut(ROWS);
         for half in [&mut *low, &mut *high] {
@@ -179,15 +179,6 @@ impl Run<'_> {
             self.store_word(row + i, columns, word);
         }
     }
-}
-
-/// Which numbers are not below 0.
-fn signs(x: &[f32; ROWS]) -> u32 {
-    let bit = |(i, x): (usize, &f32)| {
-        let below = matches!(x.partial_cmp(&0.0), Some(std::cmp::Ordering::Less));
-        u32::from(!below) << i
-    };
-    x.iter().enumerate().map(bit).fold(0, |all, bit| all | bit)
 }
 
 /// Exchanges rows and columns of 32 rows of 32 bits (Warren 2002, figure 7-6): halves of blocks, of their quarters, ...

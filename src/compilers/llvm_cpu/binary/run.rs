@@ -49,7 +49,7 @@ pub(super) unsafe fn floats<'a>(x: *const f32, n: usize) -> Cow<'a, [f32]> {
     }
 }
 
-/// The last rows or columns of a few, or all.
+/// Some rows of bits.
 #[derive(Clone, Copy)]
 struct Rows<'a> {
     /// The first.
@@ -183,9 +183,11 @@ impl<'a> Run<'a> {
 
     /// The size of a row.
     pub(super) fn size(&self, row: usize) -> f32 {
-        // SAFETY: there is one for every row, which may lie anywhere.
-        self.sizes
-            .map_or(1.0, |sizes| unsafe { sizes.add(row).read_unaligned() })
+        match self.sizes {
+            // SAFETY: there is one for every row, which may lie anywhere.
+            Some(sizes) => unsafe { sizes.add(row).read_unaligned() },
+            None => 1.0,
+        }
     }
 
     /// Has `rows` rows of a panel's results from row `row` on written by `write`, which gets an address and the numbers from

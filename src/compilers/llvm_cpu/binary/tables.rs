@@ -15,6 +15,7 @@ use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::values::{BasicValueEnum, IntValue, VectorValue};
 
+use crate::compilers::llvm_cpu::blocks::activations::{MAGIC, rounded};
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 
 /// Bytes of the tables of eight columns.
@@ -35,9 +36,6 @@ pub struct RowFacts {
 
 /// Numbers of a row that are looked at together for the largest one.
 const WIDE: usize = 16;
-
-/// 1.5 * 2^23: a number below 2^22 added to it is rounded to a whole number, to even at a tie.
-const MAGIC: f32 = 12_582_912.0;
 
 /// Writes the bits of the largest magnitude of so many times 16 numbers.
 pub type LargestFn = unsafe extern "C" fn(sixteens: i64, x: *const f32, largest: *mut u32);
@@ -148,13 +146,13 @@ pub fn emit_build<'c>(context: &'c Context, module: &Module<'c>, name: &str) {
     let e = Emit::function(context, module, name, &[int, ptr, ptr, ptr, ptr]);
     (1..5).for_each(|pointer| e.noalias(pointer));
     let word = context.i32_type();
-    let factor = e.splat(e.load(e.f32(), e.pointer_argument(2), 4), 8);
+    let factor = e.load(e.f32(), e.pointer_argument(2), 4);
     let totals = vec![word.vec_type(8).const_zero().into()];
     let range = (e.int(0), e.int_argument(0), 1);
     let totals = e.carry(range, totals, |at, totals| {
         let from = e.at(e.f32(), e.pointer_argument(1), e.mul(at, e.int(8)));
-        let x = e.load(e.vector(8), from, 4).into_vector_value();
-        let whole = rounded(&e, x, factor.into_vector_value());
+        let x = e.load(e.vector(8), from, 4);
+        let whole = rounded(&e, x, factor).into_vector_value();
         let to = e.mul(at, e.int(TABLE_BYTES as i64));
         let to = e.at(context.i8_type(), e.pointer_argument(3), to);
         e.store(sums(&e, whole), to, 1);
@@ -169,25 +167,6 @@ pub fn emit_build<'c>(context: &'c Context, module: &Module<'c>, name: &str) {
     let total = e.builder.build_int_add(before, total, "").expect(BUILT);
     e.store(total, e.pointer_argument(4), 4);
     e.finish();
-}
-
-/// Whole numbers nearest to `x * factor`; all 0 if the factor is 0, also where x is no number.
-fn rounded<'c>(e: &Emit<'_, 'c>, x: VectorValue<'c>, factor: VectorValue<'c>) -> VectorValue<'c> {
-    let (b, word) = (&e.builder, e.context.i32_type());
-    let scaled = b.build_float_mul(x, factor, "").expect(BUILT);
-    let magic = e.context.f32_type().const_float(f64::from(MAGIC));
-    let sum = e.fadd(scaled.into(), e.splat(magic.into(), 8));
-    let bits = b.build_bit_cast(sum, word.vec_type(8), "").expect(BUILT);
-    let offset = word.const_int(u64::from(MAGIC.to_bits()), false);
-    let offset = e.splat(offset.into(), 8).into_vector_value();
-    let whole = b
-        .build_int_sub(bits.into_vector_value(), offset, "")
-        .expect(BUILT);
-    let zero = factor.get_type().const_zero();
-    let none = b.build_float_compare(inkwell::FloatPredicate::OEQ, factor, zero, "");
-    let nothing = word.vec_type(8).const_zero().into();
-    let chosen = e.select(none.expect(BUILT).into(), nothing, whole.into());
-    chosen.into_vector_value()
 }
 
 /// The four tables of eight whole numbers, one after the other.

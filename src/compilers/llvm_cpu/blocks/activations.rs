@@ -80,7 +80,35 @@ pub const fn record_bytes(groups: usize) -> usize {
 }
 
 /// 1.5 * 2^23: a number below 2^22 added to it is rounded to a whole number, to even at a tie.
-const MAGIC: f32 = 12_582_912.0;
+pub(in crate::compilers::llvm_cpu) const MAGIC: f32 = 12_582_912.0;
+
+/// Whole numbers nearest to `x * factor`, lane by lane; all 0 if the factor, one number, is 0.
+pub(in crate::compilers::llvm_cpu) fn rounded<'c>(
+    e: &Emit<'_, 'c>,
+    x: BasicValueEnum<'c>,
+    factor: BasicValueEnum<'c>,
+) -> BasicValueEnum<'c> {
+    let (b, x) = (&e.builder, x.into_vector_value());
+    let lanes = x.get_type().get_size();
+    let word = e.context.i32_type();
+    let zero = e.context.f32_type().const_zero();
+    let none = b.build_float_compare(FloatPredicate::OEQ, factor.into_float_value(), zero, "");
+    let magic = e.context.f32_type().const_float(f64::from(MAGIC));
+    let factor = e.splat(factor, lanes).into_vector_value();
+    let scaled = b.build_float_mul(x, factor, "").expect(BUILT);
+    let sum = e.fadd(scaled.into(), e.splat(magic.into(), lanes));
+    let kind = word.vec_type(lanes);
+    let bits = b.build_bit_cast(sum, kind, "").expect(BUILT);
+    let offset = word.const_int(u64::from(MAGIC.to_bits()), false);
+    let offset = e.splat(offset.into(), lanes).into_vector_value();
+    let whole = b.build_int_sub(bits.into_vector_value(), offset, "");
+    let nothing = kind.const_zero().into();
+    e.select(
+        none.expect(BUILT).into(),
+        nothing,
+        whole.expect(BUILT).into(),
+    )
+}
 
 /// Writes the function that makes records into `module`.
 pub fn emit_round<'c>(
@@ -194,42 +222,9 @@ impl<'c> Round<'_, '_, 'c> {
         e.each(e.int(0), n, 1, |block| {
             let x = self.load(block);
             let [scale, inverse] = row.unwrap_or_else(|| self.scale(self.largest(self.bits(x))));
-            let whole = self.rounded(x, inverse);
+            let whole = rounded(self.e, x, inverse);
             self.store(block, whole, scale);
         });
-    }
-
-    /// `round(x * inverse)`, 0 if that is 0.
-    fn rounded(&self, x: BasicValueEnum<'c>, inverse: BasicValueEnum<'c>) -> BasicValueEnum<'c> {
-        let (e, l) = (self.e, self.lanes());
-        let kind = e.context.i32_type().vec_type(l);
-        let zero = e.context.f32_type().const_zero();
-        let none = e.builder.build_float_compare(
-            FloatPredicate::OEQ,
-            inverse.into_float_value(),
-            zero,
-            "",
-        );
-        let none = none.expect(BUILT);
-        let magic = e.context.f32_type().const_float(f64::from(MAGIC));
-        let magic = e.splat(magic.into(), l);
-        let scaled = e.builder.build_float_mul(
-            x.into_vector_value(),
-            e.splat(inverse, l).into_vector_value(),
-            "",
-        );
-        let sum = e.fadd(scaled.expect(BUILT).into(), magic);
-        let bits = e.builder.build_bit_cast(sum, kind, "").expect(BUILT);
-        let offset = e
-            .context
-            .i32_type()
-            .const_int(u64::from(MAGIC.to_bits()), false);
-        let offset = e.splat(offset.into(), l).into_vector_value();
-        let whole = e
-            .builder
-            .build_int_sub(bits.into_vector_value(), offset, "");
-        let nothing = kind.const_zero().into();
-        e.select(none.into(), nothing, whole.expect(BUILT).into())
     }
 
     /// Where a group's share of a part is written.
