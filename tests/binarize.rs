@@ -396,3 +396,19 @@ mod native {
         }
     }
 }
+
+/// Whole numbers have signs too.
+#[test]
+fn whole_numbers_below_zero_are_not_one_signed() {
+    let is_one_signed = |limit: f64| {
+        let mut cx = Graph::new();
+        let x = input(&mut cx, &[2, 32], 1);
+        let shift = x.zeros_like().cast(DType::I32) + limit;
+        let x = x.relu() + shift.cast(DType::F32);
+        let w = input(&mut cx, &[9, 32], 2);
+        x.matmul(w.transpose(0, 1)).retrieve();
+        let report = cx.compile((Generic, Binarize::w1a1().with_ends()), ());
+        report.to_string().contains("never negative")
+    };
+    assert!(is_one_signed(3.0) && !is_one_signed(-3.0));
+}

@@ -2,37 +2,16 @@
 
 #![cfg(feature = "llvm-backend")]
 
+#[path = "support/odd.rs"]
+mod odd;
 #[path = "support/kernels.rs"]
 mod support;
 
 use brain_blitz::blocks::{SignFit, SignMatrix};
 use brain_blitz::op::{ActivationScheme, SignPart};
 use brain_blitz::prelude::*;
-use std::sync::Arc;
+use odd::Odd;
 use support::{kernels, noise, targets};
-
-/// Bytes at an odd address.
-struct Odd(Vec<u8>);
-
-impl Odd {
-    fn new(bytes: &[u8]) -> Arc<Odd> {
-        let mut all = vec![0; bytes.len() + 64];
-        let start = Odd::start(&all);
-        all[start..start + bytes.len()].copy_from_slice(bytes);
-        Arc::new(Odd(all))
-    }
-
-    fn start(all: &[u8]) -> usize {
-        1 + all.as_ptr().align_offset(32)
-    }
-}
-
-impl AsRef<[u8]> for Odd {
-    fn as_ref(&self) -> &[u8] {
-        let start = Odd::start(&self.0);
-        &self.0[start..start + self.0.len() - 64]
-    }
-}
 
 /// Bits behind the last column count for nothing, in rows and in matrices that are given as bytes, wherever these lie.
 #[test]
@@ -468,5 +447,52 @@ fn other_signs_are_packed_from_numbers() {
             );
             assert_eq!(found, expected, "{case:?} on {target}");
         }
+    }
+}
+
+/// Layers of one bit with norms between them: of what a product gives only its signs go on, told from counts, and there is no
+/// step that writes numbers or signs of numbers. Where something else reads the numbers, there are no limits.
+#[test]
+fn norms_between_binary_layers_become_limits() {
+    use brain_blitz::nn::{BatchNorm, BinaryLinear, LowBit, Module};
+    let run = |stored: bool, is_read: bool| {
+        let mut cx = Graph::new();
+        let mut y = cx.input((24, 96), DType::F32).set(noise(24 * 96, 1));
+        let mut kept = None;
+        for (layer, (n, k)) in [(80, 96), (72, 80), (9, 72)].into_iter().enumerate() {
+            let linear = BinaryLinear::new(&mut cx, k, n, LowBit::w1a1());
+            linear.weight.set(noise(n * k, 7 + layer as u32));
+            let linear = if stored { linear.latent() } else { linear };
+            let norm = BatchNorm::new(&mut cx, n);
+            norm.init(1);
+            norm.running_mean.set(noise(n, 20));
+            norm.bias.set(noise(n, 30));
+            y = norm.forward(linear.forward(y));
+            if layer == 1 && is_read {
+                kept = Some((y * 2.0).retrieve());
+            }
+        }
+        let y = y.retrieve();
+        if stored {
+            cx.compile((Generic, Binarize::w1a1(), LlvmCpu::native()), ());
+        }
+        cx.execute();
+        (y.data(), kept.map(|kept| kept.data()), kernels(&cx))
+    };
+    for (is_read, limits) in [(false, 2), (true, 1)] {
+        let (expected, also, _) = run(false, is_read);
+        let (found, kept, names) = run(true, is_read);
+        assert_eq!(
+            (n_products(&names), n_limits(&names)),
+            (3, limits),
+            "{names:?}"
+        );
+        assert_eq!((found, kept), (expected, also));
+        let packs = names.iter().filter(|name| name.contains("pack_signs"));
+        assert_eq!(
+            packs.count(),
+            3 - limits,
+            "of the input, and of what is read: {names:?}"
+        );
     }
 }
