@@ -18,7 +18,7 @@ const PANEL: usize = 64;
 
 /// Bytes that look random.
 fn noise(n: usize, seed: usize) -> Vec<u8> {
-    let byte = |i: usize| ((i + 1) * (2 * seed + 151) * 2_654_435_761 >> 13) as u8;
+    let byte = |i: usize| (((i + 1) * (2 * seed + 151) * 2_654_435_761) >> 13) as u8;
     (0..n).map(byte).collect()
 }
 

@@ -158,9 +158,12 @@ impl Run<'_> {
             after.column(at, &sizes, column);
         }
         if !self.code.product.packed {
-            for i in 0..n {
-                let of_row: [f32; PANEL_ROWS] = std::array::from_fn(|at| results[at][i]);
-                self.store((row + i, columns.0), &of_row[..columns.1]);
+            let mut of_row = [0.0; PANEL_ROWS];
+            for (row, lane) in (row..row + n).zip(0..) {
+                for (y, column) in of_row.iter_mut().zip(&results) {
+                    *y = column[lane];
+                }
+                self.store((row, columns.0), &of_row[..columns.1]);
             }
             return;
         }
