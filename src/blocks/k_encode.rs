@@ -8,13 +8,13 @@
 
 use half::f16;
 
-use super::k_decode::{LEN, scale_and_min};
+use super::k_decode::LEN;
 use super::put_half;
 
 /// Numbers in a sub-block of `Q4_K`.
-const SUB4: usize = 32;
+pub(super) const SUB4: usize = 32;
 /// Numbers in a sub-block of `Q6_K`.
-const SUB6: usize = 16;
+pub(super) const SUB6: usize = 16;
 /// Numbers below this are zero.
 const SMALLEST: f32 = 1e-15;
 
@@ -120,7 +120,7 @@ fn weights(x: &[f32; SUB4]) -> [f32; SUB4] {
     x.map(|x| mean + x.abs())
 }
 
-/// Stores six bits of scale and of minimum for each of eight sub-blocks; see [`scale_and_min`].
+/// Stores six bits of scale and of minimum for each of eight sub-blocks; see [`super::k_decode::scale_and_min`].
 fn pack_scales(scales: &[u8; 8], mins: &[u8; 8], packed: &mut [u8]) {
     for j in 0..4 {
         packed[j] = scales[j] | scales[j + 4] >> 4 << 6;
@@ -129,11 +129,19 @@ fn pack_scales(scales: &[u8; 8], mins: &[u8; 8], packed: &mut [u8]) {
     }
 }
 
-pub(super) fn q4_k(source: &[f32], target: &mut [u8]) {
-    let blocks = target.chunks_exact_mut(144);
-    for (x, block) in source.chunks_exact(LEN).zip(blocks) {
-        let (subs, _) = x.as_chunks::<SUB4>();
-        let mut fits: [Fit; 8] = std::array::from_fn(|j| fit_range(&subs[j], &weights(&subs[j])));
+/// A block of `Q4_K`, taken apart.
+pub(super) struct Block4 {
+    /// What sub-blocks' scales and minima are multiples of.
+    pub(super) d: [f16; 2],
+    pub(super) scales: [u8; 8],
+    pub(super) mins: [u8; 8],
+    pub(super) codes: [[u8; SUB4]; 8],
+}
+
+impl Block4 {
+    /// The one that ggml's search finds with these weights of sub-blocks' numbers.
+    pub(super) fn fit(subs: &[[f32; SUB4]], weights: impl Fn(usize) -> [f32; SUB4]) -> Block4 {
+        let fits: [Fit; 8] = std::array::from_fn(|j| fit_range(&subs[j], &weights(j)));
         let largest = |of: fn(&Fit) -> f32| {
             fits.iter()
                 .map(of)
@@ -143,30 +151,54 @@ pub(super) fn q4_k(source: &[f32], target: &mut [u8]) {
         let inverse = |max: f32| if max > 0.0 { 63.0 / max } else { 0.0 };
         let (by_scale, by_min) = (inverse(max_scale), inverse(max_min));
         let six = |x: f32| (nearest(x) as u8).min(63);
-        let scales = std::array::from_fn(|j| six(by_scale * fits[j].scale));
-        let mins = std::array::from_fn(|j| six(by_min * -fits[j].min));
-        put_half(block, 0, max_scale / 63.0);
-        put_half(block, 2, max_min / 63.0);
-        pack_scales(&scales, &mins, &mut block[4..16]);
-        let stored = |x: f32| f16::from_f32(x).to_f32();
-        let (d, dmin) = (stored(max_scale / 63.0), stored(max_min / 63.0));
-        for (j, fit) in fits.iter_mut().enumerate() {
-            let (s, m) = scale_and_min(&block[4..16], j);
-            let (s, m) = (d * f32::from(s), dmin * f32::from(m));
+        let mut block = Block4 {
+            d: [max_scale / 63.0, max_min / 63.0].map(f16::from_f32),
+            scales: std::array::from_fn(|j| six(by_scale * fits[j].scale)),
+            mins: std::array::from_fn(|j| six(by_min * -fits[j].min)),
+            codes: fits.map(|fit| fit.codes),
+        };
+        for (j, sub) in subs.iter().enumerate() {
+            let (s, m) = block.line(j);
             if s != 0.0 {
-                fit.codes = subs[j].map(|x| nearest((x + m) / s).clamp(0, 15) as u8);
+                block.codes[j] = codes4(sub, s, m);
             }
         }
+        block
+    }
+
+    /// Numbers of a sub-block are `scale * code - minimum`.
+    pub(super) fn line(&self, j: usize) -> (f32, f32) {
+        let [d, min] = self.d.map(f16::to_f32);
+        (d * f32::from(self.scales[j]), min * f32::from(self.mins[j]))
+    }
+
+    pub(super) fn put(&self, block: &mut [u8]) {
+        put_half(block, 0, self.d[0].to_f32());
+        put_half(block, 2, self.d[1].to_f32());
+        pack_scales(&self.scales, &self.mins, &mut block[4..16]);
         for (i, byte) in block[16..].iter_mut().enumerate() {
             let (pair, i) = (i / SUB4 * 2, i % SUB4);
-            *byte = fits[pair].codes[i] | fits[pair + 1].codes[i] << 4;
+            *byte = self.codes[pair][i] | self.codes[pair + 1][i] << 4;
         }
     }
 }
 
-/// The scale of least squared error, weighted by the squares of the numbers, for codes -32 to 31: the one that makes the
-/// largest number -32, or the best of 18 around it. The codes are stored plus 32.
-fn fit_symmetric(x: &[f32; SUB6]) -> (f32, [u8; SUB6]) {
+/// Codes of numbers `s * code - m`, where `s` is not 0.
+pub(super) fn codes4(x: &[f32; SUB4], s: f32, m: f32) -> [u8; SUB4] {
+    x.map(|x| nearest((x + m) / s).clamp(0, 15) as u8)
+}
+
+pub(super) fn q4_k(source: &[f32], target: &mut [u8]) {
+    let blocks = target.chunks_exact_mut(144);
+    for (x, block) in source.chunks_exact(LEN).zip(blocks) {
+        let (subs, _) = x.as_chunks::<SUB4>();
+        Block4::fit(subs, |j| weights(&subs[j])).put(block);
+    }
+}
+
+/// The scale of least squared error, weighted by `weights`, for codes -32 to 31: the one that makes the largest number -32,
+/// or the best of 18 around it. The codes are stored plus 32.
+fn fit_symmetric(x: &[f32; SUB6], weights: &[f32; SUB6]) -> (f32, [u8; SUB6]) {
     const TOP: i32 = 32;
     let larger = |best: f32, &x: &f32| if x.abs() > best.abs() { x } else { best };
     let max = x.iter().fold(0.0, larger);
@@ -176,8 +208,8 @@ fn fit_symmetric(x: &[f32; SUB6]) -> (f32, [u8; SUB6]) {
     let round = |inverse: f32| x.map(|x| nearest(inverse * x).clamp(-TOP, TOP - 1));
     let sums = |codes: &[i32; SUB6]| {
         let (mut sum_xl, mut sum_l2) = (0.0f32, 0.0f32);
-        for (&x, &code) in x.iter().zip(codes) {
-            let (w, l) = (x * x, code as f32);
+        for ((&x, &w), &code) in x.iter().zip(weights).zip(codes) {
+            let l = code as f32;
             sum_xl += w * x * l;
             sum_l2 += w * l * l;
         }
@@ -199,11 +231,22 @@ fn fit_symmetric(x: &[f32; SUB6]) -> (f32, [u8; SUB6]) {
     (scale, codes.map(|code| (code + TOP) as u8))
 }
 
-pub(super) fn q6_k(source: &[f32], target: &mut [u8]) {
-    let blocks = target.chunks_exact_mut(210);
-    for (x, block) in source.chunks_exact(LEN).zip(blocks) {
-        let (subs, _) = x.as_chunks::<SUB6>();
-        let mut fits: [(f32, [u8; SUB6]); 16] = std::array::from_fn(|j| fit_symmetric(&subs[j]));
+/// A block of `Q6_K`, taken apart.
+pub(super) struct Block6 {
+    /// What sub-blocks' scales are multiples of.
+    pub(super) d: f16,
+    pub(super) scales: [i8; 16],
+    pub(super) codes: [[u8; SUB6]; 16],
+}
+
+impl Block6 {
+    /// The one that ggml's search finds with these weights of sub-blocks' numbers; `None` where all are zero.
+    pub(super) fn fit(
+        subs: &[[f32; SUB6]],
+        weights: impl Fn(usize) -> [f32; SUB6],
+    ) -> Option<Block6> {
+        let fits: [(f32, [u8; SUB6]); 16] =
+            std::array::from_fn(|j| fit_symmetric(&subs[j], &weights(j)));
         let larger = |best: f32, fit: &(f32, _)| {
             if fit.0.abs() > best.abs() {
                 fit.0
@@ -212,22 +255,35 @@ pub(super) fn q6_k(source: &[f32], target: &mut [u8]) {
             }
         };
         let max_scale = fits.iter().fold(0.0, larger);
-        block.fill(0);
         if max_scale.abs() < SMALLEST {
-            continue;
+            return None;
         }
         let inverse = -128.0 / max_scale;
-        let d = f16::from_f32(1.0 / inverse).to_f32();
-        put_half(block, 208, d);
-        for (j, (scale, codes)) in fits.iter_mut().enumerate() {
-            let stored = nearest(inverse * *scale).min(127) as i8;
-            block[192 + j] = stored as u8;
-            let s = d * f32::from(stored);
+        let mut block = Block6 {
+            d: f16::from_f32(1.0 / inverse),
+            scales: std::array::from_fn(|j| nearest(inverse * fits[j].0).min(127) as i8),
+            codes: fits.map(|fit| fit.1),
+        };
+        for (j, sub) in subs.iter().enumerate() {
+            let s = block.scale(j);
             if s != 0.0 {
-                *codes = subs[j].map(|x| (nearest(x / s).clamp(-32, 31) + 32) as u8);
+                block.codes[j] = codes6(sub, s);
             }
         }
-        let code = |i: usize| fits[i / SUB6].1[i % SUB6];
+        Some(block)
+    }
+
+    /// Numbers of a sub-block are `scale * (code - 32)`.
+    pub(super) fn scale(&self, j: usize) -> f32 {
+        self.d.to_f32() * f32::from(self.scales[j])
+    }
+
+    pub(super) fn put(&self, block: &mut [u8]) {
+        put_half(block, 208, self.d.to_f32());
+        for (byte, scale) in block[192..208].iter_mut().zip(self.scales) {
+            *byte = scale as u8;
+        }
+        let code = |i: usize| self.codes[i / SUB6][i % SUB6];
         for (i, byte) in block[..128].iter_mut().enumerate() {
             let first = i / 64 * 128 + i % 64;
             *byte = code(first) & 15 | code(first + 64) << 4;
@@ -235,6 +291,22 @@ pub(super) fn q6_k(source: &[f32], target: &mut [u8]) {
         for (i, byte) in block[128..192].iter_mut().enumerate() {
             let first = i / 32 * 128 + i % 32;
             *byte = (0..4).map(|n| code(first + 32 * n) >> 4 << (2 * n)).sum();
+        }
+    }
+}
+
+/// Codes of numbers `s * (code - 32)`, where `s` is not 0.
+pub(super) fn codes6(x: &[f32; SUB6], s: f32) -> [u8; SUB6] {
+    x.map(|x| (nearest(x / s).clamp(-32, 31) + 32) as u8)
+}
+
+pub(super) fn q6_k(source: &[f32], target: &mut [u8]) {
+    let blocks = target.chunks_exact_mut(210);
+    for (x, block) in source.chunks_exact(LEN).zip(blocks) {
+        let (subs, _) = x.as_chunks::<SUB6>();
+        block.fill(0);
+        if let Some(found) = Block6::fit(subs, |j| subs[j].map(|x| x * x)) {
+            found.put(block);
         }
     }
 }

@@ -220,3 +220,44 @@ pub(super) fn decode_iq4_nl(source: &[u8], target: &mut [f32]) {
         }
     });
 }
+
+/// Codes as bytes, plus `add`.
+fn bytes_of(codes: &[i32], add: i32) -> [u8; LEN] {
+    std::array::from_fn(|i| (codes[i] + add) as u8)
+}
+
+/// Stores a block of `Q8_0` with these codes, -127 to 127.
+pub(super) fn put_q8_0(d: f32, codes: &[i32], block: &mut [u8]) {
+    put_half(block, 0, d);
+    block[2..].copy_from_slice(&bytes_of(codes, 0));
+}
+
+/// Stores a block of `Q4_0` with these codes, -8 to 7.
+pub(super) fn put_q4_0(d: f32, codes: &[i32], block: &mut [u8]) {
+    put_half(block, 0, d);
+    put_nibbles(&bytes_of(codes, 8), &mut block[2..]);
+}
+
+/// Stores a block of `Q5_0` with these codes, -16 to 15.
+pub(super) fn put_q5_0(d: f32, codes: &[i32], block: &mut [u8]) {
+    let codes = bytes_of(codes, 16);
+    put_half(block, 0, d);
+    put_fifth(&codes, &mut block[2..6]);
+    put_nibbles(&codes, &mut block[6..]);
+}
+
+/// Stores a block of `Q4_1` with this scale and minimum and these codes, 0 to 15.
+pub(super) fn put_q4_1([d, m]: [f32; 2], codes: &[i32], block: &mut [u8]) {
+    put_half(block, 0, d);
+    put_half(block, 2, m);
+    put_nibbles(&bytes_of(codes, 0), &mut block[4..]);
+}
+
+/// Stores a block of `Q5_1` with this scale and minimum and these codes, 0 to 31.
+pub(super) fn put_q5_1([d, m]: [f32; 2], codes: &[i32], block: &mut [u8]) {
+    let codes = bytes_of(codes, 0);
+    put_half(block, 0, d);
+    put_half(block, 2, m);
+    put_fifth(&codes, &mut block[4..8]);
+    put_nibbles(&codes, &mut block[8..]);
+}

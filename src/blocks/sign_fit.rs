@@ -119,7 +119,7 @@ fn least_squares(x: &[f32], codes: &[u8], scales: &mut [f64]) {
 }
 
 /// Solves `n` equations, the last number of each being its right side, by elimination; `None` if a pivot is below `least`.
-fn solve(
+pub(super) fn solve(
     mut rows: [[f64; MOST_BASES + 1]; MOST_BASES],
     n: usize,
     least: f64,

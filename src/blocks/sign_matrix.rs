@@ -13,7 +13,9 @@
 //! Invariants: encoding is deterministic, and the same on every machine. Deliberately absent: scales for groups of a row,
 //! which are `Q1_0` of [`super::BlockType`].
 
+use super::error_weights::ErrorWeights;
 use super::sign_fit::{self, MOST_BASES};
+use super::{ColumnStats, sign_calibrated};
 use crate::error::{Error, Result};
 
 /// Rows of a panel.
@@ -106,6 +108,62 @@ impl SignMatrix {
     /// If the slices' lengths do not belong together.
     #[track_caller]
     pub fn encode(self, fit: SignFit, x: &[f32], out: &mut [u8]) -> Result<()> {
+        self.encode_from(0, (fit, None), x, out)
+    }
+
+    /// As [`SignMatrix::encode`], with signs and scales of the least error in products with data like that of `stats`, which has a
+    /// column for each of the matrix: with mean products, errors of columns make up for each other (GPTQ: Frantar et al.
+    /// 2022).
+    ///
+    /// ```
+    /// use brain_blitz::blocks::{ColumnStats, SignFit, SignMatrix};
+    /// let (matrix, w) = (SignMatrix::new(1, 2, 1)?, [1.0f32, 3.0]);
+    /// let scale = |stats: Option<&ColumnStats>| {
+    ///     let (mut bytes, mut y) = (vec![0; matrix.bytes()], [0.0; 2]);
+    ///     match stats {
+    ///         Some(stats) => matrix.encode_calibrated(SignFit::default(), stats, &w, &mut bytes)?,
+    ///         None => matrix.encode(SignFit::default(), &w, &mut bytes)?,
+    ///     }
+    ///     matrix.numbers(&bytes, &mut y);
+    ///     brain_blitz::Result::Ok(y[0])
+    /// };
+    /// assert_eq!(scale(None)?, 2.0);
+    /// // The second column is multiplied by larger numbers, so it matters more.
+    /// assert_eq!(scale(Some(&ColumnStats::new(10, vec![1.0, 3.0], None)?))?, 2.5);
+    /// # Ok::<(), brain_blitz::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`SignMatrix::encode`], and if `stats` has another number of columns.
+    ///
+    /// # Panics
+    /// If the slices' lengths do not belong together.
+    #[track_caller]
+    pub fn encode_calibrated(
+        self,
+        fit: SignFit,
+        stats: &ColumnStats,
+        x: &[f32],
+        out: &mut [u8],
+    ) -> Result<()> {
+        self.encode_from(0, (fit, Some(&ErrorWeights::of(stats))), x, out)
+    }
+
+    /// Stores the numbers of some panels, of which the first is element `first` for messages.
+    ///
+    /// # Errors
+    /// As [`SignMatrix::encode_calibrated`].
+    ///
+    /// # Panics
+    /// If the slices' lengths do not belong together.
+    #[track_caller]
+    pub(crate) fn encode_from(
+        self,
+        first: usize,
+        (fit, weights): (SignFit, Option<&ErrorWeights>),
+        x: &[f32],
+        out: &mut [u8],
+    ) -> Result<()> {
         let rows = x.len().checked_div(self.columns).unwrap_or(0);
         let n_panels = match self.columns {
             0 => out.len() / self.panel_bytes(),
@@ -118,13 +176,7 @@ impl SignMatrix {
             x.len(),
             self.columns
         );
-        if fit.ternary && self.bases < 2 {
-            return Err(Error::msg("three values need two bases of signs"));
-        }
-        if let Some(at) = x.iter().position(|x| !x.is_finite()) {
-            let what = format!("element {at} is {}, which has no sign and size", x[at]);
-            return Err(Error::msg(what));
-        }
+        self.check(first, (fit, weights), x)?;
         out.fill(0);
         if self.columns == 0 {
             return Ok(());
@@ -133,12 +185,37 @@ impl SignMatrix {
         let panels = out.chunks_mut(self.panel_bytes());
         for (panel, x) in panels.zip(x.chunks(PANEL_ROWS * self.columns)) {
             for (row, x) in x.chunks(self.columns).enumerate() {
-                let scales = sign_fit::fit(x, self.bases, fit, &mut codes);
+                let scales = match weights {
+                    None => sign_fit::fit(x, self.bases, fit, &mut codes),
+                    Some(weights) => sign_calibrated::fit(x, self.bases, fit, weights, &mut codes),
+                };
                 if scales.iter().any(|scale| !scale.is_finite()) {
                     return Err(Error::msg("numbers are too large for a scale of signs"));
                 }
                 self.put(panel, row, &codes, &scales);
             }
+        }
+        Ok(())
+    }
+
+    fn check(
+        self,
+        first: usize,
+        (fit, weights): (SignFit, Option<&ErrorWeights>),
+        x: &[f32],
+    ) -> Result<()> {
+        if fit.ternary && self.bases < 2 {
+            return Err(Error::msg("three values need two bases of signs"));
+        }
+        if let Some(weights) = weights.filter(|weights| weights.columns() != self.columns) {
+            let (given, columns) = (weights.columns(), self.columns);
+            let what = format!("calibrated with {given} columns, but the matrix has {columns}");
+            return Err(Error::msg(what));
+        }
+        if let Some(at) = x.iter().position(|x| !x.is_finite()) {
+            let (element, x) = (first + at, x[at]);
+            let what = format!("element {element} is {x}, which has no sign and size");
+            return Err(Error::msg(what));
         }
         Ok(())
     }

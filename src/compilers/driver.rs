@@ -5,12 +5,16 @@
 //! and after (`BB_CHECK`, see the module `check`). Passes of a fixpoint group repeat until none of them changes anything.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Instant;
+
+use rustc_hash::FxHashMap;
 
 use super::check::{Samples, compare, kept_arrays};
 use super::report::Report;
 use super::{Compiler, Pass};
 use crate::array::Array;
+use crate::blocks::ColumnStats;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::pool;
@@ -218,9 +222,9 @@ fn run_pass(
     let start = Instant::now();
     let patch = pass.run_sized(dag, &state.symbols).map_err(named)?;
     let hits = patch.len();
-    let stored = patch.stored(dag);
+    let (stored, calibrated) = (patch.stored(dag), patch.calibrated(dag));
     let values = patch.apply(dag).map_err(named)?;
-    convert(stored, dag, state, report).map_err(named)?;
+    convert((stored, calibrated), dag, state, report).map_err(named)?;
     let time = start.elapsed();
     session.n_runs += 1;
     let handles = values.into_iter();
@@ -260,24 +264,28 @@ fn run_pass(
 
 /// Converts the data of inputs that are stored otherwise now.
 fn convert(
-    stored: Vec<(u32, DType, StoredAs)>,
+    (stored, calibrated): (
+        Vec<(u32, DType, StoredAs)>,
+        FxHashMap<u32, Arc<ColumnStats>>,
+    ),
     dag: &Dag,
     state: &mut State,
     report: &mut Report,
 ) -> Result<()> {
     for (input, from, to) in stored {
+        let stats = calibrated.get(&input).map(|stats| &**stats);
         match to {
             StoredAs::Format(to) => state.convert(input, from, to),
             StoredAs::Blocks(ty) => {
                 let name = (input, name_of(dag, input));
                 let n_threads = state.n_threads.unwrap_or_else(pool::default_threads);
-                let stored = state.quantize(name, from, ty, n_threads)?;
+                let stored = state.quantize(name, from, (ty, stats), n_threads)?;
                 report.stored.extend(stored);
             }
             StoredAs::Signs(matrix, fit) => {
                 let name = (input, name_of(dag, input));
                 let n_threads = state.n_threads.unwrap_or_else(pool::default_threads);
-                let signed = state.take_signs(name, from, (matrix, fit), n_threads)?;
+                let signed = state.take_signs(name, from, (matrix, fit, stats), n_threads)?;
                 report.signed.extend(signed);
             }
         }

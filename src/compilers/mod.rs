@@ -49,6 +49,7 @@
 
 pub mod autograd;
 pub mod binarize;
+pub mod calibrate;
 mod check;
 pub mod driver;
 pub mod generic;
@@ -65,6 +66,7 @@ pub mod report;
 
 pub use autograd::Autograd;
 pub use binarize::Binarize;
+pub use calibrate::{Calibrate, Calibrator};
 pub use driver::{Group, PassList};
 pub use generic::Generic;
 pub use keep::Keep;

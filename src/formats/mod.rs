@@ -17,6 +17,7 @@ use std::path::Path;
 use crate::error::Error;
 
 pub mod bytes;
+pub mod calibration;
 mod chat_template;
 mod config_fields;
 pub mod csv;
@@ -40,6 +41,7 @@ pub mod tokenizer;
 mod weights;
 
 pub use bytes::Bytes;
+pub use calibration::Calibration;
 pub use gemma2_config::Gemma2Config;
 pub use gemma3_config::Gemma3Config;
 pub use gguf::Gguf;

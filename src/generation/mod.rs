@@ -4,6 +4,7 @@
 //! weights.
 
 mod blocks;
+pub mod calibrate;
 pub mod chat;
 mod compile;
 pub mod conversation;
@@ -18,6 +19,7 @@ pub mod stop;
 pub mod synthetic;
 mod weights;
 
+pub use calibrate::calibrate;
 pub use chat::{ChatTemplate, Message};
 pub use conversation::Conversation;
 pub use quant::{Quant, SignWeights};

@@ -12,6 +12,7 @@ use crate::exec::profile::Profile;
 use crate::formats::{ModelConfig, ModelFiles, Weights as StoredWeights};
 use crate::graph::state::Stats;
 use crate::graph::{Graph, GraphTensor};
+use crate::nn::Parameters;
 use crate::nn::attention::CacheConfig;
 use crate::nn::models::{NEW_TOKENS, PAST_TOKENS};
 
@@ -128,7 +129,14 @@ pub struct Session {
     position: usize,
     cache: CacheConfig,
     info: Info,
+    parameters: Parameters,
 }
+
+/// What is told how far loading is, and what is done to the graph before it is compiled.
+type Hooks<'a> = (
+    &'a mut dyn FnMut(Progress<'_>),
+    &'a mut dyn FnMut(&mut Graph) -> Result<()>,
+);
 
 impl Session {
     /// Loads a checkpoint folder in the Hugging Face layout (`config.json` and safetensors files), or a GGUF file, and
@@ -177,7 +185,8 @@ impl Session {
         options: &Options,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Session> {
-        Session::build(config.into(), Weights::Stored(weights), options, progress)
+        let weights = Weights::Stored(weights);
+        Session::build(config.into(), weights, options, (progress, &mut |_| Ok(())))
     }
 
     /// A session of a model with this configuration whose weights are random numbers in the format `dtype`; see
@@ -196,7 +205,7 @@ impl Session {
             config.into(),
             Weights::Random { dtype, seed },
             options,
-            progress,
+            (progress, &mut |_| Ok(())),
         )
     }
 
@@ -211,14 +220,31 @@ impl Session {
         options: &Options,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Session> {
-        Session::build(config.into(), Weights::Absent { dtype }, options, progress)
+        let weights = Weights::Absent { dtype };
+        Session::build(config.into(), weights, options, (progress, &mut |_| Ok(())))
+    }
+
+    /// [`Session::new`] with something done to the graph before it is compiled; its parameters have their names and their
+    /// data.
+    ///
+    /// # Errors
+    /// As [`Session::new`], and those of `prepare`.
+    pub fn prepared(
+        config: impl Into<ModelConfig>,
+        weights: &dyn StoredWeights,
+        options: &Options,
+        progress: &mut dyn FnMut(Progress<'_>),
+        prepare: &mut dyn FnMut(&mut Graph) -> Result<()>,
+    ) -> Result<Session> {
+        let weights = Weights::Stored(weights);
+        Session::build(config.into(), weights, options, (progress, prepare))
     }
 
     fn build(
         config: ModelConfig,
         weights: Weights<'_>,
         options: &Options,
-        progress: &mut dyn FnMut(Progress<'_>),
+        (progress, prepare): Hooks<'_>,
     ) -> Result<Session> {
         let start = Instant::now();
         let cache = CacheConfig {
@@ -236,13 +262,17 @@ impl Session {
         let tokens = graph.input(NEW_TOKENS, DType::I32).set_name("tokens");
         let logits = model.forward(tokens, options.logits).retrieve();
         let nodes_recorded = graph.n_nodes();
-        let sizes = model.parameters();
-        let sizes = sizes.iter().filter_map(|(_, p)| p.ty().numel().as_usize());
+        let named = model.parameters();
+        let sizes = named.iter().filter_map(|(name, parameter)| {
+            parameter.set_name(name);
+            parameter.ty().numel().as_usize()
+        });
         let parameters = sizes.sum::<usize>() as u64;
         if let Weights::Stored(file) = weights {
             blocks::keep(&mut graph, &*model, file)?;
         }
         let weight_bytes = weights.load(&*model, options, progress)?;
+        prepare(&mut graph)?;
         let mut info = Info {
             load_s: start.elapsed().as_secs_f64(),
             nodes_recorded,
@@ -265,6 +295,7 @@ impl Session {
             position: 0,
             cache,
             info,
+            parameters: named,
         };
         if !matches!(weights, Weights::Absent { .. }) {
             progress(Progress::Packing);
@@ -289,6 +320,11 @@ impl Session {
         self.graph.set_dim(NEW_TOKENS, tokens.len());
         self.graph.set_dim(PAST_TOKENS, self.position);
         Ok(())
+    }
+
+    /// The model's parameters, which can be given other data.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
     }
 
     /// The number of logits of a position.

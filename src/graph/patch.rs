@@ -9,13 +9,15 @@
 //! New nodes are computed when the node was whose place they take ([`Turn`]), unless the patch
 //! [appends](Patch::appending) them or adds them to be [late](Patch::add_late).
 
+use std::sync::Arc;
+
 use petgraph::Direction;
 use petgraph::visit::EdgeRef;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::dag::{Dag, Edge, Node, NodeIndex, Source, Turn, ValueId};
 use super::stored::StoredAs;
-use crate::blocks::{BlockType, SignFit, SignMatrix};
+use crate::blocks::{BlockType, ColumnStats, SignFit, SignMatrix};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Op, TensorType};
@@ -45,6 +47,7 @@ pub struct Patch {
     replace: Vec<(NodeIndex, NodeRef, View)>,
     remove: Vec<NodeIndex>,
     store: Vec<(NodeIndex, StoredAs)>,
+    calibrated: Vec<(NodeIndex, Arc<ColumnStats>)>,
     expose: Vec<(NodeRef, View)>,
     reroute: Vec<(NodeIndex, usize, NodeRef)>,
     appends: bool,
@@ -177,6 +180,12 @@ impl Patch {
         self.store.push((input, StoredAs::Signs(matrix, fit)));
     }
 
+    /// Tells what the columns of an input that is stored in blocks or as signs are multiplied by: scales and signs are then
+    /// those of least error in such products.
+    pub fn calibrate(&mut self, input: NodeIndex, stats: Arc<ColumnStats>) {
+        self.calibrated.push((input, stats));
+    }
+
     /// Makes a node, seen through a view, a value that handles can stand for.
     pub fn expose(&mut self, node: NodeRef, view: View) {
         self.expose.push((node, view));
@@ -185,6 +194,18 @@ impl Patch {
     /// Operand `slot` of `reader` shall be `node`, of the same type as the old one, seen through the same view.
     pub fn reroute(&mut self, reader: NodeIndex, slot: usize, node: NodeRef) {
         self.reroute.push((reader, slot, node));
+    }
+
+    /// What is known about the columns of inputs, by number.
+    pub(crate) fn calibrated(&self, dag: &Dag) -> FxHashMap<u32, Arc<ColumnStats>> {
+        let inputs = self.calibrated.iter().filter_map(|(node, stats)| {
+            let is_there = dag.contains(*node);
+            match is_there.then(|| &dag.node(*node).op) {
+                Some(Op::Input { id, .. }) => Some((*id, stats.clone())),
+                _ => None,
+            }
+        });
+        inputs.collect()
     }
 
     /// The inputs whose format changes: number, old format, new one.

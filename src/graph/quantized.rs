@@ -1,9 +1,9 @@
 //! An input's data → blocks of a low-bit type, or signs and scales, and what that loses.
 
 use crate::array::Array;
-use crate::blocks::{BlockType, PANEL_ROWS, SignFit, SignMatrix};
+use crate::blocks::{BlockType, ColumnStats, ErrorWeights, PANEL_ROWS, SignFit, SignMatrix};
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::storage::AlignedBytes;
 
 /// Numbers that are encoded at a time, by one thread.
@@ -26,6 +26,8 @@ pub struct StoredTensor {
     pub rmse: f64,
     /// Ratio of the mean square of the numbers to that of the differences, in decibels; infinite if nothing was lost.
     pub snr_db: f64,
+    /// The part of the mean square of products with calibration data that is lost, where there was such data.
+    pub output_error: Option<f64>,
 }
 
 impl std::fmt::Display for StoredTensor {
@@ -35,7 +37,8 @@ impl std::fmt::Display for StoredTensor {
             (&self.name, self.ty, self.bytes, self.rmse, self.snr_db);
         write!(
             f,
-            "{name}: {ty}, {bits} bits, {bytes} bytes, RMSE {rmse:.3e}, SNR {snr:.1} dB"
+            "{name}: {ty}, {bits} bits, {bytes} bytes, RMSE {rmse:.3e}, SNR {snr:.1} dB{}",
+            words(self.output_error)
         )
     }
 }
@@ -57,6 +60,8 @@ pub struct SignedTensor {
     pub rmse: f64,
     /// Ratio of the mean square of the numbers to that of the differences, in decibels; infinite if nothing was lost.
     pub snr_db: f64,
+    /// The part of the mean square of products with calibration data that is lost, where there was such data.
+    pub output_error: Option<f64>,
 }
 
 impl std::fmt::Display for SignedTensor {
@@ -71,9 +76,17 @@ impl std::fmt::Display for SignedTensor {
         let (name, bytes, rmse, snr) = (&self.name, self.bytes, self.rmse, self.snr_db);
         write!(
             f,
-            "{name}: {kind}, {bits:.2} bits, {bytes} bytes, RMSE {rmse:.3e}, SNR {snr:.1} dB"
+            "{name}: {kind}, {bits:.2} bits, {bytes} bytes, RMSE {rmse:.3e}, SNR {snr:.1} dB{}",
+            words(self.output_error)
         )
     }
+}
+
+/// What a listing says of lost output.
+fn words(output_error: Option<f64>) -> String {
+    output_error.map_or(String::new(), |lost| {
+        format!(", of products {lost:.2e} lost")
+    })
 }
 
 /// Sums of squares of numbers and of what encoding changed.
@@ -81,6 +94,9 @@ impl std::fmt::Display for SignedTensor {
 pub(super) struct Squares {
     numbers: f64,
     differences: f64,
+    /// The same of products with calibration data.
+    products: f64,
+    lost: f64,
 }
 
 impl Squares {
@@ -90,6 +106,23 @@ impl Squares {
             self.numbers += x * x;
             self.differences += difference * difference;
         }
+    }
+
+    /// Whole rows of numbers, and what encoding made of them.
+    fn add_products(&mut self, stats: &ColumnStats, before: &[f32], after: &[f32]) {
+        let error = |w: &[f32], q: &[f32]| {
+            let error = stats.output_error(w, q);
+            error.unwrap_or_else(|| stats.weighted_error(w, q))
+        };
+        self.products += error(before, &vec![0.0; before.len()]);
+        self.lost += error(before, after);
+    }
+
+    fn add_all(&mut self, other: Squares) {
+        self.numbers += other.numbers;
+        self.differences += other.differences;
+        self.products += other.products;
+        self.lost += other.lost;
     }
 
     /// Root of the mean squared difference of `n` numbers.
@@ -104,58 +137,76 @@ impl Squares {
             false => 10.0 * (self.numbers / self.differences).log10(),
         }
     }
+
+    /// The part of the products' mean square that is lost.
+    pub(super) fn output_error(self) -> f64 {
+        match self.products > 0.0 {
+            true => self.lost / self.products,
+            false => 0.0,
+        }
+    }
 }
 
-/// Encodes a matrix of numbers of format `from` as signs, on up to `n_threads` threads.
+/// Encodes a matrix of numbers as signs, on up to `n_threads` threads.
 ///
 /// # Errors
-/// A number that is not finite; no memory.
+/// A number that is not finite; other columns than calibrated; no memory.
 pub(super) fn signs(
-    bytes: &[u8],
-    from: DType,
-    (matrix, fit): (SignMatrix, SignFit),
+    data: (&[u8], DType),
+    (matrix, fit, stats): (SignMatrix, SignFit, Option<&ColumnStats>),
     n_threads: usize,
 ) -> Result<(AlignedBytes, Squares)> {
     let mut out = AlignedBytes::try_zeroed(matrix.bytes())?;
     let columns = matrix.columns();
     let piece = (PANEL_ROWS * columns, matrix.panel_bytes());
-    let encode = |x: &[f32], to: &mut [u8]| {
-        matrix.encode(fit, x, to)?;
+    let weights = stats.map(ErrorWeights::of);
+    let encode = |first: usize, x: &[f32], to: &mut [u8]| {
+        matrix.encode_from(first, (fit, weights.as_ref()), x, to)?;
         let one = SignMatrix::new(x.len() / columns, columns, matrix.bases())?;
         let mut y = vec![0.0; x.len()];
         one.numbers(to, &mut y);
         Ok(y)
     };
-    let squares = in_pieces((bytes, from), out.as_mut_slice(), piece, n_threads, encode)?;
+    let to = out.as_mut_slice();
+    let squares = in_pieces(data, to, piece, (n_threads, stats), encode)?;
     Ok((out, squares))
 }
 
-/// Encodes the numbers of `bytes`, whole blocks of format `from`, on up to `n_threads` threads.
+/// Encodes numbers, whole blocks, on up to `n_threads` threads.
 ///
 /// # Errors
-/// A number that blocks cannot hold; no memory.
+/// A number that blocks cannot hold; other columns than calibrated; no memory.
 pub(super) fn encode(
-    bytes: &[u8],
-    from: DType,
-    ty: BlockType,
+    data: (&[u8], DType),
+    (ty, stats): (BlockType, Option<&ColumnStats>),
     n_threads: usize,
-) -> Result<(AlignedBytes, f64, f64)> {
-    let n = bytes.len() / from.size();
+) -> Result<(AlignedBytes, Squares)> {
+    let n = data.0.len() / data.1.size();
     let mut out = AlignedBytes::try_zeroed(n / ty.block_len() * ty.block_bytes())?;
-    let blocks = CHUNK / ty.block_len();
-    let piece = (blocks * ty.block_len(), blocks * ty.block_bytes());
-    let encode = |x: &[f32], to: &mut [u8]| {
-        ty.quantize(x, to)?;
+    // Whole rows where errors of rows are measured.
+    let row = stats.map_or(ty.block_len(), ColumnStats::columns).max(1);
+    if !row.is_multiple_of(ty.block_len()) || !n.is_multiple_of(row) {
+        let what = format!("calibrated with {row} columns, which are not those of the rows");
+        return Err(Error::msg(what));
+    }
+    let numbers = (CHUNK / row).max(1) * row;
+    let piece = (numbers, numbers / ty.block_len() * ty.block_bytes());
+    let encode = |first: usize, x: &[f32], to: &mut [u8]| {
+        match stats {
+            None => ty.quantize_from(first, x, to)?,
+            Some(stats) => ty.quantize_weighted(x, stats.mean_squares(), first, to)?,
+        }
         let mut y = vec![0.0; x.len()];
         ty.dequantize(to, &mut y)?;
         Ok(y)
     };
-    let all = in_pieces((bytes, from), out.as_mut_slice(), piece, n_threads, encode)?;
-    Ok((out, all.rmse(n), all.snr_db()))
+    let to = out.as_mut_slice();
+    let squares = in_pieces(data, to, piece, (n_threads, stats), encode)?;
+    Ok((out, squares))
 }
 
-/// Encodes numbers of format `from` piece by piece, each of so many numbers and bytes, on up to `n_threads` threads. `encode`
-/// gives the numbers that are left.
+/// Encodes numbers piece by piece, each of so many numbers and bytes, on up to `n_threads` threads. `encode` is told the
+/// number of the first of its numbers, and gives the numbers that are left.
 ///
 /// # Errors
 /// Those of `encode`.
@@ -163,8 +214,8 @@ fn in_pieces(
     (bytes, from): (&[u8], DType),
     out: &mut [u8],
     (numbers, written): (usize, usize),
-    n_threads: usize,
-    encode: impl Fn(&[f32], &mut [u8]) -> Result<Vec<f32>> + Sync,
+    (n_threads, stats): (usize, Option<&ColumnStats>),
+    encode: impl Fn(usize, &[f32], &mut [u8]) -> Result<Vec<f32>> + Sync,
 ) -> Result<Squares> {
     let read = numbers * from.size();
     if read == 0 {
@@ -173,17 +224,25 @@ fn in_pieces(
     let pieces = out.len().div_ceil(written);
     let share = pieces.div_ceil(n_threads.max(1)).max(1);
     let encode = &encode;
-    let parts: Vec<Result<Squares>> = std::thread::scope(|scope| {
+    // The sums of each piece, added in order: they do not depend on the number of threads.
+    let parts: Vec<Result<Vec<Squares>>> = std::thread::scope(|scope| {
         let shares = out.chunks_mut(share * written);
-        let tasks = shares.zip(bytes.chunks(share * read)).map(|(to, bytes)| {
+        let tasks = shares.zip(bytes.chunks(share * read)).enumerate();
+        let tasks = tasks.map(|(n, (to, bytes))| {
             scope.spawn(move || {
-                let mut squares = Squares::default();
-                for (to, bytes) in to.chunks_mut(written).zip(bytes.chunks(read)) {
-                    let n = bytes.len() / from.size();
-                    let x = Array::from_bytes(vec![n], from, bytes).into_f32();
-                    squares.add(&x, &encode(&x, to)?);
-                }
-                Ok(squares)
+                let pieces = to.chunks_mut(written).zip(bytes.chunks(read));
+                let pieces = pieces.enumerate().map(|(i, (to, bytes))| {
+                    let x = Array::from_bytes(vec![bytes.len() / from.size()], from, bytes);
+                    let (first, x) = ((n * share + i) * numbers, x.into_f32());
+                    let y = encode(first, &x, to)?;
+                    let mut squares = Squares::default();
+                    squares.add(&x, &y);
+                    if let Some(stats) = stats {
+                        squares.add_products(stats, &x, &y);
+                    }
+                    Ok(squares)
+                });
+                pieces.collect()
             })
         });
         let tasks: Vec<_> = tasks.collect();
@@ -194,9 +253,7 @@ fn in_pieces(
     });
     let mut all = Squares::default();
     for part in parts {
-        let part = part?;
-        all.numbers += part.numbers;
-        all.differences += part.differences;
+        part?.into_iter().for_each(|squares| all.add_all(squares));
     }
     Ok(all)
 }

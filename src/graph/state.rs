@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use super::dag::{Dag, NodeIndex};
 use super::quantized::{self, SignedTensor, StoredTensor};
 use crate::array::Array;
-use crate::blocks::{BlockType, SignFit, SignMatrix};
+use crate::blocks::{BlockType, ColumnStats, SignFit, SignMatrix};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::Op;
@@ -191,57 +191,61 @@ impl State {
         (bytes, from): (&[u8], DType),
         ty: BlockType,
     ) -> Result<()> {
-        let (blocks, ..) = quantized::encode(bytes, from, ty, 1)?;
+        let (blocks, _) = quantized::encode((bytes, from), (ty, None), 1)?;
         self.insert_blocks(input, blocks, self.runs);
         Ok(())
     }
 
-    /// Stores an input's data, if it has any, in blocks, on up to `n_threads` threads.
+    /// Stores an input's data, if it has any, in blocks, on up to `n_threads` threads; with what its columns are
+    /// multiplied by, of least error in such products.
     ///
     /// # Errors
-    /// A number that blocks cannot hold; no memory.
+    /// A number that blocks cannot hold, or other columns; no memory.
     pub(crate) fn quantize(
         &mut self,
         (input, name): (u32, String),
         from: DType,
-        ty: BlockType,
+        (ty, stats): (BlockType, Option<&ColumnStats>),
         n_threads: usize,
     ) -> Result<Option<StoredTensor>> {
         let Some(data) = self.inputs.get(input) else {
             return Ok(None);
         };
         let (numbers, since) = (data.storage.bytes(), data.since);
-        let encoded = quantized::encode(numbers, from, ty, n_threads);
-        let (blocks, rmse, snr_db) = encoded.map_err(|e| Error::msg(format!("{name}: {e}")))?;
+        let encoded = quantized::encode((numbers, from), (ty, stats), n_threads);
+        let (blocks, squares) = encoded.map_err(|e| Error::msg(format!("{name}: {e}")))?;
+        let n = numbers.len() / from.size();
         let stored = StoredTensor {
             name,
             ty,
-            n: numbers.len() / from.size(),
+            n,
             bytes_before: numbers.len(),
             bytes: blocks.len(),
-            rmse,
-            snr_db,
+            rmse: squares.rmse(n),
+            snr_db: squares.snr_db(),
+            output_error: stats.map(|_| squares.output_error()),
         };
         self.insert_blocks(input, blocks, since);
         Ok(Some(stored))
     }
 
-    /// Stores an input's data, if it has any, as signs and scales, on up to `n_threads` threads.
+    /// Stores an input's data, if it has any, as signs and scales, on up to `n_threads` threads; with what its columns are
+    /// multiplied by, of least error in such products.
     ///
     /// # Errors
-    /// A number that is not finite; no memory.
+    /// A number that is not finite, or other columns; no memory.
     pub(crate) fn take_signs(
         &mut self,
         (input, name): (u32, String),
         from: DType,
-        (matrix, fit): (SignMatrix, SignFit),
+        (matrix, fit, stats): (SignMatrix, SignFit, Option<&ColumnStats>),
         n_threads: usize,
     ) -> Result<Option<SignedTensor>> {
         let Some(data) = self.inputs.get(input) else {
             return Ok(None);
         };
         let (numbers, since) = (data.storage.bytes(), data.since);
-        let encoded = quantized::signs(numbers, from, (matrix, fit), n_threads);
+        let encoded = quantized::signs((numbers, from), (matrix, fit, stats), n_threads);
         let (bytes, squares) = encoded.map_err(|e| Error::msg(format!("{name}: {e}")))?;
         let stored = SignedTensor {
             name,
@@ -251,6 +255,7 @@ impl State {
             bytes: bytes.len(),
             rmse: squares.rmse(matrix.rows() * matrix.columns()),
             snr_db: squares.snr_db(),
+            output_error: stats.map(|_| squares.output_error()),
         };
         self.insert_blocks(input, bytes, since);
         Ok(Some(stored))

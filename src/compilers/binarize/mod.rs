@@ -46,6 +46,7 @@ pub use weights::SignWeights;
 
 use super::{Compiler, Group, PassList, Report};
 use crate::blocks::SignFit;
+use crate::formats::Calibration;
 
 /// How activations of a layer are rounded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -129,6 +130,7 @@ pub struct Binarize {
     scheme: SignScheme,
     spares_ends: bool,
     plan: Option<Plan>,
+    calibration: Arc<Calibration>,
 }
 
 impl Default for Binarize {
@@ -148,6 +150,7 @@ impl Binarize {
             },
             spares_ends: true,
             plan: None,
+            calibration: Arc::default(),
         }
     }
 
@@ -191,6 +194,36 @@ impl Binarize {
     /// Takes the first and the last layers too.
     pub fn with_ends(mut self) -> Binarize {
         self.spares_ends = false;
+        self
+    }
+
+    /// Chooses signs and scales of weights that `calibration` knows for the least error in what the graph computes: with
+    /// mean squares by weighing errors, with mean products by making up for errors in other columns too (GPTQ: Frantar et al.
+    /// 2022).
+    ///
+    /// ```
+    /// use brain_blitz::compilers::Calibrate;
+    /// use brain_blitz::prelude::*;
+    /// let layer = |cx: &mut Graph| {
+    ///     let w = cx.input((1, 2), DType::F32).set_name("w").set([[1.0, 3.0]]);
+    ///     let x = cx.input(('s', 2), DType::F32).set([[1.0, 2.0]]);
+    ///     x.matmul(w.transpose(0, 1)).retrieve()
+    /// };
+    /// let mut cx = Graph::new();
+    /// layer(&mut cx);
+    /// let mut calibrator = Calibrate::default().with_products(1024).add_to(&mut cx)?;
+    /// cx.set_dim('s', 1);
+    /// cx.execute();
+    /// calibrator.observe(&cx)?;
+    /// let mut cx = Graph::new();
+    /// let y = layer(&mut cx);
+    /// let signs = Binarize::w1a8().with_ends().calibrated(calibrator.finish()?);
+    /// let report = cx.compile((Generic, signs), ());
+    /// assert!(report.signed[0].output_error.unwrap() < 1e-3); // 1 * 1 + 2 * 3 is 7, and so is (1 + 2) * 7 / 3
+    /// # Ok::<(), brain_blitz::Error>(())
+    /// ```
+    pub fn calibrated(mut self, calibration: impl Into<Arc<Calibration>>) -> Binarize {
+        self.calibration = calibration.into();
         self
     }
 

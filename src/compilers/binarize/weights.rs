@@ -6,6 +6,7 @@ use super::layers::find;
 use super::{Binarize, Choice, Chosen, Layer, SignActivations, SignScheme};
 use crate::blocks::SignMatrix;
 use crate::compilers::Pass;
+use crate::compilers::calibrate::weight_name;
 use crate::error::Result;
 use crate::graph::{Dag, Patch};
 use crate::op::Op;
@@ -52,6 +53,10 @@ impl Pass for SignWeights {
             };
             let matrix = SignMatrix::new(layer.rows, layer.columns, scheme.bases)?;
             patch.store_signs(found.weight, matrix, scheme.fit);
+            let stats = &self.binarize.calibration;
+            if let Some(stats) = stats.get(&weight_name(dag, found.weight)) {
+                patch.calibrate(found.weight, stats.clone());
+            }
             if let Op::Input { id, .. } = dag.node(found.weight).op {
                 chosen.insert(id, scheme.activations);
             }

@@ -19,8 +19,11 @@
 //! Weights are found by their use, not by a model's names: any constant input of static size whose only readers multiply
 //! whole rows of it or look rows up. The report lists what was stored how, with what error.
 //!
-//! What it deliberately does not do: choose types by measuring (a plan is given by name), calibrate, round states or
-//! products of two computed values.
+//! With a [`Calibration`] (see [`Calibrate`](super::Calibrate)) scales are those of least error in what the graph computes; the
+//! blocks are of the same formats.
+//!
+//! What it deliberately does not do: round states or products of two computed values, choose types by itself (a plan says
+//! them: by name, or made from measurements).
 
 mod activations;
 mod weights;
@@ -32,6 +35,7 @@ pub use weights::{BlockRows, NarrowCasts, WeightBlocks};
 
 use super::{Compiler, Group, PassList, Report};
 use crate::blocks::BlockType;
+use crate::formats::Calibration;
 use crate::op::ActivationScheme;
 
 /// The type of the blocks for the weight of this name; `None` leaves it as it is.
@@ -56,6 +60,7 @@ pub(crate) type Plan = Arc<dyn Fn(&str) -> Option<BlockType> + Send + Sync>;
 pub struct Quantize {
     plan: Plan,
     activations: Option<ActivationScheme>,
+    calibration: Arc<Calibration>,
     /// Whether data is encoded.
     encodes: bool,
 }
@@ -86,7 +91,17 @@ impl Quantize {
         Quantize {
             plan: Arc::new(plan),
             activations: Some(ActivationScheme::A8G32),
+            calibration: Arc::default(),
             encodes: true,
+        }
+    }
+
+    /// Chooses the scales of weights that `calibration` knows so that errors in columns matter as much as what these are
+    /// multiplied by: with mean squares, as llama.cpp does with its importance matrices.
+    pub fn calibrated(self, calibration: impl Into<Arc<Calibration>>) -> Quantize {
+        Quantize {
+            calibration: calibration.into(),
+            ..self
         }
     }
 
@@ -125,7 +140,8 @@ impl Compiler for Quantize {
     type Output = Report;
 
     fn passes(&self, list: &mut PassList) {
-        list.push(WeightBlocks::new(self.plan.clone(), self.encodes));
+        let weights = WeightBlocks::new(self.plan.clone(), self.calibration.clone(), self.encodes);
+        list.push(weights);
         list.group(
             Group::Fixpoint,
             vec![

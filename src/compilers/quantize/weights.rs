@@ -1,11 +1,14 @@
 //! Weights → bytes of blocks.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use super::Plan;
 use crate::compilers::Pass;
+use crate::compilers::calibrate::weight_name;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::formats::Calibration;
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
 use crate::op::{BinaryOp, Op, ReduceOp};
 use crate::shape::{View, numel};
@@ -13,14 +16,16 @@ use crate::shape::{View, numel};
 /// The pass; a hit is a weight that is stored in blocks.
 pub struct WeightBlocks {
     plan: Plan,
+    calibration: Arc<Calibration>,
     encodes: bool,
     notes: RefCell<Vec<String>>,
 }
 
 impl WeightBlocks {
-    pub(super) fn new(plan: Plan, encodes: bool) -> WeightBlocks {
+    pub(super) fn new(plan: Plan, calibration: Arc<Calibration>, encodes: bool) -> WeightBlocks {
         WeightBlocks {
             plan,
+            calibration,
             encodes,
             notes: RefCell::default(),
         }
@@ -56,6 +61,9 @@ impl Pass for WeightBlocks {
                 notes.push(format!("{} stays: {what}", dag.describe(id)));
             } else {
                 patch.store_blocks(id, ty);
+                if let Some(stats) = self.calibration.get(&weight_name(dag, id)) {
+                    patch.calibrate(id, stats.clone());
+                }
             }
         }
         if patch.is_empty() {

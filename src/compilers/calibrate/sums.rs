@@ -1,0 +1,182 @@
+//! Products with whole rows of a constant → sums over the columns of what it is multiplied by, as further results.
+
+use std::cell::RefCell;
+
+use super::weight_name;
+use crate::compilers::Pass;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
+use crate::op::{BinaryOp, Op, ReduceOp};
+use crate::shape::{Expr, View, numel};
+
+/// The pass; a hit is a sum.
+pub struct ColumnSums {
+    widest: usize,
+    notes: RefCell<Vec<String>>,
+}
+
+impl ColumnSums {
+    pub(super) fn new(widest: usize) -> ColumnSums {
+        ColumnSums {
+            widest,
+            notes: RefCell::default(),
+        }
+    }
+}
+
+/// A product of a constant's rows.
+pub(super) struct Found {
+    pub(super) name: String,
+    pub(super) columns: usize,
+    /// How many rows the other factor has.
+    pub(super) rows: Expr,
+    /// Whether products of pairs of columns are summed too.
+    pub(super) with_products: bool,
+    mul: NodeIndex,
+    /// The other factor, and its rows.
+    x: (NodeIndex, View),
+}
+
+/// All products, in order.
+///
+/// # Errors
+/// A circle in the graph.
+pub(super) fn find(dag: &Dag, widest: usize) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for input in dag.ids() {
+        if !matches!(dag.node(input).op, Op::Input { .. }) {
+            continue;
+        }
+        let mut at = vec![input];
+        while let Some(from) = at.pop() {
+            for (reader, slot, view) in dag.readers(from) {
+                match &dag.node(reader).op {
+                    Op::Cast(_) | Op::Dequantize(_) if dag.is_whole(from, view) => at.push(reader),
+                    Op::Binary(BinaryOp::Mul) => {
+                        for axis in summed_axes(dag, reader) {
+                            let product = (reader, slot, axis);
+                            found.extend(site(dag, (input, from), (product, view), widest));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The axes that sums of a product run along, each by itself.
+fn summed_axes(dag: &Dag, mul: NodeIndex) -> Vec<usize> {
+    let axes = dag
+        .readers(mul)
+        .filter_map(|(sum, _, seen)| match &dag.node(sum).op {
+            Op::Reduce(ReduceOp::Sum, axes) if axes.len() == 1 && dag.is_whole(mul, seen) => {
+                Some(axes[0])
+            }
+            _ => None,
+        });
+    let mut axes: Vec<usize> = axes.collect();
+    axes.sort_unstable();
+    axes.dedup();
+    axes
+}
+
+/// The product, if `weight`, which the input's numbers are, is a matrix whose rows it walks along the summed axis.
+fn site(
+    dag: &Dag,
+    (input, weight): (NodeIndex, NodeIndex),
+    ((mul, slot, axis), view): ((NodeIndex, usize, usize), &View),
+    widest: usize,
+) -> Option<Found> {
+    let ty = &dag.node(weight).ty;
+    let [_, columns] = ty.dims[..] else {
+        return None;
+    };
+    let n = columns.as_usize().filter(|_| ty.dtype.is_float())?;
+    ty.numel().as_usize()?;
+    let layer = view.single()?;
+    let by_rows = layer.strides[axis].is_one() && layer.dims[axis] == columns;
+    let (x, seen) = dag.operands(mul)[1 - slot];
+    if !by_rows || view.is_masked() || !seen.walks(axis) || !dag.node(x).ty.dtype.is_float() {
+        return None;
+    }
+    let mut kept: Vec<usize> = (0..seen.rank())
+        .filter(|&at| at != axis && seen.walks(at))
+        .collect();
+    kept.push(axis);
+    let (rows, _) = seen.written_out(&kept).ok()?;
+    let dims = rows.dims();
+    Some(Found {
+        name: weight_name(dag, input),
+        columns: n,
+        rows: numel(&dims[..dims.len() - 1]),
+        with_products: n <= widest,
+        mul,
+        x: (x, rows),
+    })
+}
+
+impl Pass for ColumnSums {
+    fn name(&self) -> &str {
+        "column-sums"
+    }
+
+    fn run(&self, dag: &Dag) -> Result<Patch> {
+        let mut patch = Patch::new().appending();
+        let found = find(dag, self.widest)?;
+        for found in &found {
+            found.write(&mut patch, dag)?;
+        }
+        let mut notes: Vec<String> = found
+            .iter()
+            .filter(|found| !found.with_products && self.widest > 0)
+            .map(|found| format!("{}: mean squares only, it is wide", found.name))
+            .collect();
+        if found.is_empty() {
+            notes.push("no constant is multiplied by whole rows".into());
+        }
+        *self.notes.borrow_mut() = notes;
+        Ok(patch)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.borrow().clone()
+    }
+}
+
+impl Found {
+    /// Adds the sums, and makes them values.
+    fn write(&self, patch: &mut Patch, dag: &Dag) -> Result<()> {
+        let (x, rows) = self.x.clone();
+        let is_narrow = dag.node(x).ty.dtype != DType::F32;
+        // Rows in order, so that any number of leading axes is one.
+        let op = if is_narrow {
+            Op::Cast(DType::F32)
+        } else {
+            Op::Contiguous
+        };
+        let x = patch.add(dag, op, vec![(NodeRef::Old(x), rows)], self.mul)?;
+        let matrix = View::contiguous((self.rows, self.columns));
+        let whole = |patch: &Patch, node| View::contiguous(patch.ty(dag, node).dims.clone());
+        let sum = |patch: &mut Patch, factors: [View; 2]| -> Result<()> {
+            let factors = factors.map(|view| (x, view)).to_vec();
+            let mul = patch.add(dag, Op::Binary(BinaryOp::Mul), factors, self.mul)?;
+            let op = Op::Reduce(ReduceOp::Sum, [0].into_iter().collect());
+            let seen = whole(patch, mul);
+            let sum = patch.add(dag, op, vec![(mul, seen)], self.mul)?;
+            let seen = whole(patch, sum);
+            patch.expose(sum, seen);
+            Ok(())
+        };
+        sum(patch, [matrix.clone(), matrix.clone()])?;
+        if self.with_products {
+            let columns = Expr::from(self.columns);
+            let across = matrix.insert(2, columns).expect("an axis behind the last");
+            let along = matrix.insert(1, columns).expect("an axis before the last");
+            sum(patch, [across, along])?;
+        }
+        Ok(())
+    }
+}
