@@ -1,7 +1,8 @@
 //! A row of numbers → signs and scales of the least error of what is multiplied by it.
 //!
 //! With [`ColumnStats`] the error of a row is `(q - w) G (q - w)` instead of the sum of squares `(q - w)²`; see there. Where only the
-//! diagonal of `G` is known, scales and signs are fitted in turn as in [`super::sign_fit`], with weights. With all of it:
+//! diagonal of `G` is known, scales and signs are fitted in turn as in [`super::sign_fit`], with weights, from two starts of which
+//! one is what that fit ends with. With all of it:
 //!
 //! 1. that fit gives the levels, the sums of scaled signs;
 //! 2. columns are rounded to the nearest level one after the other, those of large mean squares first, and what each is
@@ -16,7 +17,7 @@
 use half::f16;
 
 use super::error_weights::{ErrorWeights, Gram, dot};
-use super::sign_fit::{MOST_BASES, solve};
+use super::sign_fit::{self, MOST_BASES, solve};
 use super::sign_matrix::SignFit;
 
 /// Rounds of the weighted fit, at most.
@@ -117,6 +118,26 @@ pub(super) fn fit(
     };
     let mut params = row.start();
     row.in_turn(&mut params);
+    // Fits end where no step helps; the unweighted one ends elsewhere, and from there it goes on.
+    let (own, error) = (row.codes.to_vec(), row.weighted_error(&params));
+    let exact = SignFit {
+        half_scales: false,
+        ..how
+    };
+    let scales = sign_fit::fit(x, bases, exact, row.codes);
+    let mut other = [0.0; MOST_BASES];
+    match how.ternary {
+        true => other[0] = 2.0 * f64::from(scales[0]),
+        false => other
+            .iter_mut()
+            .zip(&scales)
+            .for_each(|(p, s)| *p = f64::from(*s)),
+    }
+    row.in_turn(&mut other);
+    match row.weighted_error(&other) < error {
+        true => params = other,
+        false => row.codes.copy_from_slice(&own),
+    }
     let rounded = |params: Params| match how.half_scales {
         // Three values are stored as two bases of half the scale, which has the same digits.
         true => params.map(|x| f64::from(f16::from_f64(x).to_f32())),
@@ -183,6 +204,14 @@ impl Row<'_> {
             changed |= std::mem::replace(code, nearest) != nearest;
         }
         changed
+    }
+
+    /// The error where those of columns do not depend on each other.
+    fn weighted_error(&self, params: &Params) -> f64 {
+        let columns = self.x.iter().zip(&self.weights.columns).zip(&*self.codes);
+        let error =
+            |((x, h), code): ((&f64, &f64), &u8)| h * (self.shape.value(params, *code) - x).powi(2);
+        columns.map(error).sum()
     }
 
     /// Fits parameters and codes in turn, columns on their own.

@@ -1,12 +1,12 @@
 //! The options that every command has: which model, on how many threads, for which CPU.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use brain_blitz::Error;
 use brain_blitz::compilers::Math;
 use brain_blitz::formats::gguf::is_gguf;
-use brain_blitz::formats::{ModelConfig, ModelFiles};
+use brain_blitz::formats::{Calibration, ModelConfig, ModelFiles};
 use brain_blitz::generation::Quant;
 use brain_blitz::generation::session::{CacheType, Options, Rows, Session};
 use brain_blitz::knobs;
@@ -45,6 +45,9 @@ pub struct RunArgs {
     /// [default: as the model has them]
     #[arg(long, value_name = "TYPE", value_parser = quant)]
     quant: Option<Quant>,
+    /// Choose the scales of these blocks by FILE, which `convert --save-importance` wrote
+    #[arg(long = "importance", value_name = "FILE", value_parser = calibration)]
+    calibration: Option<Arc<Calibration>>,
     /// Keep keys and values of attention as f32, f16 or bf16: the last two take half the memory, and round
     #[arg(long, value_name = "TYPE", default_value_t)]
     kv_cache: CacheType,
@@ -61,7 +64,20 @@ pub struct RunArgs {
     pub quiet: bool,
 }
 
-fn thread_count(text: &str) -> Result<usize, String> {
+/// What is known about the columns of weights.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn calibration(path: &str) -> Result<Arc<Calibration>, String> {
+    let opened = Calibration::open(path).map_err(|error| error.to_string());
+    opened.map(Arc::new)
+}
+
+/// A number of threads, as options take it.
+///
+/// # Errors
+/// If it is none.
+pub fn thread_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("at least 1 thread is needed".into()),
         Ok(n) => Ok(n),
@@ -186,12 +202,7 @@ impl ModelArgs {
 impl RunArgs {
     /// The name of the CPU that is compiled for.
     pub fn cpu(&self) -> String {
-        let default = match cfg!(feature = "llvm-backend") {
-            true => "native",
-            false => "reference",
-        };
-        let given = self.cpu.clone().or_else(knobs::cpu);
-        given.unwrap_or_else(|| default.to_owned())
+        self.cpu.clone().unwrap_or_else(default_cpu)
     }
 
     /// How many threads compute.
@@ -231,6 +242,7 @@ impl RunArgs {
             cache: self.kv_cache,
             logits: rows,
             quant: self.quant,
+            calibration: self.calibration.clone().unwrap_or_default(),
             tune: self.tune,
             math: self.math,
         }
@@ -245,6 +257,15 @@ pub fn context_for(needed: usize, config: &ModelConfig) -> usize {
         .checked_next_power_of_two()
         .unwrap_or(usize::MAX);
     rounded.min(config.max_position_embeddings())
+}
+
+/// The CPU that is compiled for unless an option says otherwise.
+pub fn default_cpu() -> String {
+    let default = match cfg!(feature = "llvm-backend") {
+        true => "native",
+        false => "reference",
+    };
+    knobs::cpu().unwrap_or_else(|| default.to_owned())
 }
 
 fn check_path(path: &Path) -> Outcome {

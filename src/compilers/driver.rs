@@ -262,12 +262,14 @@ fn run_pass(
     Ok(hits > 0)
 }
 
+/// Inputs by number, with the formats that they had and have.
+type Stored = Vec<(u32, DType, StoredAs)>;
+/// What is known about inputs' columns.
+type Calibrated = FxHashMap<u32, Arc<ColumnStats>>;
+
 /// Converts the data of inputs that are stored otherwise now.
 fn convert(
-    (stored, calibrated): (
-        Vec<(u32, DType, StoredAs)>,
-        FxHashMap<u32, Arc<ColumnStats>>,
-    ),
+    (stored, calibrated): (Stored, Calibrated),
     dag: &Dag,
     state: &mut State,
     report: &mut Report,

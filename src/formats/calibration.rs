@@ -109,7 +109,7 @@ impl Calibration {
         let path = path.as_ref();
         let file = Checkpoint::open(path)?;
         if file.metadata().get(FORMAT_KEY).map(String::as_str) != Some(FORMAT) {
-            let what = format!("is not {FORMAT:?}: this is no file of `--save-calibration`");
+            let what = format!("is not {FORMAT:?}: this is no file of `convert --save-importance`");
             return Err(format_error(path, "format", None, what));
         }
         let mut calibration = Calibration::default();

@@ -18,7 +18,7 @@ pub(super) fn compile(
 ) -> Result<()> {
     if let Some(quant) = options.quant {
         progress(Progress::Compiling { pass: "quantize" });
-        info.report = quant.compile(graph)?;
+        info.report = quant.compile(graph, &options.calibration)?;
         let stored = info.report.stored.iter().map(|t| (t.bytes_before, t.bytes));
         let signed = info.report.signed.iter().map(|t| (t.bytes_before, t.bytes));
         for (before, after) in stored.chain(signed) {

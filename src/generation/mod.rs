@@ -11,6 +11,7 @@ pub mod conversation;
 pub mod evaluate;
 pub mod logprobs;
 mod low_bit;
+pub mod plan;
 mod quant;
 pub mod reuse;
 pub mod sampler;

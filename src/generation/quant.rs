@@ -1,11 +1,13 @@
 //! What a model's weights and activations become when it is loaded: blocks, or signs.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::blocks::BlockType;
 use crate::compilers::binarize::{Choice, SignActivations};
 use crate::compilers::{Binarize, Generic, Quantize, Report};
 use crate::error::{Error, Result};
+use crate::formats::Calibration;
 use crate::graph::Graph;
 
 /// A way to store and compute a model with fewer bits, without training. Weights that cannot be stored so stay as they are.
@@ -72,21 +74,25 @@ impl Quant {
         blocks.into_iter().flatten().chain(signs)
     }
 
-    /// Rewrites a model's recorded graph, whose parameters have data.
+    /// Rewrites a model's recorded graph, whose parameters have data; scales are chosen by `calibration`.
     ///
     /// # Errors
     /// Those of compiling, among them numbers that cannot be stored.
-    pub(super) fn compile(self, graph: &mut Graph) -> Result<Report> {
+    pub(super) fn compile(
+        self,
+        graph: &mut Graph,
+        calibration: &Arc<Calibration>,
+    ) -> Result<Report> {
+        let blocks = |ty| Quantize::blocks(ty).calibrated(calibration.clone());
         match self {
-            Quant::Blocks(ty) => graph.try_compile((Generic, Quantize::blocks(ty)), ()),
-            Quant::BlockWeights(ty) => {
-                graph.try_compile((Generic, Quantize::blocks(ty).weights_only()), ())
-            }
+            Quant::Blocks(ty) => graph.try_compile((Generic, blocks(ty)), ()),
+            Quant::BlockWeights(ty) => graph.try_compile((Generic, blocks(ty).weights_only()), ()),
             Quant::Signs(weights, activations) => {
-                let signs = signs(weights, activations);
+                let signs = signs(weights, activations).calibrated(calibration.clone());
+                let rest = blocks(BlockType::Q8_0);
                 let rest = match activations {
-                    SignActivations::Kept => Quantize::q8_0().weights_only(),
-                    _ => Quantize::q8_0(),
+                    SignActivations::Kept => rest.weights_only(),
+                    _ => rest,
                 };
                 let mut report = graph.try_compile((Generic, signs), ())?;
                 report.stored = graph.try_compile((Generic, rest), ())?.stored;

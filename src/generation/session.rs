@@ -3,13 +3,14 @@
 //! Weights are mapped, not copied: a parameter stored in a format that graphs have is read where the file lies.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::compilers::{Math, Report};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::profile::Profile;
-use crate::formats::{ModelConfig, ModelFiles, Weights as StoredWeights};
+use crate::formats::{Calibration, ModelConfig, ModelFiles, Weights as StoredWeights};
 use crate::graph::state::Stats;
 use crate::graph::{Graph, GraphTensor};
 use crate::nn::Parameters;
@@ -43,6 +44,8 @@ pub struct Options {
     pub cache: CacheType,
     /// Stores weights that do not have few bits already in this way.
     pub quant: Option<Quant>,
+    /// What chooses the scales of such blocks; see [`calibrate`](super::calibrate()).
+    pub calibration: Arc<Calibration>,
     /// Which logits [`Session::feed`] gives.
     pub logits: Rows,
     /// Whether compiling for `native` measures how to compute products that there are no records of, which takes a while.
@@ -59,6 +62,7 @@ impl Default for Options {
             context: None,
             cache: CacheType::default(),
             quant: None,
+            calibration: Arc::default(),
             logits: Rows::Last,
             tune: false,
             math: Math::Exact,

@@ -269,3 +269,65 @@ fn what_is_another_thing_is_one_clear_message() {
         fail(2, &tiny(), usage);
     }
 }
+
+#[test]
+fn a_text_chooses_scales_and_types() {
+    let folder = tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let words = (0..400).map(|i| ["To be, or not ", "to speak\n", "the king "][i * i % 7 % 3]);
+    fs::write(at("text.txt"), words.collect::<String>()).unwrap();
+    let text = format!(
+        "--calibrate {} --threads 1 --quiet",
+        at("text.txt").display()
+    );
+    let model = shakespeare();
+    let save = format!("--save-importance {}", at("found").display());
+    let run = |name: &str, settings: &str| succeed(convert(&model, &at(name), settings));
+    run("plain", "--quant q4_0 --quiet");
+    run("a", &format!("--quant q4_0 {text} {save}"));
+    run(
+        "b",
+        &format!(
+            "--quant q4_0 --quiet --importance {}",
+            at("found").display()
+        ),
+    );
+    let bytes = |name: &str| fs::read(at(name)).unwrap();
+    assert!(bytes("a") == bytes("b"), "the same scales from the file");
+    assert!(bytes("a") != bytes("plain"));
+    assert_eq!(bytes("a").len(), bytes("plain").len());
+    // A plan, of which the table says what each matrix got and what that costs.
+    let settings = format!("--bits 6 --by-kind --plan-tokens 40 --sample-tokens 512 {text}");
+    let said = run("c", &settings);
+    for part in [
+        "mlp.down_proj",
+        "bits  cost",
+        "with all of it",
+        "KL ",
+        "68 tensors",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let found = succeed_json(convert(&model, &at("d"), &format!("{settings} --json")));
+    let bits = found["plan"]["bits_per_weight"].as_f64().unwrap();
+    assert!(bits > 5.5 && bits <= 6.0, "{found}");
+    assert!(
+        (found["bits_per_weight"].as_f64().unwrap() - bits).abs() < 1e-9,
+        "{found}"
+    );
+    assert!(bytes("c") == bytes("d"));
+    for usage in [
+        "convert MODEL x.gguf --bits 5",
+        "convert MODEL x.gguf --bits 99 --calibrate x",
+        "convert MODEL x.gguf --bits 5 --quant q4_0 --calibrate x",
+        "convert MODEL x.gguf --quant q4_0 --save-importance x",
+        "convert MODEL x.gguf --quant q4_0 --importance nowhere",
+        "convert MODEL x.gguf --quant q4_0 --by-kind",
+    ] {
+        fail(2, &model, usage);
+    }
+    let few = format!("convert MODEL never.gguf --bits 1.5 --by-kind --plan-tokens 40 {text}");
+    fail_with(&model, &few, &["too few"]);
+    let without = format!("convert MODEL never.gguf --quant q4_0 {text}");
+    fail_with(&tiny(), &without, &["has no tokenizer", "hint: "]);
+}

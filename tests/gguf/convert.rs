@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use brain_blitz::blocks::BlockType;
+use brain_blitz::blocks::{BlockType, ColumnStats};
 use brain_blitz::formats::gguf::{Converted, Gguf, Options, Value, Writer, convert};
-use brain_blitz::formats::{Tokenizer, Weights, open_model};
+use brain_blitz::formats::{Calibration, Tokenizer, Weights, open_model};
 use tempfile::tempdir;
 
 use crate::{data, gemma2};
@@ -135,8 +135,8 @@ fn few_bits_keep_an_embedding_of_eight_unless_told_otherwise() {
     assert_eq!(embedding(Options::new(BlockType::Q2_0)), BlockType::Q8_0);
     assert_eq!(embedding(Options::new(BlockType::Q4_0)), BlockType::Q4_0);
     let told = Options {
-        quant: BlockType::Q4_0,
         embedding: Some(BlockType::F16),
+        ..Options::new(BlockType::Q4_0)
     };
     assert_eq!(embedding(told), BlockType::F16);
 }
@@ -307,7 +307,7 @@ fn what_cannot_be_converted_is_an_error_and_nothing_is_written() {
     });
     let failure = |input: &Path, ty: BlockType| run(input, &out, Options::new(ty)).unwrap_err();
     let message = failure(&input, BlockType::Q8_0);
-    let end = "tensor \"m.weight\": from element 0 on: element 40 is NaN, which Q8_0 cannot hold";
+    let end = "tensor \"m.weight\": element 40 is NaN, which Q8_0 cannot hold";
     assert!(message.ends_with(end), "{message}");
     assert_eq!(
         failure(&input, BlockType::Q3_K),
@@ -315,4 +315,99 @@ fn what_cannot_be_converted_is_an_error_and_nothing_is_written() {
     );
     assert!(failure(folder.path(), BlockType::F16).contains("config.json"));
     assert!(!out.exists());
+}
+
+#[test]
+fn more_than_three_tokens_that_end_a_text_are_all_kept() {
+    let folder = tempdir().unwrap();
+    let (input, out) = (folder.path().join("in"), folder.path().join("x.gguf"));
+    fs::create_dir(&input).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(gemma2("tiny").join(name), input.join(name)).unwrap();
+    }
+    let text = fs::read_to_string(input.join("config.json")).unwrap();
+    for ids in [vec![1], vec![1, 7, 9], vec![9, 1, 7, 3, 5]] {
+        let with = text.replace("\"eos_token_id\": 1", &format!("\"eos_token_id\": {ids:?}"));
+        assert!(with != text || ids == [1]);
+        fs::write(input.join("config.json"), with).unwrap();
+        run(&input, &out, Options::new(BlockType::F32)).unwrap();
+        let (config, _) = open_model(&out, brain_blitz::dtype::DType::F32).unwrap();
+        assert_eq!(config.eos_token_ids(), ids);
+        let list = Gguf::open(&out)
+            .unwrap()
+            .value("tokenizer.ggml.eos_token_ids")
+            .is_some();
+        assert_eq!(list, ids.len() > 3);
+    }
+}
+
+#[test]
+fn calibrated_columns_get_the_bits_where_they_matter() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("out.gguf");
+    let columns = 64;
+    // Large enough for several pieces, and no whole number of them.
+    let rows = 1500;
+    let x = |i: usize| ((i * 37 % 101) as f32 - 50.0) / (1 + i % 7) as f32;
+    let input = matrix(folder.path(), rows, columns, &x);
+    let square = |k: usize| if k.is_multiple_of(9) { 50.0 } else { 0.1 };
+    let stats = || ColumnStats::new(1, (0..columns).map(square).collect(), None).unwrap();
+    let exact: Vec<f32> = (0..rows * columns).map(x).collect();
+    let convert = |name: &str| {
+        let mut calibration = Calibration::default();
+        calibration.insert(name, stats());
+        let options = Options {
+            calibration: calibration.into(),
+            ..Options::new(BlockType::Q4_0)
+        };
+        let report = run(&input, &out, options).unwrap();
+        let file = Gguf::open(&out).unwrap();
+        let found = file.get("m.weight").unwrap().dequantize().unwrap();
+        (
+            stats().weighted_error(&exact, &found),
+            report[0].calibrated,
+            report[0].to,
+        )
+    };
+    let (plain, known) = (convert("another"), convert("m.weight"));
+    assert_eq!((plain.1, known.1), (false, true));
+    assert_eq!((plain.2, known.2), (BlockType::Q4_0, BlockType::Q4_0));
+    assert!(known.0 < 0.8 * plain.0, "{known:?} {plain:?}");
+    // The whole matrix at once has the same bytes.
+    let mut blocks = vec![0; BlockType::Q4_0.bytes_of(exact.len()).unwrap()];
+    let squares = stats();
+    BlockType::Q4_0
+        .quantize_weighted(&exact, squares.mean_squares(), 0, &mut blocks)
+        .unwrap();
+    let file = Gguf::open(&out).unwrap();
+    assert!(file.get("m.weight").unwrap().bytes[..] == blocks[..]);
+    // Of another model.
+    let mut calibration = Calibration::default();
+    calibration.insert(
+        "m.weight",
+        ColumnStats::new(1, vec![1.0; 32], None).unwrap(),
+    );
+    let options = Options {
+        calibration: calibration.into(),
+        ..Options::new(BlockType::Q4_0)
+    };
+    let why = run(&input, &out, options).unwrap_err();
+    assert!(
+        why.contains("m.weight") && why.contains("32 columns"),
+        "{why}"
+    );
+}
+
+#[test]
+fn a_number_that_does_not_fit_is_named_by_its_place_in_the_tensor() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("out.gguf");
+    let bad = 70_001;
+    let x = |i: usize| if i == bad { f32::NAN } else { 1.0 };
+    let input = matrix(folder.path(), 1500, 64, &x);
+    let why = run(&input, &out, Options::new(BlockType::Q8_0)).unwrap_err();
+    assert!(
+        why.contains("m.weight") && why.contains("element 70001 "),
+        "{why}"
+    );
 }

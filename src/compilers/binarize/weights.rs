@@ -7,6 +7,7 @@ use super::{Binarize, Choice, Chosen, Layer, SignActivations, SignScheme};
 use crate::blocks::SignMatrix;
 use crate::compilers::Pass;
 use crate::compilers::calibrate::weight_name;
+use crate::compilers::quantize::check_columns;
 use crate::error::Result;
 use crate::graph::{Dag, Patch};
 use crate::op::Op;
@@ -55,6 +56,7 @@ impl Pass for SignWeights {
             patch.store_signs(found.weight, matrix, scheme.fit);
             let stats = &self.binarize.calibration;
             if let Some(stats) = stats.get(&weight_name(dag, found.weight)) {
+                check_columns(dag, found.weight, stats.columns())?;
                 patch.calibrate(found.weight, stats.clone());
             }
             if let Op::Input { id, .. } = dag.node(found.weight).op {

@@ -26,11 +26,14 @@
 //! them: by name, or made from measurements).
 
 mod activations;
+pub mod plan;
 mod weights;
 
 use std::sync::Arc;
 
 pub use activations::RoundActivations;
+pub use plan::{Candidate, Measured, Plan, Planned};
+pub(super) use weights::check_columns;
 pub use weights::{BlockRows, NarrowCasts, WeightBlocks};
 
 use super::{Compiler, Group, PassList, Report};
@@ -39,7 +42,7 @@ use crate::formats::Calibration;
 use crate::op::ActivationScheme;
 
 /// The type of the blocks for the weight of this name; `None` leaves it as it is.
-pub(crate) type Plan = Arc<dyn Fn(&str) -> Option<BlockType> + Send + Sync>;
+pub(crate) type Choice = Arc<dyn Fn(&str) -> Option<BlockType> + Send + Sync>;
 
 /// Stores weights in blocks of a few bits; see the [module](self).
 ///
@@ -58,7 +61,7 @@ pub(crate) type Plan = Arc<dyn Fn(&str) -> Option<BlockType> + Send + Sync>;
 /// ```
 #[derive(Clone)]
 pub struct Quantize {
-    plan: Plan,
+    plan: Choice,
     activations: Option<ActivationScheme>,
     calibration: Arc<Calibration>,
     /// Whether data is encoded.

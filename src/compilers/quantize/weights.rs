@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::Plan;
+use super::Choice;
 use crate::compilers::Pass;
 use crate::compilers::calibrate::weight_name;
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::formats::Calibration;
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
 use crate::op::{BinaryOp, Op, ReduceOp};
@@ -15,14 +15,14 @@ use crate::shape::{View, numel};
 
 /// The pass; a hit is a weight that is stored in blocks.
 pub struct WeightBlocks {
-    plan: Plan,
+    plan: Choice,
     calibration: Arc<Calibration>,
     encodes: bool,
     notes: RefCell<Vec<String>>,
 }
 
 impl WeightBlocks {
-    pub(super) fn new(plan: Plan, calibration: Arc<Calibration>, encodes: bool) -> WeightBlocks {
+    pub(super) fn new(plan: Choice, calibration: Arc<Calibration>, encodes: bool) -> WeightBlocks {
         WeightBlocks {
             plan,
             calibration,
@@ -62,6 +62,7 @@ impl Pass for WeightBlocks {
             } else {
                 patch.store_blocks(id, ty);
                 if let Some(stats) = self.calibration.get(&weight_name(dag, id)) {
+                    check_columns(dag, id, stats.columns())?;
                     patch.calibrate(id, stats.clone());
                 }
             }
@@ -79,6 +80,18 @@ impl Pass for WeightBlocks {
 
     fn is_lossy(&self) -> bool {
         true
+    }
+}
+
+/// The error that a weight has other columns than it was calibrated with.
+pub(in crate::compilers) fn check_columns(dag: &Dag, id: NodeIndex, columns: usize) -> Result<()> {
+    let row = dag.node(id).ty.dims.last().and_then(|dim| dim.as_usize());
+    match row == Some(columns) {
+        true => Ok(()),
+        false => Err(Error::Node {
+            node: dag.describe(id),
+            what: format!("is calibrated with {columns} columns: was that another model?"),
+        }),
     }
 }
 

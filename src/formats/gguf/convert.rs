@@ -10,19 +10,24 @@
 //! The chat template of a checkpoint's folder goes along, and its tokenizer as the text of its `tokenizer.json`
 //! (`tokenizer.huggingface.json`, a key that the format defines), which is exact, and as llama.cpp's lists where these
 //! say the same.
+//!
+//! With a [`Calibration`] scales are chosen for the least error in what the model computes; the formats are the same.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::super::bytes::Bytes;
+use super::super::calibration::Calibration;
 use super::super::low_bit::{self, LowBitLayer};
 use super::super::model_config::ModelConfig;
 use super::super::tensor::{StoredType, TensorView};
 use super::super::weights::open_folder;
 use super::super::{chat_template, format_error, tokenizer};
 use super::architecture::{Architecture, EMBEDDING, ROPE_FACTORS, place};
-use super::recode::recode;
+use super::recode::Recoding;
 use super::{BlockTensor, Gguf, TensorInfo, Writer, is_gguf, tensor_field, tokenizer_write};
-use crate::blocks::BlockType;
+use crate::blocks::{BlockType, ColumnStats};
 use crate::error::{Error, Result};
 use crate::nn::RopeScaling;
 
@@ -34,13 +39,17 @@ const QUANTIZATION_VERSION: u32 = 2;
 pub(in super::super) const TOKENIZER_KEY: &str = "tokenizer.huggingface.json";
 
 /// How a file is converted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The type of matrices.
     pub quant: BlockType,
     /// The type of the embedding, which is the output layer too; by default the others', but 8 bits where those have
     /// fewer than three: a model with a coarser output layer is of no use.
     pub embedding: Option<BlockType>,
+    /// Other types of some matrices, by the names that the crate's models give their parameters.
+    pub types: BTreeMap<String, BlockType>,
+    /// What matrices are multiplied by, by such names or those of the input's tensors: errors in columns count by it.
+    pub calibration: Arc<Calibration>,
 }
 
 impl Options {
@@ -49,6 +58,8 @@ impl Options {
         Options {
             quant,
             embedding: None,
+            types: BTreeMap::new(),
+            calibration: Arc::default(),
         }
     }
 
@@ -70,6 +81,8 @@ pub struct Converted {
     pub to: BlockType,
     /// What was asked for, if its rows do not fit that.
     pub instead_of: Option<BlockType>,
+    /// Whether scales were chosen by what the tensor is multiplied by.
+    pub calibrated: bool,
     /// The number of elements.
     pub elements: usize,
     /// Bytes before and after.
@@ -79,6 +92,8 @@ pub struct Converted {
 /// A tensor that is to be converted.
 struct Item {
     tensor: BlockTensor,
+    /// The parameter that it is in the crate's models, else its own name.
+    parameter: String,
     /// What is added to its numbers.
     add: f32,
     /// The order in which its rows are written, if it is another one.
@@ -88,18 +103,45 @@ struct Item {
 }
 
 impl Item {
+    /// What is known about its columns.
+    fn stats<'a>(&self, calibration: &'a Calibration) -> Option<&'a ColumnStats> {
+        let stats = calibration.get(&self.parameter);
+        let stats = stats.or_else(|| calibration.get(&self.tensor.name))?;
+        Some(stats)
+    }
+
     /// Hands on its numbers as blocks of type `to`.
     ///
     /// # Errors
-    /// As [`recode`].
-    fn recode(&self, to: BlockType, emit: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let (bytes, from) = (&self.tensor.bytes, self.tensor.ty);
+    /// As [`Recoding::run`], and if the calibration is of another model.
+    fn recode(
+        &self,
+        to: BlockType,
+        calibration: &Calibration,
+        emit: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let (bytes, width) = (&self.tensor.bytes, self.tensor.shape.last());
+        let stats = self.stats(calibration);
+        if let Some(stats) = stats.filter(|stats| Some(&stats.columns()) != width) {
+            let what = format!("is calibrated with {} columns", stats.columns());
+            return Err(Error::msg(format!(
+                "{what}, but has {}",
+                width.unwrap_or(&0)
+            )));
+        }
+        let recoding = Recoding {
+            from: self.tensor.ty,
+            to,
+            add: self.add,
+            columns: stats.map(ColumnStats::mean_squares),
+        };
         let Some(rows) = &self.rows else {
-            return recode(bytes, from, to, self.add, emit);
+            return recoding.run(0, bytes, emit);
         };
         let row = bytes.len() / rows.len().max(1);
-        let mut rows = rows.iter().map(|&i| &bytes[i * row..][..row]);
-        rows.try_for_each(|row| recode(row, from, to, self.add, emit))
+        let elements = self.tensor.elements() / rows.len().max(1);
+        let mut rows = rows.iter();
+        rows.try_for_each(|&i| recoding.run(i * elements, &bytes[i * row..][..row], emit))
     }
 }
 
@@ -115,7 +157,8 @@ pub fn convert(
     options: &Options,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<Converted>> {
-    for ty in [options.quant, options.embedding_type()] {
+    let other = options.types.values().copied();
+    for ty in other.chain([options.quant, options.embedding_type()]) {
         if !ty.can_quantize() {
             return Err(Error::msg(format!("there is no encoder for {ty}")));
         }
@@ -145,7 +188,7 @@ pub fn convert(
             .expect("the writer asks for each tensor once, in order");
         let (bytes, size) = (item.tensor.bytes.len() as u64, info.size().max(1) as u64);
         let mut written = 0;
-        let recoded = item.recode(info.ty, &mut |piece| {
+        let recoded = item.recode(info.ty, &options.calibration, &mut |piece| {
             written += piece.len() as u64;
             let part = u128::from(bytes) * u128::from(written) / u128::from(size);
             progress(done + part as u64, total);
@@ -173,9 +216,12 @@ fn of_gguf(input: &Path) -> Result<(Writer, Vec<Item>)> {
         }
     }
     let layers = file.low_bit_layers()?;
+    let architecture = Architecture::of(&file).ok();
     let items = file.tensors().iter().map(|info| {
+        let parameter = architecture.and_then(|known| known.parameter_name(&info.name));
         Ok(Item {
             tensor: file.get(&info.name)?,
+            parameter: parameter.unwrap_or_else(|| info.name.clone()),
             add: 0.0,
             rows: None,
             low_bit: layers.get(&info.name).copied(),
@@ -253,7 +299,7 @@ fn item(config: &ModelConfig, tensor: TensorView) -> Result<Item, String> {
         ));
     }
     let rows = is_turned.then(|| neighbours(n_rows, head_dim));
-    let (shape, bytes) = (tensor.shape, tensor.bytes);
+    let (parameter, shape, bytes) = (tensor.name, tensor.shape, tensor.bytes);
     let tensor = BlockTensor {
         name,
         ty,
@@ -262,6 +308,7 @@ fn item(config: &ModelConfig, tensor: TensorView) -> Result<Item, String> {
     };
     Ok(Item {
         tensor,
+        parameter,
         add,
         rows,
         low_bit: None,
@@ -297,6 +344,7 @@ fn rope_factors(config: &ModelConfig) -> Option<Item> {
     };
     Some(Item {
         tensor,
+        parameter: ROPE_FACTORS.to_owned(),
         add: 0.0,
         rows: None,
         low_bit: None,
@@ -305,11 +353,12 @@ fn rope_factors(config: &ModelConfig) -> Option<Item> {
 
 /// How a tensor is to be stored.
 fn plan(item: &Item, options: &Options) -> Converted {
+    let other = options.types.get(&item.parameter);
     let wanted = match item.tensor.name.as_str() {
         _ if !item.tensor.ty.can_dequantize() => item.tensor.ty,
         _ if item.tensor.shape.iter().filter(|&&n| n != 1).count() < 2 => BlockType::F32,
-        EMBEDDING => options.embedding_type(),
-        _ => options.quant,
+        EMBEDDING => *other.unwrap_or(&options.embedding_type()),
+        _ => *other.unwrap_or(&options.quant),
     };
     let row = item.tensor.shape.last().copied().unwrap_or(1);
     let (wanted, to) = match item.low_bit {
@@ -323,6 +372,7 @@ fn plan(item: &Item, options: &Options) -> Converted {
         from: item.tensor.ty,
         to,
         instead_of: (to != wanted).then_some(wanted),
+        calibrated: to.block_len() > 1 && item.stats(&options.calibration).is_some(),
         elements,
         bytes: (item.tensor.bytes.len(), size),
     }

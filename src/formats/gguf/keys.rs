@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use super::super::huggingface::LARGEST_DIM;
 use super::super::suggest::did_you_mean;
 use super::architecture::{Architecture, EMBEDDING};
+use super::value::Array;
 use super::{Gguf, Value, Writer};
 use crate::error::{Error, Result};
 
@@ -20,6 +21,8 @@ const EOS_KEYS: [&str; 3] = [
     "tokenizer.ggml.eot_token_id",
     "tokenizer.ggml.eom_token_id",
 ];
+/// All that ends a text, where it is more than these keys hold.
+const ALL_EOS_KEY: &str = "tokenizer.ggml.eos_token_ids";
 pub(super) const BOS_KEY: &str = "tokenizer.ggml.bos_token_id";
 const PAD_KEY: &str = "tokenizer.ggml.padding_token_id";
 
@@ -38,6 +41,9 @@ impl Tokens<'_> {
         let named = named.into_iter().filter_map(|(key, id)| Some((key, id?)));
         for (key, id) in ids.chain(named) {
             writer.set(key, id);
+        }
+        if self.eos.len() > EOS_KEYS.len() {
+            writer.set(ALL_EOS_KEY, Value::Array(Array::U32(self.eos.to_vec())));
         }
     }
 }
@@ -234,6 +240,9 @@ impl<'a> Keys<'a> {
             let id = token(self.file, key, vocab_size)?;
             found.extend(id.filter(|id| !found.contains(id)));
         }
+        for id in listed(self.file, ALL_EOS_KEY, vocab_size)? {
+            found.extend(Some(id).filter(|id| !found.contains(id)));
+        }
         Ok(found)
     }
 }
@@ -297,6 +306,22 @@ pub(super) fn write_numbers(
     for &(key, number) in numbers {
         writer.set(format!("{}.{key}", architecture.name()), number as f32);
     }
+}
+
+/// The tokens that a key lists, if it is there.
+fn listed(file: &Gguf, key: &str, vocab_size: usize) -> Result<Vec<u32>> {
+    let Some(value) = file.value(key) else {
+        return Ok(Vec::new());
+    };
+    let ids: Option<Vec<u64>> = match value {
+        Value::Array(Array::U32(ids)) => Some(ids.iter().map(|&id| id.into()).collect()),
+        Value::Array(Array::I32(ids)) => ids.iter().map(|&id| id.try_into().ok()).collect(),
+        _ => None,
+    };
+    let ids = ids.filter(|ids| ids.iter().all(|&id| id < vocab_size as u64));
+    let wrong = || file.error(key, format!("is no list of token ids below {vocab_size}"));
+    let ids = ids.ok_or_else(wrong)?;
+    Ok(ids.into_iter().map(|id| id as u32).collect())
 }
 
 /// The token that a key names, if it is there.

@@ -1,38 +1,77 @@
 //! Numbers of one block format as those of another, a piece at a time.
 
 use crate::blocks::BlockType;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::exec::pool::default_threads;
 
 /// Elements of a piece: a multiple of every block's length, and small enough for a cache.
 const PIECE: usize = 1 << 16;
 
-/// Hands on the numbers in `bytes`, which are of type `from`, each plus `add`, as blocks of type `to`. What is to stay as it
-/// is goes through untouched.
-///
-/// # Errors
-/// If one of the types has no code here, a number does not fit `to`, or `emit` fails.
-pub(super) fn recode(
-    bytes: &[u8],
-    from: BlockType,
-    to: BlockType,
-    add: f32,
-    emit: &mut dyn FnMut(&[u8]) -> Result<()>,
-) -> Result<()> {
-    if from == to && add == 0.0 {
-        return emit(bytes);
-    }
-    let piece_bytes = PIECE / from.block_len() * from.block_bytes();
-    let (mut numbers, mut blocks) = (Vec::new(), Vec::new());
-    for (at, piece) in bytes.chunks(piece_bytes).enumerate() {
-        numbers.resize(piece.len() / from.block_bytes() * from.block_len(), 0.0);
-        from.dequantize(piece, &mut numbers)?;
-        if add != 0.0 {
-            numbers.iter_mut().for_each(|x| *x += add);
+/// What becomes of a tensor's numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Recoding<'a> {
+    pub(super) from: BlockType,
+    pub(super) to: BlockType,
+    /// What is added to every number.
+    pub(super) add: f32,
+    /// How much errors count in each column, if not all the same.
+    pub(super) columns: Option<&'a [f32]>,
+}
+
+impl Recoding<'_> {
+    /// Hands on the numbers in `bytes`, of which the first is element `first` of the tensor, as blocks of the new type. What is to
+    /// stay as it is goes through untouched.
+    ///
+    /// # Errors
+    /// If one of the types has no code here, a number does not fit the new one, or `emit` fails.
+    pub(super) fn run(
+        &self,
+        first: usize,
+        bytes: &[u8],
+        emit: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let Recoding { from, to, add, .. } = *self;
+        if from == to && add == 0.0 {
+            return emit(bytes);
         }
-        blocks.resize(numbers.len() / to.block_len() * to.block_bytes(), 0);
-        let failed = |error| Error::msg(format!("from element {} on: {error}", at * PIECE));
-        to.quantize(&numbers, &mut blocks).map_err(failed)?;
-        emit(&blocks)?;
+        let piece_bytes = PIECE / from.block_len() * from.block_bytes();
+        let (mut numbers, mut blocks) = (Vec::new(), Vec::new());
+        for (at, piece) in bytes.chunks(piece_bytes).enumerate() {
+            numbers.resize(piece.len() / from.block_bytes() * from.block_len(), 0.0);
+            from.dequantize(piece, &mut numbers)?;
+            if add != 0.0 {
+                numbers.iter_mut().for_each(|x| *x += add);
+            }
+            blocks.resize(numbers.len() / to.block_len() * to.block_bytes(), 0);
+            self.encode(first + at * PIECE, &numbers, &mut blocks)?;
+            emit(&blocks)?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Stores a piece; a search over scales is shared by threads.
+    fn encode(&self, first: usize, numbers: &[f32], blocks: &mut [u8]) -> Result<()> {
+        let Some(columns) = self.columns.filter(|_| self.to.block_len() > 1) else {
+            return self.to.quantize_from(first, numbers, blocks);
+        };
+        let n_blocks = blocks.len() / self.to.block_bytes();
+        let share = n_blocks.div_ceil(default_threads()).max(1);
+        let (len, bytes) = (share * self.to.block_len(), share * self.to.block_bytes());
+        let done: Vec<Result<()>> = std::thread::scope(|scope| {
+            let shares = numbers
+                .chunks(len)
+                .zip(blocks.chunks_mut(bytes))
+                .enumerate();
+            let tasks = shares.map(|(n, (numbers, blocks))| {
+                let first = first + n * len;
+                scope.spawn(move || self.to.quantize_weighted(numbers, columns, first, blocks))
+            });
+            let tasks: Vec<_> = tasks.collect();
+            let tasks = tasks.into_iter();
+            tasks
+                .map(|task| task.join().expect("encoding does not panic"))
+                .collect()
+        });
+        done.into_iter().collect()
+    }
 }

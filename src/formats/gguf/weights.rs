@@ -10,7 +10,7 @@ use super::super::tensor::{StoredType, TensorView};
 use super::super::weights::Weights;
 use super::super::{format_error, suggest::did_you_mean, tensor_field};
 use super::architecture::{Architecture, ROPE_FACTORS};
-use super::recode::recode;
+use super::recode::Recoding;
 use super::{BlockTensor, Gguf};
 use crate::blocks::BlockType;
 use crate::dtype::DType;
@@ -137,7 +137,13 @@ impl Weights for ModelWeights {
             let mut result = Ok(());
             let bytes = Bytes::build(tensor.elements() * given.block_bytes(), |target| {
                 let mut at = 0;
-                result = recode(&tensor.bytes, tensor.ty, given, add, &mut |piece| {
+                let recoding = Recoding {
+                    from: tensor.ty,
+                    to: given,
+                    add,
+                    columns: None,
+                };
+                result = recoding.run(0, &tensor.bytes, &mut |piece| {
                     target[at..at + piece.len()].copy_from_slice(piece);
                     at += piece.len();
                     Ok(())

@@ -1,13 +1,18 @@
 //! `brain-blitz convert`: weights of another type, as a GGUF file.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use brain_blitz::blocks::BlockType;
+use brain_blitz::formats::Calibration;
 use brain_blitz::formats::gguf::{self, Converted, is_gguf};
+use brain_blitz::generation::plan::Found;
 
 use super::failure::{Failure, Outcome};
 use super::progress::Bar;
-use super::{output, tell};
+use super::{model, output, tell};
+
+mod sample;
 
 /// What `convert` takes.
 #[derive(clap::Args, Debug)]
@@ -21,12 +26,22 @@ pub struct Args {
     #[arg(value_name = "OUT")]
     output: PathBuf,
     /// Type of the matrices: f32, f16, bf16, q8_0, q6_k, q5_0, q5_1, q4_0, q4_1, q4_k, q2_0, tq2_0, tq1_0, q1_0
-    #[arg(long, value_name = "TYPE", value_parser = quant)]
-    quant: BlockType,
+    #[arg(long, value_name = "TYPE", value_parser = quant, required_unless_present = "bits")]
+    quant: Option<BlockType>,
     /// Type of the embedding, which is the output layer too
     /// [default: that of --quant, but q8_0 where that has fewer than three bits]
     #[arg(long, value_name = "TYPE", value_parser = quant)]
     embedding: Option<BlockType>,
+    /// Choose a type for each matrix, by measuring what it costs, so that a weight has N bits on average
+    /// at most
+    #[arg(long, value_name = "N", value_parser = bits, requires = "calibrate")]
+    #[arg(conflicts_with_all = ["quant", "embedding"])]
+    bits: Option<f64>,
+    /// With --bits, one type for all matrices that differ in the layer's number only: fewer measurements
+    #[arg(long, requires = "bits")]
+    by_kind: bool,
+    #[command(flatten)]
+    sample: sample::Args,
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
@@ -39,11 +54,20 @@ const EXAMPLES: &str = "\
 Examples:
   brain-blitz convert models/gemma2-shakespeare gemma2-q8_0.gguf --quant q8_0
   brain-blitz convert model-f16.gguf model-q4_k.gguf --quant q4_k --embedding q6_k
+  brain-blitz convert models/gemma2-shakespeare small.gguf --quant q4_0 --calibrate plays.txt
+  brain-blitz convert models/gemma2-shakespeare small.gguf --bits 5 --calibrate plays.txt
+  brain-blitz convert IN OUT --quant q4_k --calibrate wiki.txt --save-importance wiki.importance
+  brain-blitz convert IN OUT --quant q4_0 --importance wiki.importance
+
+With --calibrate the model reads a part of the text, and errors in a column of a matrix count by the mean
+square of what that column is multiplied by. The formats stay the same. With --bits each matrix is
+rounded to each type, and what that does to predictions of the text is measured as the divergence KL;
+the types that cost least within the bits are taken. The model is in memory as f32 meanwhile.
 
 Norms and other vectors stay f32. A matrix whose rows are no whole number of blocks gets a type that
 fits: smaller blocks of at least as many bits, or f16; a note says which. Weights are not trained
 further, so fewer than four bits are for models that were trained to have them.
---json prints {\"bytes_before\", \"bytes_after\", \"bits_per_weight\", \"tensors\"}.";
+--json prints {\"bytes_before\", \"bytes_after\", \"bits_per_weight\", \"tensors\", \"plan\"}.";
 
 fn quant(text: &str) -> Result<BlockType, String> {
     let ty: BlockType = text
@@ -52,6 +76,13 @@ fn quant(text: &str) -> Result<BlockType, String> {
     match ty.can_quantize() {
         true => Ok(ty),
         false => Err(format!("there is no encoder for {ty}")),
+    }
+}
+
+fn bits(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(bits) if (1.0..=32.0).contains(&bits) => Ok(bits),
+        _ => Err("not a number of bits from 1 to 32".to_owned()),
     }
 }
 
@@ -66,19 +97,42 @@ pub fn run(args: &Args) -> Outcome {
         let failure = Failure::new(format!("{input}: is neither a folder nor a GGUF file"));
         return Err(failure.hint("give the folder of a Hugging Face checkpoint, or a GGUF file"));
     }
-    let options = gguf::Options {
-        embedding: args.embedding,
-        ..gguf::Options::new(args.quant)
-    };
     let mut bar = Bar::new(args.json || args.quiet);
+    let calibration = args.sample.calibration(&args.input, &mut bar)?;
+    let found = match args.bits {
+        Some(bits) => Some(args.sample.plan(args, bits, &calibration, &mut bar)?),
+        None => None,
+    };
+    let options = options(args, calibration, found.as_ref());
     let converted = gguf::convert(&args.input, &args.output, &options, &mut |done, total| {
         bar.converting(done, total)
     });
     bar.clear();
-    report(args, &converted?)
+    report(args, &converted?, found.as_ref())
 }
 
-fn report(args: &Args, tensors: &[Converted]) -> Outcome {
+/// How the file is converted; with a plan, in the types of that.
+fn options(args: &Args, calibration: Arc<Calibration>, found: Option<&Found>) -> gguf::Options {
+    let types = found.map(|found| found.plan.types()).unwrap_or_default();
+    // The type of most weights is that of the file.
+    let most = found.and_then(|found| {
+        let entries = found.plan.entries().iter();
+        let size = |ty: BlockType| -> usize {
+            let same = found.plan.entries().iter().filter(|e| e.chosen.ty == ty);
+            same.map(|e| e.n).sum()
+        };
+        entries.map(|e| e.chosen.ty).max_by_key(|ty| size(*ty))
+    });
+    let quant = args.quant.or(most);
+    gguf::Options {
+        embedding: args.embedding,
+        types,
+        calibration,
+        ..gguf::Options::new(quant.expect("the arguments have a type or bits"))
+    }
+}
+
+fn report(args: &Args, tensors: &[Converted], found: Option<&Found>) -> Outcome {
     let sum = |of: fn(&Converted) -> usize| tensors.iter().map(of).sum::<usize>();
     let (before, after) = (sum(|t| t.bytes.0), sum(|t| t.bytes.1));
     let elements = sum(|t| t.elements);
@@ -90,6 +144,7 @@ fn report(args: &Args, tensors: &[Converted]) -> Outcome {
                 "from": t.from.name(),
                 "to": t.to.name(),
                 "instead_of": t.instead_of.map(BlockType::name),
+                "calibrated": t.calibrated,
             })
         };
         return output::write_json(&serde_json::json!({
@@ -97,10 +152,14 @@ fn report(args: &Args, tensors: &[Converted]) -> Outcome {
             "bytes_after": after,
             "bits_per_weight": bits,
             "tensors": tensors.iter().map(row).collect::<Vec<_>>(),
+            "plan": found.map(sample::json),
         }));
     }
     if !args.quiet {
         note_what_did_not_fit(tensors);
+    }
+    if let Some(found) = found {
+        output::write(&sample::table(found))?;
     }
     output::write(&format!(
         "{}: {} tensors, {before} -> {after} bytes, {bits:.2} bits per weight\n",
