@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use brain_blitz::blocks::{BlockType, ColumnStats, SignFit, SignMatrix};
 use brain_blitz::compilers::quantize::plan::{Weight, measure};
-use brain_blitz::compilers::quantize::{Plan, Quantize};
+use brain_blitz::compilers::quantize::{Measured, Plan, Quantize};
 use brain_blitz::compilers::{Calibrate, Calibrator};
 use brain_blitz::formats::{Calibration, open_model};
 use brain_blitz::generation::Options;
@@ -332,19 +332,23 @@ fn a_plan_spends_bits_where_they_are_worth_most() {
             assert!(plan.cost() <= uniform.cost(), "{bits}: {plan}\n{uniform}");
         }
     }
-    let few = Plan::within(4.5, &measured).unwrap();
+    check_types(&measured);
+}
+
+fn check_types(measured: &[Measured]) {
+    let few = Plan::within(4.5, measured).unwrap();
     assert!(
         few.entries()
             .iter()
             .all(|entry| entry.chosen.ty == BlockType::Q4_0),
         "{few}"
     );
-    let some = Plan::within(5.0, &measured).unwrap();
+    let some = Plan::within(5.0, measured).unwrap();
     let types: std::collections::BTreeSet<_> =
         some.entries().iter().map(|entry| entry.chosen.ty).collect();
     assert!(types.len() > 1, "{some}");
     // The plan as a compiler.
-    let mut fresh = self::net(DType::F32);
+    let mut fresh = net(DType::F32);
     let report = fresh.cx.compile((Generic, Quantize::planned(&some)), ());
     for stored in &report.stored {
         assert_eq!(Some(stored.ty), some.get(&stored.name), "{report}");
@@ -414,19 +418,8 @@ fn signs_lose_less_of_the_products_the_more_is_known() {
     let (products, squares) = (Arc::new(products), Arc::new(squares));
     for (bases, ternary) in [(1, false), (2, false), (3, false), (2, true)] {
         let numbers = |known: Option<&Calibration>| {
-            let matrix = SignMatrix::new(96, 64, bases).unwrap();
-            let fit = SignFit {
-                ternary,
-                half_scales: false,
-            };
-            let (mut bytes, mut y) = (vec![0; matrix.bytes()], vec![0.0; exact.len()]);
-            match known.and_then(|known| known.get("up.weight")) {
-                Some(stats) => matrix.encode_calibrated(fit, stats, &exact, &mut bytes),
-                None => matrix.encode(fit, &exact, &mut bytes),
-            }
-            .unwrap();
-            matrix.numbers(&bytes, &mut y);
-            (y, bytes.len())
+            let stats = known.and_then(|known| known.get("up.weight"));
+            as_signs((bases, ternary), stats.map(|stats| &**stats), &exact)
         };
         let (plain, bytes) = numbers(None);
         let (weighted, _) = numbers(Some(&squares));
@@ -471,4 +464,25 @@ fn signs_lose_less_of_the_products_the_more_is_known() {
             );
         }
     }
+}
+
+/// The numbers of 96 rows of 64 as signs, and the bytes of these.
+fn as_signs(
+    (bases, ternary): (usize, bool),
+    stats: Option<&ColumnStats>,
+    x: &[f32],
+) -> (Vec<f32>, usize) {
+    let matrix = SignMatrix::new(96, 64, bases).unwrap();
+    let fit = SignFit {
+        ternary,
+        half_scales: false,
+    };
+    let (mut bytes, mut y) = (vec![0; matrix.bytes()], vec![0.0; x.len()]);
+    match stats {
+        Some(stats) => matrix.encode_calibrated(fit, stats, x, &mut bytes),
+        None => matrix.encode(fit, x, &mut bytes),
+    }
+    .unwrap();
+    matrix.numbers(&bytes, &mut y);
+    (y, bytes.len())
 }

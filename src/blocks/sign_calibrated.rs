@@ -116,28 +116,7 @@ pub(super) fn fit(
         weights,
         codes,
     };
-    let mut params = row.start();
-    row.in_turn(&mut params);
-    // Fits end where no step helps; the unweighted one ends elsewhere, and from there it goes on.
-    let (own, error) = (row.codes.to_vec(), row.weighted_error(&params));
-    let exact = SignFit {
-        half_scales: false,
-        ..how
-    };
-    let scales = sign_fit::fit(x, bases, exact, row.codes);
-    let mut other = [0.0; MOST_BASES];
-    match how.ternary {
-        true => other[0] = 2.0 * f64::from(scales[0]),
-        false => other
-            .iter_mut()
-            .zip(&scales)
-            .for_each(|(p, s)| *p = f64::from(*s)),
-    }
-    row.in_turn(&mut other);
-    match row.weighted_error(&other) < error {
-        true => params = other,
-        false => row.codes.copy_from_slice(&own),
-    }
+    let mut params = row.weighted_fit(x, bases, how);
     let rounded = |params: Params| match how.half_scales {
         // Three values are stored as two bases of half the scale, which has the same digits.
         true => params.map(|x| f64::from(f16::from_f64(x).to_f32())),
@@ -171,6 +150,33 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
+    /// The better of two weighted fits. They end where no step helps; the unweighted one ends elsewhere, and goes on from
+    /// there.
+    fn weighted_fit(&mut self, x: &[f32], bases: usize, how: SignFit) -> Params {
+        let mut params = self.start();
+        self.in_turn(&mut params);
+        let (own, error) = (self.codes.to_vec(), self.weighted_error(&params));
+        let exact = SignFit {
+            half_scales: false,
+            ..how
+        };
+        let scales = sign_fit::fit(x, bases, exact, self.codes);
+        let mut other = [0.0; MOST_BASES];
+        match how.ternary {
+            true => other[0] = 2.0 * f64::from(scales[0]),
+            false => {
+                let pairs = other.iter_mut().zip(&scales);
+                pairs.for_each(|(p, s)| *p = f64::from(*s));
+            }
+        }
+        self.in_turn(&mut other);
+        match self.weighted_error(&other) < error {
+            true => params = other,
+            false => self.codes.copy_from_slice(&own),
+        }
+        params
+    }
+
     /// Parameters to start from: each base takes the weighted mean magnitude of what the ones before leave.
     fn start(&mut self) -> Params {
         let h = &self.weights.columns;
