@@ -452,7 +452,7 @@ mod tests {
             why.contains("w.scales") && why.contains("is F16[3], not F16[2]"),
             "{why}"
         );
-        assert!(open(&[signs.clone()], "signs a8_tok").contains("w.scales"));
+        assert!(open(std::slice::from_ref(&signs), "signs a8_tok").contains("w.scales"));
         let why = open(&[signs], "signs of the times");
         assert!(
             why.contains("\"signs of the times\" is not `signs`"),

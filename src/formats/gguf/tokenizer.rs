@@ -52,7 +52,7 @@ pub(in super::super) enum Stored<'a> {
     /// The text of a `tokenizer.json`.
     Text(&'a str),
     /// Its parts.
-    Parts(Parts),
+    Parts(Box<Parts>),
 }
 
 /// A tokenizer that is still to be put together.
@@ -109,7 +109,7 @@ pub(in super::super) fn stored(file: &Gguf) -> Result<Option<Stored<'_>>> {
         }
         None => return Err(file.error(MODEL_KEY, "is not a string")),
     };
-    Ok(Some(Stored::Parts(parts)))
+    Ok(Some(Stored::Parts(Box::new(parts))))
 }
 
 /// Whether the begin-of-text token is put before a text. Where no key says it, byte-level tokenizers do not, but for

@@ -205,7 +205,8 @@ mod tests {
                     for (i, y) in y.iter().enumerate() {
                         let below = count < usize::from(limits.limits[i]);
                         let found = below != (limits.flips >> i & 1 == 1);
-                        assert_eq!(found, !(*y < 0.0), "{columns} {seed} {count} {i}: {y}");
+                        let is_negative = *y < 0.0;
+                        assert_eq!(found, !is_negative, "{columns} {seed} {count} {i}: {y}");
                     }
                 }
             }
