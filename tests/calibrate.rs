@@ -409,10 +409,7 @@ fn signs_lose_less_of_the_products_the_more_is_known() {
     let mut calibrator = how.add_to(&mut known.cx).unwrap();
     calibrated(&mut known, &mut calibrator, 40);
     let products = calibrator.finish().unwrap();
-    let mut squares = Calibration::default();
-    for (name, stats) in products.iter() {
-        squares.insert(name, (**stats).clone().without_products());
-    }
+    let squares = without_products(&products);
     let stats = products.get("up.weight").unwrap().clone();
     let exact = known.weights[1].1.array().into_f32();
     let (products, squares) = (Arc::new(products), Arc::new(squares));
@@ -485,4 +482,12 @@ fn as_signs(
     .unwrap();
     matrix.numbers(&bytes, &mut y);
     (y, bytes.len())
+}
+
+fn without_products(products: &Calibration) -> Calibration {
+    let mut squares = Calibration::default();
+    for (name, stats) in products.iter() {
+        squares.insert(name, (**stats).clone().without_products());
+    }
+    squares
 }
