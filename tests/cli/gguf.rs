@@ -146,7 +146,7 @@ fn conversion_tells_what_did_not_fit() {
     assert_eq!(tensors.len(), 46);
     assert_eq!(
         tensors[0],
-        json!({"name": "token_embd.weight", "from": "F32", "to": "Q8_0", "instead_of": null})
+        json!({"name": "token_embd.weight", "from": "F32", "to": "Q8_0", "instead_of": null, "calibrated": false})
     );
     assert!(found["bytes_after"].as_u64() < found["bytes_before"].as_u64());
     assert!(found["bits_per_weight"].as_f64().unwrap() < 8.0);

@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, requires = "bits")]
     by_kind: bool,
     #[command(flatten)]
-    sample: sample::Args,
+    sample: sample::SampleArgs,
     /// Print one line of JSON
     #[arg(long)]
     json: bool,

@@ -22,7 +22,7 @@ const CONTEXT: usize = 256;
 
 /// The options that say which text.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct SampleArgs {
     /// Let the model read this text first, and choose scales by what weights are multiplied by; - for
     /// standard input
     #[arg(long, value_name = "TEXT", conflicts_with = "importance")]
@@ -73,7 +73,7 @@ impl Sample {
     }
 }
 
-impl Args {
+impl SampleArgs {
     /// What weights are multiplied by: read from a file, found out with a text, or nothing.
     ///
     /// # Errors
