@@ -205,7 +205,7 @@ impl Binarize {
     /// use brain_blitz::compilers::Calibrate;
     /// use brain_blitz::prelude::*;
     /// let layer = |cx: &mut Graph| {
-    ///     let w = cx.input((1, 2), DType::F32).set_name("w").set([[1.0, 3.0]]);
+    ///     let w = cx.input((2, 2), DType::F32).set_name("w").set([[1.0, 3.0], [2.0, 2.0]]);
     ///     let x = cx.input(('s', 2), DType::F32).set([[1.0, 2.0]]);
     ///     x.matmul(w.transpose(0, 1)).retrieve()
     /// };
