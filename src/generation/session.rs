@@ -255,13 +255,7 @@ impl Session {
             capacity: capacity_of(&config, options)?,
             ty: options.cache,
         };
-        let mut graph = Graph::new();
-        if let Some(n) = options.threads {
-            if n == 0 {
-                return Err(Error::msg("at least one thread is needed"));
-            }
-            graph.set_threads(n);
-        }
+        let mut graph = new_graph(options)?;
         let model = config.build(&mut graph, cache, &|name| weights.dtype(name));
         let tokens = graph.input(NEW_TOKENS, DType::I32).set_name("tokens");
         let logits = model.forward(tokens, options.logits).retrieve();
@@ -303,18 +297,19 @@ impl Session {
         };
         if !matches!(weights, Weights::Absent { .. }) {
             progress(Progress::Packing);
-            let start = Instant::now();
-            session.prepare()?;
-            session.info.pack_s = start.elapsed().as_secs_f64();
+            session.pack()?;
         }
         progress(Progress::Ready);
         Ok(session)
     }
 
     /// Packs the weights now, not when the first token is fed.
-    fn prepare(&mut self) -> Result<()> {
+    fn pack(&mut self) -> Result<()> {
+        let start = Instant::now();
         self.set_tokens(&[0])?;
-        self.graph.try_prepare()
+        self.graph.try_prepare()?;
+        self.info.pack_s = start.elapsed().as_secs_f64();
+        Ok(())
     }
 
     /// Gives the graph tokens to be fed.
@@ -452,6 +447,16 @@ impl Session {
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
+}
+
+fn new_graph(options: &Options) -> Result<Graph> {
+    let mut graph = Graph::new();
+    match options.threads {
+        Some(0) => return Err(Error::msg("at least one thread is needed")),
+        Some(n) => graph.set_threads(n),
+        None => {}
+    }
+    Ok(graph)
 }
 
 fn capacity_of(config: &ModelConfig, options: &Options) -> Result<usize> {
