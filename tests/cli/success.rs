@@ -184,6 +184,7 @@ fn bench_reports_every_number() {
     let positive = [
         "load_s",
         "compile_s",
+        "pack_s",
         "prefill_tok_s",
         "prefill_tok_s_min",
         "prefill_tok_s_max",

@@ -46,6 +46,8 @@ pub struct SpeedArgs {
 pub struct Results {
     load_s: f64,
     compile_s: f64,
+    /// Bringing weights into the order of kernels.
+    pack_s: f64,
     /// Compiling with an empty cache and with a full one, each in a process of its own; `null` where not measured.
     compile_cold_s: Option<f64>,
     compile_warm_s: Option<f64>,
@@ -211,6 +213,7 @@ pub fn measure(
     Ok(Results {
         load_s: info.load_s,
         compile_s: info.compile_s,
+        pack_s: info.pack_s,
         compile_cold_s: around.times.as_ref().map(|times| times.cold_s),
         compile_warm_s: around.times.as_ref().map(|times| times.warm_s),
         prefill_tok_s: prefill.median,
@@ -363,6 +366,7 @@ pub fn table(r: &Results) -> String {
         ("load", Some(format!("{:.3} s", r.load_s))),
         ("compile", Some(compile)),
         ("in new process", fresh),
+        ("pack", Some(format!("{:.3} s", r.pack_s))),
         ("prefill", Some(prefill)),
         ("decode", Some(decode)),
         ("peak memory", Some(peak)),
