@@ -270,6 +270,8 @@ fn what_is_another_thing_is_one_clear_message() {
     }
 }
 
+// The definitions of operations would read the text for minutes.
+#[cfg(feature = "llvm-backend")]
 #[test]
 fn a_text_chooses_scales_and_types() {
     let folder = tempdir().unwrap();
