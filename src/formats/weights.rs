@@ -141,7 +141,7 @@ pub(super) fn open_folder(folder: &Path) -> Result<Box<dyn Weights>> {
 }
 
 /// The configuration and the weights of the model at `path`: a checkpoint's folder in the Hugging Face layout, or a GGUF
-/// file. What a file stores in blocks becomes numbers of the format `decoded`; see [`ModelWeights`].
+/// file. What a file stores in blocks becomes numbers of the format `decoded`; see [`ModelWeights`](super::gguf::ModelWeights).
 ///
 /// # Errors
 /// If a file cannot be read, or is not one of a model that is supported; the message then lists those that are.
