@@ -448,9 +448,9 @@ fn without_products(products: &Calibration) -> Calibration {
 #[cfg(feature = "llvm-backend")]
 mod models {
     use brain_blitz::formats::open_model;
-    use brain_blitz::generation::Options;
     use brain_blitz::generation::evaluate::Windows;
     use brain_blitz::generation::plan::{Grouping, Request, plan};
+    use brain_blitz::generation::{Options, Progress};
 
     use super::*;
 
@@ -470,9 +470,7 @@ mod models {
             grouping: Grouping::Kind,
             ..Request::new(5.5)
         };
-        let (mut told, show) = (Vec::new(), &mut |_: brain_blitz::generation::Progress<
-            '_,
-        >| ());
+        let (mut told, show) = (Vec::new(), &mut |_: Progress<'_>| ());
         let mut tell = |done, all| told.push((done, all));
         let found = plan(
             config, &*weights, &windows, &request, &options, show, &mut tell,
