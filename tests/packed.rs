@@ -127,6 +127,47 @@ fn weights_are_packed_before_the_first_execution_if_asked() {
 }
 
 #[test]
+fn preparing_for_other_sizes_leaves_no_stale_result() {
+    let (n, k) = (50, 30);
+    let mut net = Net::new("native", packing("native"), (n, k), DType::F32);
+    let (x, weights) = (numbers(80 * k, 2), numbers(n * k, 1));
+    net.x.set(x[..40 * k].to_vec());
+    net.w.set(weights.clone());
+    net.cx.set_dim('s', 40);
+    net.cx.execute();
+    net.x.set(x.clone());
+    net.cx.set_dim('s', 80);
+    net.cx.try_prepare().unwrap();
+    let stale = net
+        .y
+        .try_array()
+        .expect_err("it was laid out for other sizes");
+    assert!(stale.to_string().contains("execut"), "{stale}");
+    net.cx.execute();
+    assert_eq!(net.y.data(), product(&x, &weights, k));
+}
+
+#[test]
+fn random_numbers_can_be_prepared_for() {
+    let draw = |prepares: bool| {
+        let mut cx = Graph::new();
+        let x = cx.rand_uniform(64, 3, brain_blitz::shape::RUN).retrieve();
+        cx.compile((Generic, LlvmCpu::native()), ());
+        if prepares {
+            cx.try_prepare().unwrap();
+        }
+        let mut one = || {
+            cx.execute();
+            x.data()
+        };
+        [one(), one()]
+    };
+    let [first, second] = draw(true);
+    assert_ne!(first, second);
+    assert_eq!([first, second], draw(false));
+}
+
+#[test]
 fn weights_in_bf16_are_packed_in_bf16() {
     for cpu in TARGETS {
         let (n, k) = (70, 533);

@@ -90,11 +90,12 @@ impl PackedOperands {
         let packing = &code.packings()[number];
         let memory = match packing.folder {
             Some(_) => Memory::Own(AlignedBytes::default()),
-            None => Memory::Shared(self.needed),
+            None => {
+                let from = self.needed;
+                self.needed += packing.bytes.next_multiple_of(ALIGNMENT);
+                Memory::Shared(from)
+            }
         };
-        if packing.folder.is_none() {
-            self.needed += packing.bytes.next_multiple_of(ALIGNMENT);
-        }
         self.entries.push(Entry {
             code: code.clone(),
             number,
@@ -257,5 +258,93 @@ impl Entry {
             return Ok(true);
         }
         Ok(moved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::{KernelCall, Work};
+    use crate::shape::Symbols;
+
+    /// Code that wants its operand as it is.
+    #[derive(Debug)]
+    struct Copies([Packing; 1]);
+
+    impl NativeCode for Copies {
+        fn name(&self) -> &str {
+            "copies"
+        }
+
+        fn prepare(&self, _: &Symbols, _: usize, _: &mut Vec<i64>) -> Result<Work> {
+            Ok(Work::default())
+        }
+
+        fn depends_on(&self, _: char) -> bool {
+            false
+        }
+
+        // SAFETY: nothing is read or written.
+        unsafe fn run(&self, _: &KernelCall<'_>) -> Result<()> {
+            Ok(())
+        }
+
+        fn packings(&self) -> &[Packing] {
+            &self.0
+        }
+
+        // SAFETY: both have the packing's bytes.
+        unsafe fn pack(&self, _: usize, from: *const u8, to: *mut u8, _: usize) {
+            // SAFETY: as above.
+            unsafe { to.copy_from_nonoverlapping(from, self.0[0].bytes) };
+        }
+
+        fn code_key(&self) -> u64 {
+            0
+        }
+    }
+
+    #[test]
+    fn operands_lie_in_one_memory_one_after_the_other() {
+        let sizes = [100, 5000, 64];
+        let data: Vec<Storage> = (1u8..)
+            .zip(sizes)
+            .map(|(i, n)| Storage::Owned(AlignedBytes::copy_of(&vec![i; n])))
+            .collect();
+        let mut operands = PackedOperands::default();
+        for (input, bytes) in (0..).zip(sizes) {
+            let code: Arc<dyn NativeCode> = Arc::new(Copies([Packing {
+                operand: 0,
+                bytes,
+                layout: 0,
+                folder: None,
+            }]));
+            operands.entry((&code, 0), Some(input));
+        }
+        let source = |input: u32| {
+            let storage = &data[input as usize];
+            let (start, len) = storage.raw();
+            Source {
+                start: start.cast_const(),
+                len,
+                storage,
+            }
+        };
+        // SAFETY: sources are as large as the packings say, and nobody writes to them.
+        let moved = unsafe { operands.refresh(1, 1, |_| 1, source) }.unwrap();
+        assert!(moved);
+        let starts = [0, 1, 2].map(|entry| operands.start(entry).addr());
+        assert_eq!(starts[1] - starts[0], 128);
+        assert_eq!(starts[2] - starts[1], 5056);
+        assert_eq!(operands.bytes(), 128 + 5056 + 64);
+        for (entry, n) in sizes.into_iter().enumerate() {
+            // SAFETY: so many bytes were packed there.
+            let packed = unsafe { std::slice::from_raw_parts(operands.start(entry), n) };
+            assert_eq!(packed, data[entry].bytes());
+        }
+        // SAFETY: as above; nothing has changed.
+        let moved = unsafe { operands.refresh(1, 1, |_| 1, source) }.unwrap();
+        assert!(!moved);
+        assert_eq!(operands.counts.packed, 3);
     }
 }

@@ -163,6 +163,8 @@ impl Executable {
             return Ok(());
         }
         self.prepared.is_done = false;
+        // Results of an execution before lie elsewhere from here on.
+        self.executed = false;
         for &node in &self.inputs {
             check_input(dag, state, node)?;
         }
@@ -420,6 +422,8 @@ impl Program for Executable {
 
     fn prepare(&mut self, dag: &Dag, state: &mut State) -> Result<()> {
         let n_threads = state.n_threads.unwrap_or_else(pool::default_threads);
+        // Of the execution that comes next.
+        state.symbols.set(RUN, state.runs);
         self.lay_out(dag, state, n_threads)?;
         self.pack(state, n_threads)
     }
