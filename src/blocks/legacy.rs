@@ -146,8 +146,7 @@ pub(super) fn decode_q4_0(source: &[u8], target: &mut [f32]) {
 pub(super) fn encode_q4_0(source: &[f32], target: &mut [u8]) {
     each_back::<18>(source, target, |x, block| {
         let (d, codes) = symmetric(x, 4);
-        put_half(block, 0, d);
-        put_nibbles(&codes, &mut block[2..]);
+        put_q4_0(d, &codes, block);
     });
 }
 
@@ -165,9 +164,7 @@ pub(super) fn decode_q4_1(source: &[u8], target: &mut [f32]) {
 pub(super) fn encode_q4_1(source: &[f32], target: &mut [u8]) {
     each_back::<20>(source, target, |x, block| {
         let (d, m, codes) = asymmetric(x, 4);
-        put_half(block, 0, d);
-        put_half(block, 2, m);
-        put_nibbles(&codes, &mut block[4..]);
+        put_q4_1([d, m], &codes, block);
     });
 }
 
@@ -184,9 +181,7 @@ pub(super) fn decode_q5_0(source: &[u8], target: &mut [f32]) {
 pub(super) fn encode_q5_0(source: &[f32], target: &mut [u8]) {
     each_back::<22>(source, target, |x, block| {
         let (d, codes) = symmetric(x, 5);
-        put_half(block, 0, d);
-        put_fifth(&codes, &mut block[2..6]);
-        put_nibbles(&codes, &mut block[6..]);
+        put_q5_0(d, &codes, block);
     });
 }
 
@@ -203,10 +198,7 @@ pub(super) fn decode_q5_1(source: &[u8], target: &mut [f32]) {
 pub(super) fn encode_q5_1(source: &[f32], target: &mut [u8]) {
     each_back::<24>(source, target, |x, block| {
         let (d, m, codes) = asymmetric(x, 5);
-        put_half(block, 0, d);
-        put_half(block, 2, m);
-        put_fifth(&codes, &mut block[4..8]);
-        put_nibbles(&codes, &mut block[8..]);
+        put_q5_1([d, m], &codes, block);
     });
 }
 
@@ -221,43 +213,41 @@ pub(super) fn decode_iq4_nl(source: &[u8], target: &mut [f32]) {
     });
 }
 
-/// Codes as bytes, plus `add`.
-fn bytes_of(codes: &[i32], add: i32) -> [u8; LEN] {
+/// Codes as blocks have them, plus `add`.
+pub(super) fn bytes_of(codes: &[i32], add: i32) -> [u8; LEN] {
     std::array::from_fn(|i| (codes[i] + add) as u8)
 }
 
-/// Stores a block of `Q8_0` with these codes, -127 to 127.
-pub(super) fn put_q8_0(d: f32, codes: &[i32], block: &mut [u8]) {
+/// Stores a block of `Q8_0`.
+pub(super) fn put_q8_0(d: f32, codes: &[u8; LEN], block: &mut [u8]) {
     put_half(block, 0, d);
-    block[2..].copy_from_slice(&bytes_of(codes, 0));
+    block[2..].copy_from_slice(codes);
 }
 
-/// Stores a block of `Q4_0` with these codes, -8 to 7.
-pub(super) fn put_q4_0(d: f32, codes: &[i32], block: &mut [u8]) {
+/// Stores a block of `Q4_0`.
+pub(super) fn put_q4_0(d: f32, codes: &[u8; LEN], block: &mut [u8]) {
     put_half(block, 0, d);
-    put_nibbles(&bytes_of(codes, 8), &mut block[2..]);
+    put_nibbles(codes, &mut block[2..]);
 }
 
-/// Stores a block of `Q5_0` with these codes, -16 to 15.
-pub(super) fn put_q5_0(d: f32, codes: &[i32], block: &mut [u8]) {
-    let codes = bytes_of(codes, 16);
+/// Stores a block of `Q5_0`.
+pub(super) fn put_q5_0(d: f32, codes: &[u8; LEN], block: &mut [u8]) {
     put_half(block, 0, d);
-    put_fifth(&codes, &mut block[2..6]);
-    put_nibbles(&codes, &mut block[6..]);
+    put_fifth(codes, &mut block[2..6]);
+    put_nibbles(codes, &mut block[6..]);
 }
 
-/// Stores a block of `Q4_1` with this scale and minimum and these codes, 0 to 15.
-pub(super) fn put_q4_1([d, m]: [f32; 2], codes: &[i32], block: &mut [u8]) {
+/// Stores a block of `Q4_1` with this scale and minimum.
+pub(super) fn put_q4_1([d, m]: [f32; 2], codes: &[u8; LEN], block: &mut [u8]) {
     put_half(block, 0, d);
     put_half(block, 2, m);
-    put_nibbles(&bytes_of(codes, 0), &mut block[4..]);
+    put_nibbles(codes, &mut block[4..]);
 }
 
-/// Stores a block of `Q5_1` with this scale and minimum and these codes, 0 to 31.
-pub(super) fn put_q5_1([d, m]: [f32; 2], codes: &[i32], block: &mut [u8]) {
-    let codes = bytes_of(codes, 0);
+/// Stores a block of `Q5_1` with this scale and minimum.
+pub(super) fn put_q5_1([d, m]: [f32; 2], codes: &[u8; LEN], block: &mut [u8]) {
     put_half(block, 0, d);
     put_half(block, 2, m);
-    put_fifth(&codes, &mut block[4..8]);
-    put_nibbles(&codes, &mut block[8..]);
+    put_fifth(codes, &mut block[4..8]);
+    put_nibbles(codes, &mut block[8..]);
 }

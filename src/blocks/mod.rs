@@ -386,6 +386,23 @@ impl BlockType {
         Ok(())
     }
 
+    /// [`BlockType::quantize_weighted`] where there are weights of columns, else plainly; the first number is element `first`.
+    ///
+    /// # Errors
+    /// As [`BlockType::quantize_weighted`].
+    pub(crate) fn quantize_by(
+        self,
+        columns: Option<&[f32]>,
+        first: usize,
+        source: &[f32],
+        target: &mut [u8],
+    ) -> Result<()> {
+        match columns {
+            None => self.quantize_from(first, source, target),
+            Some(columns) => self.quantize_weighted(source, columns, first, target),
+        }
+    }
+
     #[track_caller]
     fn check_lengths(self, numbers: usize, bytes: usize) {
         let asked = self.bytes_of(numbers);
@@ -442,4 +459,16 @@ fn inverse(d: f32) -> f32 {
 fn truncate(x: f32) -> i32 {
     const LIMIT: f32 = 2_147_483_648.0;
     if x.abs() < LIMIT { x as i32 } else { i32::MIN }
+}
+
+/// Numbers without a pattern for tests, from -1 to 1.
+#[cfg(test)]
+pub(crate) fn test_numbers(seed: u64) -> impl FnMut() -> f32 {
+    let mut state = seed;
+    move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
 }

@@ -387,13 +387,7 @@ mod tests {
     use crate::blocks::ColumnStats;
 
     fn numbers(n: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        };
+        let mut next = crate::blocks::test_numbers(seed);
         (0..n).map(|_| next() + next() + next()).collect()
     }
 

@@ -101,11 +101,21 @@ pub(super) fn improve(ty: BlockType, x: &[f32], columns: &[f32], block: &mut [u8
         error,
     };
     match ty {
-        BlockType::Q8_0 => symmetric(&mut best, (-127, 127), 1.04, legacy::put_q8_0),
-        BlockType::Q4_0 => symmetric(&mut best, (-8, 7), 1.7, legacy::put_q4_0),
-        BlockType::Q5_0 => symmetric(&mut best, (-16, 15), 1.3, legacy::put_q5_0),
-        BlockType::Q4_1 => affine(&mut best, 15, legacy::put_q4_1),
-        BlockType::Q5_1 => affine(&mut best, 31, legacy::put_q5_1),
+        BlockType::Q8_0 => symmetric(&mut best, (-127, 127), 1.04, |d, codes, block| {
+            legacy::put_q8_0(d, &legacy::bytes_of(codes, 0), block)
+        }),
+        BlockType::Q4_0 => symmetric(&mut best, (-8, 7), 1.7, |d, codes, block| {
+            legacy::put_q4_0(d, &legacy::bytes_of(codes, 8), block)
+        }),
+        BlockType::Q5_0 => symmetric(&mut best, (-16, 15), 1.3, |d, codes, block| {
+            legacy::put_q5_0(d, &legacy::bytes_of(codes, 16), block)
+        }),
+        BlockType::Q4_1 => affine(&mut best, 15, |line, codes, block| {
+            legacy::put_q4_1(line, &legacy::bytes_of(codes, 0), block)
+        }),
+        BlockType::Q5_1 => affine(&mut best, 31, |line, codes, block| {
+            legacy::put_q5_1(line, &legacy::bytes_of(codes, 0), block)
+        }),
         BlockType::Q1_0 => signs(&mut best),
         BlockType::Q2_0 | BlockType::TQ1_0 | BlockType::TQ2_0 => {
             symmetric(&mut best, (-1, 1), 6.0, |d, codes, block| {
@@ -119,7 +129,7 @@ pub(super) fn improve(ty: BlockType, x: &[f32], columns: &[f32], block: &mut [u8
 }
 
 /// The nearest `f16`.
-pub(super) fn stored(x: f32) -> f32 {
+fn stored(x: f32) -> f32 {
     f16::from_f32(x).to_f32()
 }
 
@@ -258,13 +268,7 @@ mod tests {
 
     /// Numbers without a pattern, from -1 to 1.
     fn numbers(n: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        };
+        let mut next = crate::blocks::test_numbers(seed);
         (0..n)
             .map(|_| next() * next() * next() + 0.1 * next())
             .collect()

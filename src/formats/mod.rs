@@ -10,7 +10,8 @@
 //! The data in these files is little-endian, and it is handed on without swapping, so the module only builds for
 //! little-endian targets.
 //!
-//! This layer knows number formats ([`crate::dtype`]) and errors; it knows no graph and no model.
+//! This layer knows number formats ([`crate::dtype`]) and errors; it builds no graph. Of the
+//! models in [`crate::nn`] it knows the configurations, and how layers of few bits are declared.
 
 use std::path::Path;
 

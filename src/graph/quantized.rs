@@ -192,10 +192,7 @@ pub(super) fn encode(
     let numbers = (CHUNK / row).max(1) * row;
     let piece = (numbers, numbers / ty.block_len() * ty.block_bytes());
     let encode = |first: usize, x: &[f32], to: &mut [u8]| {
-        match stats {
-            None => ty.quantize_from(first, x, to)?,
-            Some(stats) => ty.quantize_weighted(x, stats.mean_squares(), first, to)?,
-        }
+        ty.quantize_by(stats.map(ColumnStats::mean_squares), first, x, to)?;
         let mut y = vec![0.0; x.len()];
         ty.dequantize(to, &mut y)?;
         Ok(y)

@@ -7,6 +7,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
+#[cfg(feature = "llvm-backend")]
+use crate::support::talk;
 use crate::support::{
     Copy, fail, fail_with, ids, list, program, shakespeare, succeed, succeed_json, text, tiny,
 };
@@ -318,6 +320,11 @@ fn a_text_chooses_scales_and_types() {
         "{found}"
     );
     assert!(bytes("c") == bytes("d"));
+    // Standard input can be read once only.
+    let settings = settings.replace(&at("text.txt").display().to_string(), "-");
+    let piped = fs::read_to_string(at("text.txt")).unwrap();
+    talk(convert(&model, &at("e"), &settings), &piped);
+    assert!(bytes("c") == bytes("e"));
     for usage in [
         "convert MODEL x.gguf --bits 5",
         "convert MODEL x.gguf --bits 99 --calibrate x",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use brain_blitz::blocks::BlockType;
 use brain_blitz::formats::Calibration;
 use brain_blitz::formats::gguf::{self, Converted, is_gguf};
-use brain_blitz::generation::plan::Found;
+use brain_blitz::generation::plan::{Found, Grouping, Request};
 
 use super::failure::{Failure, Outcome};
 use super::progress::Bar;
@@ -98,10 +98,14 @@ pub fn run(args: &Args) -> Outcome {
         return Err(failure.hint("give the folder of a Hugging Face checkpoint, or a GGUF file"));
     }
     let mut bar = Bar::new(args.json || args.quiet);
-    let calibration = args.sample.calibration(&args.input, &mut bar)?;
-    let found = match args.bits {
-        Some(bits) => Some(args.sample.plan(args, bits, &calibration, &mut bar)?),
-        None => None,
+    let text = args.sample.read(&args.input)?;
+    let calibration = args.sample.calibration(text.as_ref(), &mut bar)?;
+    let found = match (args.bits, &text) {
+        (Some(bits), Some(text)) => {
+            let request = request(args, bits, calibration.clone());
+            Some(args.sample.plan(text, &request, &mut bar)?)
+        }
+        _ => None,
     };
     let options = options(args, calibration, found.as_ref());
     let converted = gguf::convert(&args.input, &args.output, &options, &mut |done, total| {
@@ -109,6 +113,18 @@ pub fn run(args: &Args) -> Outcome {
     });
     bar.clear();
     report(args, &converted?, found.as_ref())
+}
+
+/// What is planned.
+fn request(args: &Args, bits: f64, calibration: Arc<Calibration>) -> Request {
+    Request {
+        calibration,
+        grouping: match args.by_kind {
+            true => Grouping::Kind,
+            false => Grouping::Tensor,
+        },
+        ..Request::new(bits)
+    }
 }
 
 /// How the file is converted; with a plan, in the types of that.
@@ -128,6 +144,7 @@ fn options(args: &Args, calibration: Arc<Calibration>, found: Option<&Found>) ->
         embedding: args.embedding,
         types,
         calibration,
+        threads: args.sample.threads(),
         ..gguf::Options::new(quant.expect("the arguments have a type or bits"))
     }
 }

@@ -1,5 +1,6 @@
 //! What `convert` finds out by letting the model read a text: what weights are multiplied by, and what types cost.
 
+use std::cell::RefCell;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,10 +8,10 @@ use std::sync::Arc;
 use brain_blitz::blocks::BlockType;
 use brain_blitz::compilers::Calibrate;
 use brain_blitz::dtype::DType;
-use brain_blitz::formats::{Calibration, ModelConfig, Tokenizer, open_model};
-use brain_blitz::generation::evaluate::Windows;
-use brain_blitz::generation::plan::{Found, Grouping, Request, plan};
-use brain_blitz::generation::{Options, calibrate};
+use brain_blitz::formats::{Calibration, ModelConfig, ModelFiles, Weights};
+use brain_blitz::generation::evaluate::{Windows, prompt_starts};
+use brain_blitz::generation::plan::{Found, Request, plan};
+use brain_blitz::generation::{Options, Progress, calibrate};
 
 use super::model::{calibration, context_for, default_cpu, thread_count};
 use crate::cli::failure::{Failure, Outcome};
@@ -44,128 +45,143 @@ pub struct SampleArgs {
     threads: Option<usize>,
 }
 
-/// A part of the text as tokens.
-struct Sample {
+/// The text as tokens, and the model that reads it.
+pub struct Text {
+    files: ModelFiles,
     ids: Vec<u32>,
     bos: Option<u32>,
 }
 
-impl Sample {
-    /// About `n` tokens of a text, in windows that are evenly spread over it.
-    fn of(ids: &[u32], bos: Option<u32>, n: usize) -> Sample {
-        let windows = n.div_ceil(CONTEXT).max(1);
-        let last = ids.len().saturating_sub(CONTEXT);
-        let start = |i: usize| match windows {
-            1 => last / 2,
-            _ => i * last / (windows - 1),
-        };
-        let ids = match ids.len() <= n {
-            true => ids.to_vec(),
-            false => (0..windows)
-                .flat_map(|i| ids[start(i)..].iter().take(CONTEXT.min(n)).copied())
-                .collect(),
-        };
-        Sample { ids, bos }
+impl Text {
+    /// About `n` of the tokens, in windows that are evenly spread over the text.
+    fn part(&self, n: usize) -> Vec<u32> {
+        let ids = &self.ids;
+        if ids.len() <= n {
+            return ids.clone();
+        }
+        let each = CONTEXT.min(n);
+        let starts = prompt_starts(ids.len(), n.div_ceil(CONTEXT), each, 0);
+        let windows = starts.into_iter().map(|at| &ids[at..at + each]);
+        windows.flatten().copied().collect()
     }
 
-    fn windows(&self) -> Outcome<Windows<'_>> {
-        Ok(Windows::new(&self.ids, self.bos, CONTEXT, CONTEXT)?)
+    fn windows<'a>(&self, part: &'a [u32]) -> Outcome<Windows<'a>> {
+        Ok(Windows::new(part, self.bos, CONTEXT, CONTEXT)?)
+    }
+
+    /// Does `work` with the model, the options that it runs with, and a bar for its progress.
+    fn with_model<T>(
+        &self,
+        threads: Option<usize>,
+        (what, bar): (&str, &mut Bar),
+        work: impl FnOnce(Model<'_>) -> brain_blitz::error::Result<T>,
+    ) -> Outcome<T> {
+        let config = self.files.config()?;
+        let options = Options {
+            cpu: default_cpu(),
+            threads,
+            context: Some(context_for(CONTEXT, &config)),
+            ..Options::default()
+        };
+        let bars = RefCell::new(bar);
+        let done = work(Model {
+            config,
+            weights: &*self.files.weights(DType::F32)?,
+            options: &options,
+            loading: &mut |progress| bars.borrow_mut().show(progress),
+            counting: &mut |done, all| bars.borrow_mut().counting(what, done, all),
+        });
+        bars.borrow_mut().clear();
+        Ok(done?)
     }
 }
 
+/// A model that is to read a text.
+struct Model<'a> {
+    config: ModelConfig,
+    weights: &'a dyn Weights,
+    options: &'a Options,
+    loading: &'a mut dyn FnMut(Progress<'_>),
+    counting: &'a mut dyn FnMut(usize, usize),
+}
+
 impl SampleArgs {
-    /// What weights are multiplied by: read from a file, found out with a text, or nothing.
+    /// Threads to compute with, if somebody said it.
+    pub fn threads(&self) -> Option<usize> {
+        self.threads
+    }
+
+    /// Reads the text, if there is one.
     ///
     /// # Errors
-    /// If the text or the model cannot be read, or the file cannot be written.
-    pub fn calibration(&self, input: &Path, bar: &mut Bar) -> Outcome<Arc<Calibration>> {
+    /// If the text or the model cannot be read, or the model has no tokenizer.
+    pub fn read(&self, input: &Path) -> Outcome<Option<Text>> {
+        let Some(path) = &self.calibrate else {
+            return Ok(None);
+        };
+        let files = ModelFiles::open(input)?;
+        let Some(mut tokenizer) = files.tokenizer()? else {
+            let input = input.display();
+            let failure = Failure::new(format!("{input}: has no tokenizer to read a text with"));
+            return Err(failure.hint("put the model's tokenizer.json into its folder"));
+        };
+        let bos = files.config()?.bos_token_id();
+        if bos.is_some() {
+            tokenizer.set_bos(bos);
+        }
+        let ids = tokenizer.encode(&text::read(path)?, false)?;
+        let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
+        Ok(Some(Text { files, ids, bos }))
+    }
+
+    /// What weights are multiplied by: found out with the text, or read from a file, or nothing.
+    ///
+    /// # Errors
+    /// If the model cannot be loaded, or the file cannot be written.
+    pub fn calibration(&self, text: Option<&Text>, bar: &mut Bar) -> Outcome<Arc<Calibration>> {
         if let Some(path) = &self.save_importance {
             output::check_file(path)?;
         }
-        let Some(path) = &self.calibrate else {
+        let Some(text) = text else {
             return Ok(self.importance.clone().unwrap_or_default());
         };
-        let sample = self.sample(input, path, self.sample_tokens)?;
-        let (config, weights) = open_model(input, DType::F32)?;
-        let options = self.options(context_for(CONTEXT, &config));
-        let (windows, how) = (sample.windows()?, Calibrate::default());
-        let bars = std::cell::RefCell::new(bar);
-        let found = calibrate(
-            config,
-            &*weights,
-            &windows,
-            how,
-            &options,
-            &mut |progress| bars.borrow_mut().show(progress),
-            &mut |done, all| bars.borrow_mut().counting("Calibrating", done, all),
-        );
-        bars.borrow_mut().clear();
-        let found = found?;
+        let part = text.part(self.sample_tokens);
+        let windows = text.windows(&part)?;
+        let found = text.with_model(self.threads, ("Calibrating", bar), |model| {
+            calibrate(
+                model.config,
+                model.weights,
+                &windows,
+                Calibrate::default(),
+                model.options,
+                model.loading,
+                model.counting,
+            )
+        })?;
         if let Some(path) = &self.save_importance {
             found.save(path)?;
         }
         Ok(Arc::new(found))
     }
 
-    /// Types of the least divergence within so many bits.
+    /// Types of the least divergence of the text's predictions.
     ///
     /// # Errors
-    /// If the text or the model cannot be read, or the bits are too few.
-    pub fn plan(
-        &self,
-        args: &super::Args,
-        bits: f64,
-        calibration: &Arc<Calibration>,
-        bar: &mut Bar,
-    ) -> Outcome<Found> {
-        let path = self.calibrate.as_ref().expect("--bits requires it");
-        let sample = self.sample(&args.input, path, self.plan_tokens)?;
-        let (config, weights) = open_model(&args.input, DType::F32)?;
-        let options = self.options(context_for(CONTEXT, &config));
-        let request = Request {
-            calibration: calibration.clone(),
-            grouping: match args.by_kind {
-                true => Grouping::Kind,
-                false => Grouping::Tensor,
-            },
-            ..Request::new(bits)
-        };
-        let bars = std::cell::RefCell::new(bar);
-        let found = plan(
-            config,
-            &*weights,
-            &sample.windows()?,
-            &request,
-            &options,
-            &mut |progress| bars.borrow_mut().show(progress),
-            &mut |done, all| bars.borrow_mut().counting("Measuring", done, all),
-        );
-        bars.borrow_mut().clear();
-        Ok(found?)
-    }
-
-    fn sample(&self, input: &Path, path: &Path, n: usize) -> Outcome<Sample> {
-        let Some(mut tokenizer) = Tokenizer::find(input)? else {
-            let input = input.display();
-            let failure = Failure::new(format!("{input}: has no tokenizer to read a text with"));
-            return Err(failure.hint("put the model's tokenizer.json into its folder"));
-        };
-        let bos = ModelConfig::open(input)?.bos_token_id();
-        if bos.is_some() {
-            tokenizer.set_bos(bos);
-        }
-        let ids = tokenizer.encode(&text::read(path)?, false)?;
-        let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
-        Ok(Sample::of(&ids, bos, n))
-    }
-
-    fn options(&self, context: usize) -> Options {
-        Options {
-            cpu: default_cpu(),
-            threads: self.threads,
-            context: Some(context),
-            ..Options::default()
-        }
+    /// If the model cannot be loaded, or the bits are too few.
+    pub fn plan(&self, text: &Text, request: &Request, bar: &mut Bar) -> Outcome<Found> {
+        let part = text.part(self.plan_tokens);
+        let windows = text.windows(&part)?;
+        text.with_model(self.threads, ("Measuring", bar), |model| {
+            plan(
+                model.config,
+                model.weights,
+                &windows,
+                request,
+                model.options,
+                model.loading,
+                model.counting,
+            )
+        })
     }
 }
 

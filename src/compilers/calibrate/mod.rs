@@ -78,9 +78,9 @@ impl Calibrate {
     /// # Errors
     /// A circle in the graph.
     pub fn add_to(self, cx: &mut Graph) -> Result<Calibrator> {
-        let report = cx.try_compile(self, ())?;
-        // The pass found these in this order in the graph as it still is, but for new nodes.
+        // The pass finds the same in the same order: nothing changes the graph before it.
         let found = cx.inspect(|dag| sums::find(dag, self.widest))?;
+        let report = cx.try_compile(self, ())?;
         let mut values = report.values.into_iter().map(GraphTensor::retrieve);
         let mut site = |found: sums::Found| {
             let squares = values.next()?;
@@ -154,11 +154,11 @@ impl Calibrator {
                 "a calibrator observes the graph that it was made for",
             ));
         }
+        let symbols = cx.lock().state.symbols.clone();
         for site in &self.sites {
-            let rows = cx.lock().state.symbols.clone();
             let rows = site
                 .rows
-                .eval(&rows)
+                .eval(&symbols)
                 .map_err(|e| Error::msg(e.to_string()))?;
             let squares = site.squares.try_array()?.into_f32();
             if squares.iter().any(|x| !x.is_finite()) {

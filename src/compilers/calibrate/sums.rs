@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use super::weight_name;
 use crate::compilers::Pass;
+use crate::compilers::quantize::weights::walks_rows;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
@@ -96,10 +97,9 @@ fn site(
     };
     let n = columns.as_usize().filter(|_| ty.dtype.is_float())?;
     ty.numel().as_usize()?;
-    let layer = view.single()?;
-    let by_rows = layer.strides[axis].is_one() && layer.dims[axis] == columns;
+    let by_rows = walks_rows(view, axis, columns);
     let (x, seen) = dag.operands(mul)[1 - slot];
-    if !by_rows || view.is_masked() || !seen.walks(axis) || !dag.node(x).ty.dtype.is_float() {
+    if !by_rows || !seen.walks(axis) || !dag.node(x).ty.dtype.is_float() {
         return None;
     }
     let mut kept: Vec<usize> = (0..seen.rank())

@@ -27,7 +27,7 @@
 
 mod activations;
 pub mod plan;
-mod weights;
+pub(in crate::compilers) mod weights;
 
 use std::sync::Arc;
 

@@ -268,29 +268,34 @@ pub fn measure(
             .iter()
             .map(|(_, weight)| weight.try_array().map(|x| x.into_f32()));
         let before: Vec<Vec<f32>> = before.collect::<Result<_>>()?;
-        let fits = |ty: &&BlockType| {
+        let fits = |ty: &BlockType| {
             let rows = group.iter().map(|(_, weight)| row_of(*weight));
             ty.can_quantize()
                 && rows
                     .into_iter()
                     .all(|row| row.is_multiple_of(ty.block_len()))
         };
-        let mut candidates = Vec::new();
-        for &ty in types.iter().filter(fits) {
+        let mut candidate = |ty: BlockType| {
             let mut bytes = 0;
             for ((name, weight), before) in group.iter().zip(&before) {
                 bytes += round_into(*weight, before, ty, (name, calibration))?;
             }
             let cost = cost()?;
-            candidates.push(Candidate { ty, bytes, cost });
-        }
+            Ok(Candidate { ty, bytes, cost })
+        };
+        let candidates: Result<_> = types
+            .iter()
+            .copied()
+            .filter(fits)
+            .map(&mut candidate)
+            .collect();
         for ((_, weight), before) in group.iter().zip(before.iter()) {
             weight.try_set(before.as_slice())?;
         }
         measured.push(Measured {
             names: group.iter().map(|(name, _)| name.clone()).collect(),
             n: before.iter().map(Vec::len).sum(),
-            candidates,
+            candidates: candidates?,
         });
     }
     Ok(measured)
@@ -318,12 +323,8 @@ pub fn round_into(
     let bytes = ty.bytes_of(x.len());
     let bytes = bytes.ok_or_else(|| Error::msg(format!("{name} is no whole blocks of {ty}")))?;
     let (mut blocks, mut y) = (vec![0; bytes], vec![0.0; x.len()]);
-    match calibration.get(name) {
-        Some(stats) if ty.block_len() > 1 => {
-            ty.quantize_weighted(x, stats.mean_squares(), 0, &mut blocks)?;
-        }
-        _ => ty.quantize(x, &mut blocks)?,
-    }
+    let columns = calibration.get(name).map(|stats| stats.mean_squares());
+    ty.quantize_by(columns, 0, x, &mut blocks)?;
     ty.dequantize(&blocks, &mut y)?;
     weight.try_set(y)?;
     Ok(bytes)
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plan_is_the_best_of_all_where_all_can_be_tried() {
+    fn the_plan_is_little_worse_than_the_best_of_all_where_all_can_be_tried() {
         let mut state = 3u64;
         let mut next = || {
             state = state

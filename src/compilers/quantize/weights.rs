@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::formats::Calibration;
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
 use crate::op::{BinaryOp, Op, ReduceOp};
-use crate::shape::{View, numel};
+use crate::shape::{Expr, View, numel};
 
 /// The pass; a hit is a weight that is stored in blocks.
 pub struct WeightBlocks {
@@ -123,6 +123,13 @@ fn is_weight(dag: &Dag, id: NodeIndex) -> bool {
     any
 }
 
+/// Whether an axis of a view runs along whole rows of that many columns of a matrix.
+pub(in crate::compilers) fn walks_rows(view: &View, axis: usize, columns: Expr) -> bool {
+    let layer = view.single();
+    let along = layer.is_some_and(|l| l.strides[axis].is_one() && l.dims[axis] == columns);
+    along && !view.is_masked()
+}
+
 /// Whether a node multiplies and adds up whole rows of what it reads, or looks rows up.
 fn is_by_rows(dag: &Dag, reader: NodeIndex, slot: usize, view: &View, weight: NodeIndex) -> bool {
     match &dag.node(reader).op {
@@ -130,15 +137,11 @@ fn is_by_rows(dag: &Dag, reader: NodeIndex, slot: usize, view: &View, weight: No
         Op::Binary(BinaryOp::Mul) => {
             let row = *dag.node(weight).ty.dims.last().expect("it has two");
             let mut sums = dag.readers(reader).peekable();
-            let along = |axis: usize| {
-                let layer = view.single();
-                layer.is_some_and(|layer| layer.strides[axis].is_one() && layer.dims[axis] == row)
-            };
             sums.peek().is_some()
                 && sums.all(|(sum, _, seen)| match &dag.node(sum).op {
                     Op::Reduce(ReduceOp::Sum, axes) => {
                         let whole = dag.is_whole(reader, seen);
-                        whole && axes.len() == 1 && along(axes[0]) && !view.is_masked()
+                        whole && axes.len() == 1 && walks_rows(view, axes[0], row)
                     }
                     _ => false,
                 })

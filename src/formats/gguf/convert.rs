@@ -29,6 +29,7 @@ use super::recode::Recoding;
 use super::{BlockTensor, Gguf, TensorInfo, Writer, is_gguf, tensor_field, tokenizer_write};
 use crate::blocks::{BlockType, ColumnStats};
 use crate::error::{Error, Result};
+use crate::exec::pool::default_threads;
 use crate::nn::RopeScaling;
 
 /// The key of what most weights are stored as.
@@ -50,6 +51,8 @@ pub struct Options {
     pub types: BTreeMap<String, BlockType>,
     /// What matrices are multiplied by, by such names or those of the input's tensors: errors in columns count by it.
     pub calibration: Arc<Calibration>,
+    /// Threads that search for scales; by default as many as the machine has cores.
+    pub threads: Option<usize>,
 }
 
 impl Options {
@@ -60,6 +63,7 @@ impl Options {
             embedding: None,
             types: BTreeMap::new(),
             calibration: Arc::default(),
+            threads: None,
         }
     }
 
@@ -117,11 +121,11 @@ impl Item {
     fn recode(
         &self,
         to: BlockType,
-        calibration: &Calibration,
+        options: &Options,
         emit: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         let (bytes, width) = (&self.tensor.bytes, self.tensor.shape.last());
-        let stats = self.stats(calibration);
+        let stats = self.stats(&options.calibration);
         if let Some(stats) = stats.filter(|stats| Some(&stats.columns()) != width) {
             let what = format!("is calibrated with {} columns", stats.columns());
             return Err(Error::msg(format!(
@@ -134,6 +138,7 @@ impl Item {
             to,
             add: self.add,
             columns: stats.map(ColumnStats::mean_squares),
+            n_threads: options.threads.unwrap_or_else(default_threads),
         };
         let Some(rows) = &self.rows else {
             return recoding.run(0, bytes, emit);
@@ -188,7 +193,7 @@ pub fn convert(
             .expect("the writer asks for each tensor once, in order");
         let (bytes, size) = (item.tensor.bytes.len() as u64, info.size().max(1) as u64);
         let mut written = 0;
-        let recoded = item.recode(info.ty, &options.calibration, &mut |piece| {
+        let recoded = item.recode(info.ty, options, &mut |piece| {
             written += piece.len() as u64;
             let part = u128::from(bytes) * u128::from(written) / u128::from(size);
             progress(done + part as u64, total);

@@ -2,7 +2,6 @@
 
 use crate::blocks::BlockType;
 use crate::error::Result;
-use crate::exec::pool::default_threads;
 
 /// Elements of a piece: a multiple of every block's length, and small enough for a cache.
 const PIECE: usize = 1 << 16;
@@ -16,6 +15,8 @@ pub(super) struct Recoding<'a> {
     pub(super) add: f32,
     /// How much errors count in each column, if not all the same.
     pub(super) columns: Option<&'a [f32]>,
+    /// Threads that share a search over scales.
+    pub(super) n_threads: usize,
 }
 
 impl Recoding<'_> {
@@ -49,13 +50,14 @@ impl Recoding<'_> {
         Ok(())
     }
 
-    /// Stores a piece; a search over scales is shared by threads.
+    /// Stores a piece; a search over scales of a whole one is shared by threads, which a single row is too short for.
     fn encode(&self, first: usize, numbers: &[f32], blocks: &mut [u8]) -> Result<()> {
-        let Some(columns) = self.columns.filter(|_| self.to.block_len() > 1) else {
-            return self.to.quantize_from(first, numbers, blocks);
-        };
+        let searches = self.columns.is_some() && self.to.block_len() > 1;
+        if !searches || self.n_threads == 1 || numbers.len() < PIECE {
+            return self.to.quantize_by(self.columns, first, numbers, blocks);
+        }
         let n_blocks = blocks.len() / self.to.block_bytes();
-        let share = n_blocks.div_ceil(default_threads()).max(1);
+        let share = n_blocks.div_ceil(self.n_threads).max(1);
         let (len, bytes) = (share * self.to.block_len(), share * self.to.block_bytes());
         let done: Vec<Result<()>> = std::thread::scope(|scope| {
             let shares = numbers
@@ -64,7 +66,7 @@ impl Recoding<'_> {
                 .enumerate();
             let tasks = shares.map(|(n, (numbers, blocks))| {
                 let first = first + n * len;
-                scope.spawn(move || self.to.quantize_weighted(numbers, columns, first, blocks))
+                scope.spawn(move || self.to.quantize_by(self.columns, first, numbers, blocks))
             });
             let tasks: Vec<_> = tasks.collect();
             let tasks = tasks.into_iter();

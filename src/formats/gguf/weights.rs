@@ -142,6 +142,7 @@ impl Weights for ModelWeights {
                     to: given,
                     add,
                     columns: None,
+                    n_threads: 1,
                 };
                 result = recoding.run(0, &tensor.bytes, &mut |piece| {
                     target[at..at + piece.len()].copy_from_slice(piece);
