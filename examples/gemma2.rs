@@ -10,6 +10,8 @@
 //! Any other Gemma 2 checkpoint in the Hugging Face layout works too: `--model FOLDER`. The text goes to standard
 //! output as it comes, progress and speed to standard error.
 
+#[path = "shakespeare/model.rs"]
+mod shipped;
 #[path = "train_gemma2/text.rs"]
 mod text;
 
@@ -56,13 +58,13 @@ struct Args {
     #[arg(long)]
     compare: bool,
     /// With --compare: folder with train.txt and val.txt, plain or as .gz [default: $BB_DATA/shakespeare]
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", requires = "compare")]
     data: Option<PathBuf>,
     /// With --compare: tokens of the held-out text that are predicted
     #[arg(long, value_name = "N", default_value_t = 8192)]
     limit: usize,
     /// With --compare: file to draw the chart into
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "compare")]
     svg: Option<PathBuf>,
 }
 
@@ -80,7 +82,7 @@ fn main() {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let folder = args.model.clone().unwrap_or_else(default_model);
+    let folder = args.model.clone().unwrap_or_else(shipped::default_model);
     if args.compare {
         return compare(&folder, args);
     }
@@ -177,21 +179,18 @@ fn compare(folder: &Path, args: &Args) -> Result<()> {
 
 /// The models that were taught by this one: GGUF files in the folder beside it whose name ends with `-1bit`.
 fn students(folder: &Path) -> Vec<PathBuf> {
-    let beside = format!("{}-1bit", folder.display());
-    let files = std::fs::read_dir(beside).into_iter().flatten().flatten();
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    name.push("-1bit");
+    let files = std::fs::read_dir(folder.with_file_name(name))
+        .into_iter()
+        .flatten()
+        .flatten();
     let files = files.map(|file| file.path());
     let mut files: Vec<PathBuf> = files
         .filter(|path| path.extension().is_some_and(|end| end == "gguf"))
         .collect();
     files.sort();
     files
-}
-
-/// The model beside the sources, or below the current folder when those are gone.
-fn default_model() -> PathBuf {
-    let name = "models/gemma2-shakespeare";
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    if beside.exists() { beside } else { name.into() }
 }
 
 /// Loads and compiles the model, with a line of progress on standard error.
@@ -218,7 +217,6 @@ fn load(folder: &Path, args: &Args) -> Result<Session> {
             bar.set_message(format!("compiling ({pass})"));
             bar.tick();
         }
-        Progress::Packing => bar.set_message("packing weights"),
         Progress::Ready => bar.finish_and_clear(),
     })?;
     let info = session.info();

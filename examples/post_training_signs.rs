@@ -14,10 +14,12 @@
 //! | output | squared error of the layers' outputs on the text, relative to the outputs |
 //! | ratio | perplexity of the held-out text, divided by that of the model as it is |
 
+#[path = "shakespeare/model.rs"]
+mod shipped;
 #[path = "train_gemma2/text.rs"]
 mod text;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use brain_blitz::blocks::{SignFit, SignMatrix};
@@ -67,7 +69,7 @@ struct Method {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let folder = args.model.clone().unwrap_or_else(default_model);
+    let folder = args.model.clone().unwrap_or_else(shipped::default_model);
     let tokenizer = Tokenizer::open(&folder)?;
     let texts = text::Texts::read(args.data.as_deref())?;
     let (config, weights) = open_model(&folder, DType::F32)?;
@@ -120,13 +122,6 @@ fn run(args: &Args) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The model beside the sources, or below the current folder when those are gone.
-fn default_model() -> PathBuf {
-    let name = "models/gemma2-shakespeare";
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    if beside.exists() { beside } else { name.into() }
 }
 
 /// Windows of a text, evenly spread over it.

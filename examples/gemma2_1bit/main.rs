@@ -14,10 +14,12 @@
 mod export;
 mod kind;
 mod model;
+#[path = "../shakespeare/model.rs"]
+mod shipped;
 #[path = "../train_gemma2/text.rs"]
 mod text;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use brain_blitz::formats::Tokenizer;
 use brain_blitz::prelude::*;
@@ -87,7 +89,7 @@ fn main() {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let folder = args.model.clone().unwrap_or_else(default_model);
+    let folder = args.model.clone().unwrap_or_else(shipped::default_model);
     let tokenizer = Tokenizer::open(&folder)?;
     let teacher = Teacher::open(&folder, &tokenizer)?;
     let texts = text::Texts::read(args.data.as_deref())?;
@@ -116,13 +118,6 @@ fn run(args: &Args) -> Result<()> {
         file.display()
     );
     Ok(())
-}
-
-/// The model beside the sources, or below the current folder when those are gone.
-fn default_model() -> PathBuf {
-    let name = "models/gemma2-shakespeare";
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    if beside.exists() { beside } else { name.into() }
 }
 
 /// Trains the student; gives its weights.

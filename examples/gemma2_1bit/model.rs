@@ -4,7 +4,7 @@ use std::path::Path;
 
 use brain_blitz::array::{Array, Data};
 use brain_blitz::formats::safetensors::Checkpoint;
-use brain_blitz::formats::{Gemma2Config, StoredType, Tokenizer};
+use brain_blitz::formats::{Gemma2Config, Tokenizer};
 use brain_blitz::nn::Module;
 use brain_blitz::nn::models::LanguageModel;
 use brain_blitz::nn::models::gemma2::Gemma2;
@@ -167,24 +167,12 @@ impl<'a> Lessons<'a> {
 
 /// All tensors of a model, in `F32`.
 fn weights(folder: &Path) -> Result<Arrays> {
-    let file = Checkpoint::open(folder.join("model.safetensors"))?;
+    let file = Checkpoint::open(folder)?;
     let read = |name: &str| {
         let tensor = file.get(name)?;
-        let half = |bytes: &[u8]| half::bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
-        let single = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        let numbers = match tensor.dtype {
-            StoredType::BF16 => tensor.bytes.chunks_exact(2).map(half).collect(),
-            StoredType::F32 => tensor.bytes.chunks_exact(4).map(single).collect(),
-            other => {
-                return Err(Error::msg(format!(
-                    "{name} is stored as {other:?}; this example reads bf16 and f32"
-                )));
-            }
-        };
-        Ok((
-            name.to_string(),
-            Array::new(tensor.shape, Data::F32(numbers)),
-        ))
+        let bytes = tensor.convert_to(DType::F32)?;
+        let numbers = Array::from_bytes(tensor.shape, DType::F32, &bytes);
+        Ok((name.to_string(), numbers))
     };
     file.names().map(read).collect()
 }

@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> Outcome {
         _ => &args.model,
     };
     let context = context_for(1, &config);
-    let session = model.load(Rows::Last, context, &mut bar)?;
+    let session = model.load_to_look_at(Rows::Last, context, &mut bar)?;
     let stages = chosen(session.graph().stages(), args.stage, form)?;
     let last = &stages.last().expect("`chosen` gives at least one").dag;
     match &args.output {

@@ -255,14 +255,16 @@ pub fn open_conversation(
     eos: Option<u32>,
     hint: &str,
 ) -> Outcome<Conversation> {
-    let path = model.path();
     match ChatTemplate::of_model(model.files()?, tokenizer, eos)? {
         Some(template) => Ok(Conversation::new(template)),
-        None => {
-            let failure = Failure::new(format!("{}: holds no chat template", path.display()));
-            Err(failure.hint(hint))
-        }
+        None => Err(no_template(model, hint)),
     }
+}
+
+/// That a model has no chat template, and what to do about it.
+pub fn no_template(model: &ModelArgs, hint: &str) -> Failure {
+    let path = model.path().display();
+    Failure::new(format!("{path}: holds no chat template")).hint(hint)
 }
 
 fn rows(scored: &[Scored], tokenizer: Option<&Tokenizer>) -> Vec<ScoredRow> {

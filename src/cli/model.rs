@@ -182,11 +182,26 @@ impl ModelArgs {
         Ok(files.config()?)
     }
 
-    /// Loads and compiles the model, with room for `context` tokens, or for as many as [`Options`] has by default.
+    /// Loads, compiles and packs the model, with room for `context` tokens, or for as many as [`Options`] has by default.
     ///
     /// # Errors
     /// If a file is damaged or does not fit the configuration, or compiling fails.
     pub fn load(
+        &self,
+        rows: Rows,
+        context: impl Into<Option<usize>>,
+        bar: &mut Bar,
+    ) -> Outcome<Session> {
+        let mut session = self.load_to_look_at(rows, context, bar)?;
+        pack(&mut session, bar)?;
+        Ok(session)
+    }
+
+    /// As [`ModelArgs::load`], for a model that is not fed: nothing is packed.
+    ///
+    /// # Errors
+    /// As [`ModelArgs::load`].
+    pub fn load_to_look_at(
         &self,
         rows: Rows,
         context: impl Into<Option<usize>>,
@@ -197,6 +212,17 @@ impl ModelArgs {
         bar.clear();
         Ok(loaded?)
     }
+}
+
+/// Packs a model's weights.
+///
+/// # Errors
+/// If there is no memory.
+pub fn pack(session: &mut Session, bar: &mut Bar) -> Outcome {
+    bar.packing();
+    let packed = session.pack();
+    bar.clear();
+    Ok(packed?)
 }
 
 impl RunArgs {

@@ -40,9 +40,13 @@ impl Bar {
             Progress::Tuning { done, total } => {
                 self.count("Tuning", "{pos}/{len} products", done as u64, total as u64);
             }
-            Progress::Packing => self.spin("Packing weights".to_owned()),
             Progress::Ready => self.clear(),
         }
+    }
+
+    /// Shows that weights are packed.
+    pub fn packing(&mut self) {
+        self.spin("Packing weights".to_owned());
     }
 
     /// Shows how many tokens of the prompt were read.

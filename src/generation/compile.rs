@@ -18,13 +18,13 @@ pub(super) fn compile(
 ) -> Result<()> {
     if let Some(quant) = options.quant {
         progress(Progress::Compiling { pass: "quantize" });
-        info.report = quant.compile(graph, &options.calibration)?;
-        let stored = info.report.stored.iter().map(|t| (t.bytes_before, t.bytes));
-        let signed = info.report.signed.iter().map(|t| (t.bytes_before, t.bytes));
+        let report = quant.compile(graph, &options.calibration)?;
+        let stored = report.stored.iter().map(|t| (t.bytes_before, t.bytes));
+        let signed = report.signed.iter().map(|t| (t.bytes_before, t.bytes));
         for (before, after) in stored.chain(signed) {
-            info.weight_bytes -= before as u64;
-            info.weight_bytes += after as u64;
+            info.replaced(before, after);
         }
+        info.report = report;
     }
     if options.cpu != "reference" {
         let before = std::mem::take(&mut info.report);

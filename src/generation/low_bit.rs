@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::session::Info;
-use crate::compilers::binarize::{Choice, SignActivations, SignScheme};
+use crate::compilers::binarize::{Choice, SignScheme};
 use crate::compilers::{Binarize, Generic};
 use crate::error::{Error, Result};
 use crate::formats::{LowBitLayer, Weights};
 use crate::graph::Graph;
-use crate::nn::{Module, SignInputs};
+use crate::nn::Module;
 
 /// Stores the parameters that `file` declares so, whose numbers the graph has, as signs and scales, which loses nothing; then
 /// their inputs become what the file says.
@@ -39,8 +39,7 @@ pub(super) fn store(
     let report = graph.try_compile((Generic, binarize), ())?;
     for stored in &report.signed {
         layers.remove(&stored.name);
-        info.weight_bytes -= stored.bytes_before as u64;
-        info.weight_bytes += stored.bytes as u64;
+        info.replaced(stored.bytes_before, stored.bytes);
     }
     match layers.into_keys().next() {
         None => Ok(()),
@@ -55,11 +54,6 @@ fn scheme(layer: LowBitLayer) -> SignScheme {
     SignScheme {
         bases: 1 + usize::from(layer.ternary),
         fit: layer.fit(),
-        activations: match layer.inputs {
-            SignInputs::Kept => SignActivations::Kept,
-            SignInputs::Bytes => SignActivations::Bytes,
-            SignInputs::Signs => SignActivations::Signs,
-            SignInputs::ScaledSigns => SignActivations::ScaledSigns,
-        },
+        activations: layer.inputs,
     }
 }

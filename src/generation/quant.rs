@@ -140,11 +140,9 @@ impl std::fmt::Display for Quant {
             Quant::BlockWeights(ty) => write!(f, "{ty}-A32"),
             Quant::Signs(weights, activations) => {
                 let weights = SignWeights::ALL.iter().find(|row| row.0 == *weights);
-                let end = match activations {
-                    SignActivations::Kept => "",
-                    SignActivations::Bytes => "A8",
-                    SignActivations::Signs | SignActivations::ScaledSigns => "A1",
-                };
+                let end = ACTIVATIONS.iter().find(|row| row.0 == *activations);
+                // Signs without a size have one bit too.
+                let end = end.map_or("A1", |row| row.1);
                 write!(f, "{}{end}", weights.expect("all have names").1)
             }
         }

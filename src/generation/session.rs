@@ -92,8 +92,6 @@ pub enum Progress<'a> {
         /// How many there are.
         total: usize,
     },
-    /// Weights are brought into the order that kernels read them in.
-    Packing,
     /// Tokens can be fed.
     Ready,
 }
@@ -105,7 +103,7 @@ pub struct Info {
     pub load_s: f64,
     /// Seconds to compile.
     pub compile_s: f64,
-    /// Seconds to bring the weights into the order that kernels read them in.
+    /// Seconds of [`Session::pack`]; 0 if nobody called it.
     pub pack_s: f64,
     /// Nodes of the graph as recorded.
     pub nodes_recorded: usize,
@@ -121,6 +119,13 @@ pub struct Info {
     pub weight_bytes: u64,
     /// What each pass did; empty for the reference executor.
     pub report: Report,
+}
+
+impl Info {
+    /// Counts weights that take other bytes now.
+    pub(super) fn replaced(&mut self, before: usize, after: usize) {
+        self.weight_bytes = self.weight_bytes - before as u64 + after as u64;
+    }
 }
 
 /// A loaded model.
@@ -284,7 +289,8 @@ impl Session {
         let start = Instant::now();
         compile(&mut graph, options, &mut info, progress)?;
         info.compile_s = start.elapsed().as_secs_f64();
-        let mut session = Session {
+        progress(Progress::Ready);
+        Ok(Session {
             graph,
             config,
             tokens,
@@ -294,17 +300,14 @@ impl Session {
             cache,
             info,
             parameters: named,
-        };
-        if !matches!(weights, Weights::Absent { .. }) {
-            progress(Progress::Packing);
-            session.pack()?;
-        }
-        progress(Progress::Ready);
-        Ok(session)
+        })
     }
 
-    /// Packs the weights now, not when the first token is fed.
-    fn pack(&mut self) -> Result<()> {
+    /// Brings the weights into the order that kernels read them in: now, not when the first token is fed.
+    ///
+    /// # Errors
+    /// If there is no memory, or the parameters have no data.
+    pub fn pack(&mut self) -> Result<()> {
         let start = Instant::now();
         self.set_tokens(&[0])?;
         self.graph.try_prepare()?;

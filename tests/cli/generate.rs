@@ -183,6 +183,19 @@ fn approximate_functions_give_the_same_greedy_text() {
         command.args(["--prompt", &prompt]);
         assert_eq!(succeed(command), format!("{expected}\n"), "{math}");
     }
+    // The same text, but not the same numbers: the mode was used.
+    let folder = tempfile::tempdir().unwrap();
+    let mut logits = ["exact", "lut", "approx"].map(|math| {
+        let file = folder.path().join(math);
+        let args = format!(
+            "logits --model MODEL --tokens 2,17,99 --math {math} --output {}",
+            file.display()
+        );
+        succeed(program(&shakespeare(), &args));
+        std::fs::read(file).unwrap()
+    });
+    logits.sort();
+    assert!(logits.windows(2).all(|pair| pair[0] != pair[1]));
     let fail = |args: &str| crate::support::fail(2, &shakespeare(), &format!("{GREEDY} {args}"));
     let message = fail("--prompt A --math fast");
     assert!(message.contains("are exact, lut, approx"), "{message}");

@@ -16,6 +16,22 @@ fn trained(quant: Option<BlockType>) -> Session {
     session(&shakespeare(), Rows::All, 128, quant)
 }
 
+#[cfg(feature = "llvm-backend")]
+#[test]
+fn weights_are_packed_before_the_first_token_if_asked() {
+    let (mut packed, mut plain) = (
+        trained(Some(BlockType::Q8_0)),
+        trained(Some(BlockType::Q8_0)),
+    );
+    assert_eq!(packed.stats().packed_bytes, 0, "loading packs nothing");
+    packed.pack().unwrap();
+    let bytes = packed.stats().packed_bytes;
+    assert!(bytes > 1 << 20);
+    let expected = plain.feed(&[2, 17]).unwrap().to_vec();
+    assert_eq!(packed.feed(&[2, 17]).unwrap(), expected);
+    assert_eq!(packed.stats().packed_bytes, bytes);
+}
+
 #[test]
 fn perplexity_is_that_of_transformers() {
     let (ids, mut model) = (ids(), trained(None));

@@ -15,7 +15,7 @@ use brain_blitz::generation::session::{Rows, Session};
 use brain_blitz::generation::synthetic;
 
 use super::failure::Outcome;
-use super::model::{ModelArgs, RunArgs, context_for};
+use super::model::{ModelArgs, RunArgs, context_for, pack};
 use super::progress::Bar;
 use super::{output, tell};
 
@@ -148,7 +148,9 @@ fn synthetic_model(args: &Args, shape: &str) -> Outcome {
             bar.show(progress);
         });
         bar.clear();
-        Ok(session?)
+        let mut session = session?;
+        pack(&mut session, bar)?;
+        Ok(session)
     })
 }
 

@@ -22,7 +22,7 @@ use self::command::{Command, HELP, Line};
 use self::input::Input;
 use super::decode::{Decoder, Stop};
 use super::failure::{Failure, Outcome};
-use super::generate::{Opening, open_conversation};
+use super::generate::{Opening, no_template, open_conversation};
 use super::model::ModelArgs;
 use super::progress::Bar;
 use super::sampling::SamplingArgs;
@@ -31,6 +31,9 @@ use super::{at_least_one, interrupt, output, tell, tell_error};
 
 mod command;
 mod input;
+
+/// What to do about a model without a template.
+const HINT: &str = "`generate` continues a text without one; a checkpoint's template can be put into its folder as chat_template.jinja";
 
 /// What `chat` takes.
 #[derive(clap::Args, Debug)]
@@ -99,20 +102,18 @@ struct Chat {
 pub fn run(args: &Args) -> Outcome {
     let (sampler, stop_strings) = (args.sampling.sampler()?, args.sampling.stop_strings()?);
     let config = args.model.open_config()?;
+    // Without a template there is nothing to load for.
+    if args.model.files()?.chat_template()?.is_none() {
+        return Err(no_template(&args.model, HINT));
+    }
     let opening = Opening::begin(&args.model, true, config.bos_token_id());
     let quiet = args.model.run.quiet;
     let mut bar = Bar::new(quiet);
-    // Without a template there is nothing to load for.
-    let has_template = args.model.files()?.chat_template()?.is_some();
-    let session = match has_template {
-        true => Some(args.model.load(Rows::Last, args.context, &mut bar)?),
-        false => None,
-    };
+    let session = args.model.load(Rows::Last, args.context, &mut bar)?;
     let tokenizer = opening.finish()?;
     let tokenizer = tokenizer.expect("a tokenizer that is needed is there");
     let eos = config.eos_token_ids().first().copied();
-    let hint = "`generate` continues a text without one; a checkpoint's template can be put into its folder as chat_template.jinja";
-    let mut said = open_conversation(&args.model, &tokenizer, eos, hint)?;
+    let mut said = open_conversation(&args.model, &tokenizer, eos, HINT)?;
     if let Some(path) = &args.load {
         load(&mut said, path)?;
     }
@@ -120,7 +121,6 @@ pub fn run(args: &Args) -> Outcome {
         said.set_system(args.system.clone());
     }
     let ends = said.end_of_turn(&tokenizer).into_iter().collect();
-    let session = session.expect("there is a template");
     let mut input = Input::open()?;
     // After the editor, which takes the signal over when it is made and does not look at it later.
     interrupt::watch()?;

@@ -47,19 +47,7 @@ pub use weights::SignWeights;
 use super::{Compiler, Group, PassList, Report};
 use crate::blocks::SignFit;
 use crate::formats::Calibration;
-
-/// How activations of a layer are rounded.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum SignActivations {
-    /// Not at all; products then read decoded weights.
-    Kept,
-    /// To 8 bits with a scale for each row.
-    Bytes,
-    /// To signs.
-    Signs,
-    /// To signs times the mean magnitude of the row.
-    ScaledSigns,
-}
+pub use crate::nn::SignInputs as SignActivations;
 
 /// How a layer is computed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -292,7 +280,12 @@ impl Binarize {
 
 impl std::fmt::Debug for Binarize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Binarize({:?})", self.scheme)
+        let (spared, planned) = (self.spares_ends, self.plan.is_some());
+        let scheme = self.scheme;
+        write!(
+            f,
+            "Binarize({scheme:?}, ends spared: {spared}, planned: {planned})"
+        )
     }
 }
 
