@@ -11,6 +11,10 @@ use brain_blitz::op::{
 use brain_blitz::prelude::*;
 use brain_blitz::shape::{RUN, Symbols, View};
 
+#[path = "support/odd.rs"]
+mod odd;
+use odd::Odd;
+
 /// Native code that only looks at its calls.
 #[derive(Debug, Default)]
 struct Probe {
@@ -154,24 +158,12 @@ fn results_together_larger_than_the_address_space() {
     assert!(error.contains("memory"), "{error}");
 }
 
-/// Memory at an odd address.
-struct Odd(Vec<u8>);
-
-impl AsRef<[u8]> for Odd {
-    fn as_ref(&self) -> &[u8] {
-        let start = 1 + self.0.as_ptr().align_offset(8);
-        &self.0[start..start + 4]
-    }
-}
-
 #[test]
 fn an_index_in_misaligned_shared_memory() {
     let mut cx = Graph::new();
     let state = cx.input(3, DType::F32).set_zeros();
     let index = cx.input(1, DType::I32);
-    index
-        .try_set_shared(Arc::new(Odd(vec![0; 16])))
-        .expect("4 bytes");
+    index.try_set_shared(Odd::new(&[0; 4])).expect("4 bytes");
     let one = cx.input(1, DType::F32).set([1.0]);
     state.assign(state.scatter(0, index, one));
     cx.execute();

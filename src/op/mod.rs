@@ -41,6 +41,8 @@ pub use literal::Literal;
 pub use low_bit::{ActivationScheme, activation_scale};
 pub(crate) use reduce::larger;
 pub use samples::Sample;
+#[cfg(feature = "llvm-backend")]
+pub(crate) use signs::is_not_below_0;
 pub use signs::{SignPart, pack_signs, unpack_signs};
 pub use table::{EvalContext, OpRow};
 

@@ -108,16 +108,15 @@ fn with_last(ty: &TensorType, last: usize, dtype: DType) -> TensorType {
     TensorType { dims, dtype }
 }
 
+/// Whether the sign of a number is stored as a set bit. NaN has no order: it is not below.
+pub(crate) fn is_not_below_0(x: f32) -> bool {
+    !matches!(x.partial_cmp(&0.0), Some(std::cmp::Ordering::Less))
+}
+
 /// Sets bit i of the bytes where element i is not below 0.
 pub fn pack_signs(x: &[f32], out: &mut [u8]) {
     for (eight, byte) in x.chunks(8).zip(out) {
-        // NaN has no order: it is not below.
-        let bit = |(i, x): (usize, &f32)| {
-            u8::from(!matches!(
-                x.partial_cmp(&0.0),
-                Some(std::cmp::Ordering::Less)
-            )) << i
-        };
+        let bit = |(i, x): (usize, &f32)| u8::from(is_not_below_0(*x)) << i;
         *byte = eight.iter().enumerate().map(bit).sum();
     }
 }

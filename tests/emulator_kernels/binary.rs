@@ -11,7 +11,7 @@ use brain_blitz::compilers::llvm_cpu::target::Target;
 use crate::TARGETS;
 use crate::avx512::Emulator;
 use crate::batch::{Arg, Batch, Place};
-use crate::blocks::object;
+use crate::object;
 
 /// Rows of a panel.
 const PANEL: usize = 64;

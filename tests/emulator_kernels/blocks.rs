@@ -8,16 +8,13 @@ use brain_blitz::compilers::llvm_cpu::blocks::activations::{RowForm, emit_round,
 use brain_blitz::compilers::llvm_cpu::blocks::form::{COLUMNS, Dots, Factors, Form, GROUP};
 use brain_blitz::compilers::llvm_cpu::blocks::panel::pack;
 use brain_blitz::compilers::llvm_cpu::blocks::tile::{emit_tile, heights};
-use brain_blitz::compilers::llvm_cpu::jit::{assembly, compile_module};
 use brain_blitz::compilers::llvm_cpu::target::Target;
 use brain_blitz::op::ActivationScheme;
 use half::f16;
-use inkwell::context::Context;
-use inkwell::module::Module;
 
 use crate::avx512::Emulator;
 use crate::batch::{Arg, Batch, Place};
-use crate::{TARGETS, is_beyond_the_emulator};
+use crate::{TARGETS, object};
 
 /// Blocks in a row of weights.
 const BLOCKS: usize = 2;
@@ -46,22 +43,6 @@ fn activations(k: usize, phase: usize) -> Vec<f32> {
         .collect();
     x.iter_mut().step_by(GROUP).for_each(|x| *x = -127.0);
     x
-}
-
-/// A kernel's object; `None` if the emulator lacks instructions of it.
-pub fn object(target: &Target, emit: impl for<'c> Fn(&'c Context, &Module<'c>)) -> Option<Vec<u8>> {
-    let text = assembly(target, |context, module| {
-        emit(context, module);
-        Ok(())
-    });
-    let text = text.expect("it compiles");
-    (!text.lines().any(is_beyond_the_emulator)).then(|| {
-        let object = compile_module(target, |context, module| {
-            emit(context, module);
-            Ok(())
-        });
-        object.expect("it compiled before")
-    })
 }
 
 /// Adds the calls that multiply some rows by a panel; gives what they must compute, and where that will be.

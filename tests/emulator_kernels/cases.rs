@@ -1,6 +1,7 @@
 //! Kernels that cover what loop nests are made of, with operands.
 
 use brain_blitz::array::{Array, Data};
+use brain_blitz::compilers::llvm_cpu::approx::Function;
 use brain_blitz::op::{
     BinaryOp, ConstantValue, EvalContext, Kernel, KernelInput, KernelStep, Literal, Op, ReduceOp,
     TensorType, UnaryOp, table,
@@ -230,23 +231,15 @@ pub fn exponentials() -> Vec<Case> {
 
 /// Functions by tables and by polynomials, with a rest of less than a vector.
 pub fn approximations() -> Vec<Case> {
-    type Function = fn(GraphTensor) -> GraphTensor;
-    let functions: [(&str, Function); 6] = [
-        ("exp", |x| x.exp()),
-        ("sigmoid", |x| x.sigmoid()),
-        ("tanh", |x| x.tanh()),
-        ("gelu", |x| x.gelu()),
-        ("gelu_tanh", |x| x.gelu_tanh()),
-        ("rsqrt", |x| x.rsqrt()),
-    ];
     let special = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, 1e-40, 3e38];
     let numbers = (-120..120).map(|i| i as f32 * 0.0793);
     let x: Vec<f32> = special.into_iter().chain(numbers).chain([-95.0]).collect();
     let x = Array::new(vec![x.len()], Data::F32(x));
     let mut out = Vec::new();
-    for (name, function) in functions {
+    for function in Function::ALL {
         let mut cx = Graph::new();
-        function(cx.input(x.dims().to_vec(), DType::F32)).retrieve();
+        let of = cx.input(x.dims().to_vec(), DType::F32);
+        function.of(of).retrieve();
         cx.compile((Generic, LlvmCpu::native().emit_only()), ());
         let kernel = cx.inspect(|dag| {
             let kernel = |id| match &dag.node(id).op {
@@ -257,7 +250,7 @@ pub fn approximations() -> Vec<Case> {
         });
         for math in [Math::Lut, Math::Approx] {
             out.push(Case {
-                name: format!("{name} {math}"),
+                name: format!("{function:?} {math}"),
                 kernel: kernel.clone(),
                 inputs: vec![x.clone()],
                 symbols: Symbols::new(),

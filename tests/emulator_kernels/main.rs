@@ -16,12 +16,16 @@ mod gemm;
 use std::collections::HashMap;
 
 use brain_blitz::array::Array;
-use brain_blitz::compilers::llvm_cpu::approx::approximate;
+use brain_blitz::compilers::llvm_cpu::approx::{Function, approximate};
+use brain_blitz::compilers::llvm_cpu::jit::{self, compile_module};
 use brain_blitz::compilers::llvm_cpu::lower::{Lowered, assembly, lower};
 use brain_blitz::compilers::llvm_cpu::nest::nest_of;
 use brain_blitz::compilers::llvm_cpu::target::Target;
 use brain_blitz::op::{Kernel, Op};
 use brain_blitz::prelude::*;
+
+use inkwell::context::Context;
+use inkwell::module::Module;
 
 use avx512::{CpuModel, Emulator};
 use batch::{Arg, Batch, Place};
@@ -114,6 +118,22 @@ fn scalar(case: &Case) -> Array {
     out.array()
 }
 
+/// A kernel's object; `None` if the emulator lacks instructions of it.
+pub fn object(target: &Target, emit: impl for<'c> Fn(&'c Context, &Module<'c>)) -> Option<Vec<u8>> {
+    let text = jit::assembly(target, |context, module| {
+        emit(context, module);
+        Ok(())
+    });
+    let text = text.expect("it compiles");
+    (!text.lines().any(is_beyond_the_emulator)).then(|| {
+        let object = compile_module(target, |context, module| {
+            emit(context, module);
+            Ok(())
+        });
+        object.expect("it compiled before")
+    })
+}
+
 /// Runs cases for all targets, each in one emulated program; at least `least` must run on each.
 fn check(test: &str, cases: &[Case], least: usize) {
     let Some(emulator) = Emulator::for_test(test) else {
@@ -198,7 +218,11 @@ fn exponentials() {
 
 #[test]
 fn approximations() {
-    check("approximations", &cases::approximations(), 12);
+    check(
+        "approximations",
+        &cases::approximations(),
+        2 * Function::ALL.len(),
+    );
 }
 
 #[test]

@@ -183,6 +183,18 @@ impl Nest {
         self.space.iter().chain(reduce).copied().collect()
     }
 
+    /// Which nodes `roots` need, nothing that only `known` needs among them.
+    pub fn needed(&self, roots: impl IntoIterator<Item = Id>, known: Option<Id>) -> Vec<bool> {
+        let mut needed = vec![false; self.body.len()];
+        roots.into_iter().for_each(|id| needed[id] = true);
+        for id in (0..needed.len()).rev() {
+            if needed[id] && known != Some(id) {
+                self.body[id].for_each_operand(|operand| needed[operand] = true);
+            }
+        }
+        needed
+    }
+
     /// The type of every node.
     ///
     /// # Panics

@@ -59,7 +59,7 @@ impl Function {
     ];
 
     /// The function as tensors have it.
-    fn of(self, x: GraphTensor) -> GraphTensor {
+    pub fn of(self, x: GraphTensor) -> GraphTensor {
         match self {
             Function::GeluTanh => x.gelu_tanh(),
             Function::Gelu => x.gelu(),
@@ -215,17 +215,8 @@ pub fn approximate(nest: &mut Nest, math: Math) -> usize {
 
 /// Which nodes the results depend on.
 fn needed(nest: &Nest) -> Vec<bool> {
-    let mut needed = vec![false; nest.body.len()];
     let stages = nest.stages.iter().map(|stage| stage.value);
-    for root in stages.chain([nest.result]) {
-        needed[root] = true;
-    }
-    for id in (0..nest.body.len()).rev() {
-        if needed[id] {
-            nest.body[id].for_each_operand(|operand| needed[operand] = true);
-        }
-    }
-    needed
+    nest.needed(stages.chain([nest.result]), None)
 }
 
 /// Removes nodes that nothing needs.

@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 
 use super::ir::{Factor, SignProduct};
 use crate::blocks::PANEL_ROWS;
-use crate::op::BinaryOp;
+use crate::op::{BinaryOp, is_not_below_0};
 
 /// Rows from which on limits are worth finding.
 pub const LEAST_ROWS: usize = 8;
@@ -84,11 +84,7 @@ impl After {
     /// The operations but the first one, the scale, in place.
     pub fn apply(&self, results: &mut Panel) {
         for (op, numbers) in &self.steps {
-            let both = results.iter_mut().zip(numbers);
-            match op {
-                BinaryOp::Mul => both.for_each(|(x, y)| *x *= y),
-                _ => both.for_each(|(x, y)| *x += y),
-            }
+            combine(*op, results.iter_mut().zip(numbers.iter().copied()));
         }
     }
 
@@ -100,70 +96,60 @@ impl After {
             .zip(sizes)
             .for_each(|(x, size)| *x = *x * scale * size);
         for (op, numbers) in &self.steps {
-            let y = numbers[at];
-            match op {
-                BinaryOp::Mul => results.iter_mut().for_each(|x| *x *= y),
-                _ => results.iter_mut().for_each(|x| *x += y),
-            }
+            combine(*op, results.iter_mut().map(|x| (x, numbers[at])));
         }
     }
 
-    /// What becomes of these counts, and which of that is not finite on the way.
-    fn of(&self, columns: i32, counts: &[i32; PANEL_ROWS]) -> (Panel, bool) {
+    /// What becomes of these counts. What is not finite on the way stays so: there are only sums and products.
+    fn of(&self, columns: i32, counts: &[i32; PANEL_ROWS]) -> Panel {
         let mut y = [0.0; PANEL_ROWS];
         for ((y, count), scale) in y.iter_mut().zip(counts).zip(&self.scales) {
             *y = (columns - 2 * count) as f32 * scale;
         }
-        let is_finite = |y: &Panel| y.iter().fold(true, |all, y| all & y.is_finite());
-        let mut finite = is_finite(&y);
-        for (op, numbers) in &self.steps {
-            for (y, x) in y.iter_mut().zip(numbers) {
-                match op {
-                    BinaryOp::Mul => *y *= x,
-                    _ => *y += x,
-                }
-            }
-            finite &= is_finite(&y);
-        }
-        (y, finite)
+        self.apply(&mut y);
+        y
     }
 
     /// The limits, if all columns have one.
     pub fn limits(&self, columns: usize) -> Option<Limits> {
         let columns = i32::try_from(columns).expect("such columns are counted in 16 bits");
-        let is_set = |y: f32| !matches!(y.partial_cmp(&0.0), Some(std::cmp::Ordering::Less));
         let (mut low, mut high) = ([0; PANEL_ROWS], [columns; PANEL_ROWS]);
-        let (first, first_is_finite) = self.of(columns, &low);
-        let (last, last_is_finite) = self.of(columns, &high);
-        if !(first_is_finite & last_is_finite) {
+        let (first, last) = (self.of(columns, &low), self.of(columns, &high));
+        if !first.iter().chain(&last).all(|y| y.is_finite()) {
             return None;
         }
         // The bit of `low` is that of no difference at all; that of `high`, if it is another one, that of `columns`.
-        let mut rounds = columns.max(1).ilog2() + 1;
-        while rounds > 0 {
+        for _ in 0..=columns.max(1).ilog2() {
             let mut middle = [0; PANEL_ROWS];
             for (middle, (low, high)) in middle.iter_mut().zip(low.iter().zip(&high)) {
                 *middle = (low + high) / 2;
             }
-            let (y, _) = self.of(columns, &middle);
+            let y = self.of(columns, &middle);
             for i in 0..PANEL_ROWS {
-                let same = is_set(y[i]) == is_set(first[i]);
+                let same = is_not_below_0(y[i]) == is_not_below_0(first[i]);
                 low[i] = if same { middle[i] } else { low[i] };
                 high[i] = if same { high[i] } else { middle[i] };
             }
-            rounds -= 1;
         }
         let mut out = Limits {
             limits: [0; PANEL_ROWS],
             flips: 0,
         };
         for i in 0..PANEL_ROWS {
-            let changes = is_set(first[i]) != is_set(last[i]);
+            let changes = is_not_below_0(first[i]) != is_not_below_0(last[i]);
             let limit = if changes { high[i] } else { columns + 1 };
             out.limits[i] = limit as u16;
-            out.flips |= u64::from(!is_set(first[i])) << i;
+            out.flips |= u64::from(!is_not_below_0(first[i])) << i;
         }
         Some(out)
+    }
+}
+
+/// `x = x op y` for all.
+fn combine<'a>(op: BinaryOp, both: impl Iterator<Item = (&'a mut f32, f32)>) {
+    match op {
+        BinaryOp::Mul => both.for_each(|(x, y)| *x *= y),
+        _ => both.for_each(|(x, y)| *x += y),
     }
 }
 
@@ -201,7 +187,7 @@ mod tests {
                 let after = chain(seed);
                 let limits = after.limits(columns).expect("all of it is finite");
                 for count in 0..=columns {
-                    let (y, _) = after.of(columns as i32, &[count as i32; PANEL_ROWS]);
+                    let y = after.of(columns as i32, &[count as i32; PANEL_ROWS]);
                     for (i, y) in y.iter().enumerate() {
                         let below = count < usize::from(limits.limits[i]);
                         let found = below != (limits.flips >> i & 1 == 1);

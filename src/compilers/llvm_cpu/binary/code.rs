@@ -222,8 +222,11 @@ impl SignCode {
         sums::ROWS * (4 + 2 * 8 * self.product.matrix.row_bytes())
     }
 
-    /// Rows of bits that are repeated at once, if they are.
+    /// Rows of bits that are repeated at once; all where none are.
     pub(super) fn repeated_rows(&self, m: usize) -> usize {
+        if self.form.width() == 1 {
+            return m;
+        }
         let bytes = self.form.width() * self.product.matrix.row_bytes().max(1);
         (REPEATED / bytes / BLOCK * BLOCK).max(BLOCK).min(m)
     }

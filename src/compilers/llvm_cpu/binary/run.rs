@@ -1,6 +1,7 @@
 //! The loops around kernels of products of signs.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::after::{After, Limits, Operands};
 use super::code::{BLOCK, SignCode, TABLED};
@@ -136,15 +137,29 @@ impl<'a> Run<'a> {
     /// The limits of all panels, if all columns have one.
     fn limits(&self) -> Option<&[Limits]> {
         let matrix = self.code.product.matrix;
-        let at = self.code.repeated_bytes(self.m);
-        let out = self.scratch.wrapping_add(at).cast::<Limits>();
-        for panel in 0..matrix.panels() {
-            let limits = self.after(panel).limits(matrix.columns())?;
-            // SAFETY: there is room for the limits of every panel.
-            unsafe { out.add(panel).write(limits) };
-        }
+        let all = AtomicBool::new(true);
+        pool::for_each_range(self.work.n_threads, matrix.panels(), &|mut panels| {
+            let found = panels.all(|panel| {
+                let limits = self.after(panel).limits(matrix.columns());
+                // SAFETY: there is room for the limits of every panel; this one's are written by nobody else.
+                limits.is_some_and(|limits| unsafe {
+                    self.limits_start().add(panel).write(limits);
+                    true
+                })
+            });
+            if !found {
+                all.store(false, Ordering::Relaxed);
+            }
+        });
         // SAFETY: all of them were written, and nobody writes there again.
-        Some(unsafe { std::slice::from_raw_parts(out, matrix.panels()) })
+        let limits = || unsafe { std::slice::from_raw_parts(self.limits_start(), matrix.panels()) };
+        all.into_inner().then(limits)
+    }
+
+    /// Where limits are kept.
+    fn limits_start(&self) -> *mut Limits {
+        let at = self.code.repeated_bytes(self.m);
+        self.scratch.wrapping_add(at).cast()
     }
 
     /// What is done to the results of a panel.
@@ -241,11 +256,7 @@ impl<'a> Run<'a> {
 
     /// Stores the signs of `columns` results of a row.
     pub(super) fn store_word(&self, row: usize, (first, columns): (usize, usize), word: u64) {
-        let word = if columns == 64 {
-            word
-        } else {
-            word & ((1 << columns) - 1)
-        };
+        let word = word & (u64::MAX >> (PANEL_ROWS - columns));
         let (bytes, to) = (word.to_le_bytes(), self.bits(row, first));
         // SAFETY: bytes of the result that are this unit's alone.
         unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), columns.div_ceil(8)) };

@@ -71,13 +71,7 @@ pub fn reachable(nest: &Nest, roots: &[Id]) -> Phase {
 
 /// [`reachable`], but nothing that only `known` needs.
 fn reachable_past(nest: &Nest, roots: &[Id], known: Option<Id>) -> Phase {
-    let mut needed = vec![false; nest.body.len()];
-    roots.iter().for_each(|&id| needed[id] = true);
-    for id in (0..nest.body.len()).rev() {
-        if needed[id] && known != Some(id) {
-            nest.body[id].for_each_operand(|operand| needed[operand] = true);
-        }
-    }
+    let needed = nest.needed(roots.iter().copied(), known);
     (0..needed.len()).filter(|&id| needed[id]).collect()
 }
 
