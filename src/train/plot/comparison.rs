@@ -1,15 +1,14 @@
 //! What was measured of several models as a picture: what bits cost in quality, and what they bring in speed.
 
-use std::fmt::Display;
-
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::ValueFormatter;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::{
-    BLACK, ChartBuilder, Circle, Color, DrawingArea, IntoDrawingArea, RGBColor, Ranged, SVGBackend,
-    Text, WHITE,
+    ChartBuilder, Circle, Color, DrawingArea, IntoDrawingArea, RGBColor, Ranged, SVGBackend, Text,
+    WHITE,
 };
 
+use super::draw::{failed, mesh};
 use super::log_axis::LogAxis;
 use crate::error::{Error, Result};
 use crate::generation::evaluate::Figures;
@@ -27,11 +26,6 @@ type Area<'a, 'b> = DrawingArea<SVGBackend<'b>, Shift>;
 struct Point<'a> {
     at: (f64, f64),
     name: &'a str,
-}
-
-/// What writing into a string cannot give; told all the same.
-fn failed(error: impl Display) -> Error {
-    Error::msg(format!("the chart could not be drawn: {error}"))
 }
 
 /// The divergence from the first model by the size of weights, and tokens a second by the bits of a weight, as SVG.
@@ -106,16 +100,7 @@ where
         // Names stand to the right of dots.
         .build_cartesian_2d(0.0..most * 1.25, y)
         .map_err(failed)?;
-    chart
-        .configure_mesh()
-        .x_desc(x_label)
-        .y_desc(y_label)
-        .bold_line_style(BLACK.mix(0.15))
-        .light_line_style(BLACK.mix(0.05))
-        .label_style(("sans-serif", 14))
-        .axis_desc_style(("sans-serif", 15))
-        .draw()
-        .map_err(failed)?;
+    mesh(&mut chart, x_label, y_label)?;
     let dots = points
         .iter()
         .map(|point| Circle::new(point.at, 4, colour.filled()));

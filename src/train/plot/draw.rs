@@ -30,10 +30,10 @@ const COLOURS: [RGBColor; 7] = [
 /// How much of a curve's colour is left behind its smoothed form.
 const PALE: f64 = 0.25;
 
-type Chart<'a, 'b, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, Y>>;
+pub(super) type Chart<'a, 'b, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, Y>>;
 
 /// What writing into a string cannot give; told all the same.
-fn failed(error: impl Display) -> Error {
+pub(super) fn failed(error: impl Display) -> Error {
     Error::msg(format!("the plot could not be drawn: {error}"))
 }
 
@@ -73,14 +73,19 @@ pub(super) fn svg(plot: &Plot) -> Result<String> {
     Ok(text)
 }
 
-fn fill<'b: 'a, 'a, Y>(mut chart: Chart<'a, 'b, Y>, plot: &Plot) -> Result<()>
+/// Axes, their names, and lines across.
+pub(super) fn mesh<'b: 'a, 'a, Y>(
+    chart: &mut Chart<'a, 'b, Y>,
+    x_label: &str,
+    y_label: &str,
+) -> Result<()>
 where
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
     chart
         .configure_mesh()
-        .x_desc(&plot.x_label)
-        .y_desc(&plot.y_label)
+        .x_desc(x_label)
+        .y_desc(y_label)
         .x_label_formatter(&|x| number(*x))
         .y_label_formatter(&|y| number(*y))
         .bold_line_style(BLACK.mix(0.15))
@@ -88,7 +93,14 @@ where
         .label_style(("sans-serif", 14))
         .axis_desc_style(("sans-serif", 15))
         .draw()
-        .map_err(failed)?;
+        .map_err(failed)
+}
+
+fn fill<'b: 'a, 'a, Y>(mut chart: Chart<'a, 'b, Y>, plot: &Plot) -> Result<()>
+where
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    mesh(&mut chart, &plot.x_label, &plot.y_label)?;
     let coloured = || plot.curves.iter().zip(COLOURS.iter().cycle());
     if plot.smooth > 0.0 {
         // All curves as they are lie behind all smoothed ones.
