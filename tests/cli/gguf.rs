@@ -325,6 +325,14 @@ fn a_text_chooses_scales_and_types() {
     let piped = fs::read_to_string(at("text.txt")).unwrap();
     talk(convert(&model, &at("e"), &settings), &piped);
     assert!(bytes("c") == bytes("e"));
+    let few = format!("convert MODEL never.gguf --bits 1.5 --by-kind --plan-tokens 40 {text}");
+    fail_with(&model, &few, &["too few"]);
+    let without = format!("convert MODEL never.gguf --quant q4_0 {text}");
+    fail_with(&tiny(), &without, &["has no tokenizer", "hint: "]);
+}
+
+#[test]
+fn scales_and_plans_need_a_text() {
     for usage in [
         "convert MODEL x.gguf --bits 5",
         "convert MODEL x.gguf --bits 99 --calibrate x",
@@ -333,10 +341,6 @@ fn a_text_chooses_scales_and_types() {
         "convert MODEL x.gguf --quant q4_0 --importance nowhere",
         "convert MODEL x.gguf --quant q4_0 --by-kind",
     ] {
-        fail(2, &model, usage);
+        fail(2, &shakespeare(), usage);
     }
-    let few = format!("convert MODEL never.gguf --bits 1.5 --by-kind --plan-tokens 40 {text}");
-    fail_with(&model, &few, &["too few"]);
-    let without = format!("convert MODEL never.gguf --quant q4_0 {text}");
-    fail_with(&tiny(), &without, &["has no tokenizer", "hint: "]);
 }
