@@ -186,7 +186,7 @@ fn extremes_do_not_overflow() {
             (-1.0, 0),
         ] {
             for m in [1, 12] {
-                let (n, k) = (17, 2048);
+                let (n, k) = (49, 2048);
                 let bytes = blocks_of(ty, n * k / ty.block_len(), |_| byte);
                 let mut weights = vec![0.0; k];
                 let row = bytes.len() / n;
@@ -217,7 +217,7 @@ fn run_once(
     let x = cx.input((m, x.len() / m), DType::F32).set(x);
     let w = cx.input((n, bytes.len() / n), DType::U8).set(bytes);
     let y = x
-        .fake_quantize(ActivationScheme::A8G32)
+        .fake_quantize(ActivationScheme::for_weights(ty))
         .matmul(w.dequantize(ty).transpose(0, 1))
         .retrieve();
     cx.compile((Generic, LlvmCpu::for_cpu(target)), ());
@@ -229,17 +229,19 @@ fn run_once(
 #[test]
 fn bits_depend_on_neither_target_nor_threads() {
     for ty in TYPES {
-        for m in [1, 7, 29] {
+        for m in [1, 2, 7, 29] {
             let sizes = whole_rows(ty, (m, 150, 96));
-            let case = Case::new(ty, ActivationScheme::A8G32, sizes);
-            let (expected, _) = case.run(Some("native"), 1);
-            for target in targets() {
-                for threads in [1, 2, 3] {
-                    assert_eq!(
-                        case.run(Some(target), threads).0,
-                        expected,
-                        "{ty} {m} {target} {threads}"
-                    );
+            for scheme in [ActivationScheme::A8G32, ActivationScheme::for_weights(ty)] {
+                let case = Case::new(ty, scheme, sizes);
+                let (expected, _) = case.run(Some("native"), 1);
+                for target in targets() {
+                    for threads in [1, 2, 3] {
+                        assert_eq!(
+                            case.run(Some(target), threads).0,
+                            expected,
+                            "{ty} {scheme:?} {m} {target} {threads}"
+                        );
+                    }
                 }
             }
         }
@@ -256,7 +258,8 @@ fn schemes_live_side_by_side_and_results_are_of_the_current_numbers() {
     let bytes = case.bytes();
     let w = cx.input((n, bytes.len() / n), DType::U8).set(bytes);
     let w = w.dequantize(case.ty).transpose(0, 1);
-    let [a, b] = ActivationScheme::ALL.map(|scheme| x.fake_quantize(scheme).matmul(w).retrieve());
+    let schemes = [ActivationScheme::A8G32, ActivationScheme::A8Tok];
+    let [a, b] = schemes.map(|scheme| x.fake_quantize(scheme).matmul(w).retrieve());
     cx.execute();
     let first = [a, b].map(|y| y.data());
     x.set(noise(m * k, 7));

@@ -41,19 +41,40 @@ pub(super) static FAKE_QUANTIZE: OpRow = OpRow::new(
 pub enum ActivationScheme {
     /// Groups of 32 along the last axis, and a shorter one at its end.
     A8G32,
+    /// Groups of 128, as long as blocks of signs are ([`BlockType::Q1_0`]).
+    A8G128,
+    /// Groups of 256, as long as blocks of trits are.
+    A8G256,
     /// The whole last axis (a token) is one group.
     A8Tok,
 }
 
 impl ActivationScheme {
     /// All schemes.
-    pub const ALL: [ActivationScheme; 2] = [ActivationScheme::A8G32, ActivationScheme::A8Tok];
+    pub const ALL: [ActivationScheme; 4] = [
+        ActivationScheme::A8G32,
+        ActivationScheme::A8G128,
+        ActivationScheme::A8G256,
+        ActivationScheme::A8Tok,
+    ];
 
-    /// `a8_g32` or `a8_tok`.
+    /// `a8_g32`, `a8_tok`, ...
     pub fn name(self) -> &'static str {
         match self {
             ActivationScheme::A8G32 => "a8_g32",
+            ActivationScheme::A8G128 => "a8_g128",
+            ActivationScheme::A8G256 => "a8_g256",
             ActivationScheme::A8Tok => "a8_tok",
+        }
+    }
+
+    /// What products with weights of a type round activations to: groups of 32; where long blocks of few levels have nothing but
+    /// one scale, groups as long as these, so that the products of a block are added up as whole numbers.
+    pub fn for_weights(ty: BlockType) -> ActivationScheme {
+        match ty {
+            BlockType::Q1_0 => ActivationScheme::A8G128,
+            BlockType::TQ1_0 | BlockType::TQ2_0 => ActivationScheme::A8G256,
+            _ => ActivationScheme::A8G32,
         }
     }
 
@@ -76,6 +97,8 @@ impl ActivationScheme {
     pub fn group(self, k: usize) -> usize {
         match self {
             ActivationScheme::A8G32 => 32,
+            ActivationScheme::A8G128 => 128,
+            ActivationScheme::A8G256 => 256,
             ActivationScheme::A8Tok => k.max(1),
         }
     }

@@ -6,6 +6,9 @@
 use brain_blitz::blocks::BlockType;
 use brain_blitz::compilers::llvm_cpu::blocks::activations::{RowForm, emit_round, record_bytes};
 use brain_blitz::compilers::llvm_cpu::blocks::form::{COLUMNS, Dots, Factors, Form, GROUP};
+use brain_blitz::compilers::llvm_cpu::blocks::lookup::{
+    self, PANELS, TABLE_BYTES, emit_lookup, emit_tables,
+};
 use brain_blitz::compilers::llvm_cpu::blocks::panel::pack;
 use brain_blitz::compilers::llvm_cpu::blocks::tile::{emit_tile, heights};
 use brain_blitz::compilers::llvm_cpu::target::Target;
@@ -20,8 +23,8 @@ use crate::{TARGETS, object};
 const BLOCKS: usize = 2;
 
 /// Rows of weights, and the numbers that they are: whole ones times 2^-6.
-fn weights(ty: BlockType) -> (Vec<u8>, Vec<f32>) {
-    let n = COLUMNS * BLOCKS;
+fn weights(ty: BlockType, panels: usize) -> (Vec<u8>, Vec<f32>) {
+    let n = panels * COLUMNS * BLOCKS;
     let mut bytes: Vec<u8> = (0..n * ty.block_bytes())
         .map(|i| (i * 151 % 256) as u8 ^ (i / 256) as u8)
         .collect();
@@ -45,20 +48,51 @@ fn activations(k: usize, phase: usize) -> Vec<f32> {
     x
 }
 
+/// Rows of weights in panels: the regions of all.
+fn packed(ty: BlockType, dots: Dots, bytes: &[u8], panels: usize) -> [Vec<u8>; 3] {
+    let form = Form::of(ty).expect("a type with kernels");
+    let mut regions = [const { Vec::new() }; 3];
+    for bytes in bytes.chunks(bytes.len() / panels) {
+        let mut panel = form.panel_bytes(BLOCKS).map(|bytes| vec![0; bytes]);
+        let to = panel.each_mut().map(|region| &mut region[..]);
+        pack(ty, dots.is_signed(&form), bytes, BLOCKS, to);
+        for (all, region) in regions.iter_mut().zip(panel) {
+            all.extend(region);
+        }
+    }
+    regions
+}
+
+/// What multiplies.
+#[derive(Clone, Copy, Debug)]
+enum Product<'a> {
+    /// A kernel of that name.
+    Tile(&'a str),
+    /// Kernels that make tables and look products of so many panels up.
+    LookUp(&'a str, &'a str, usize),
+}
+
+impl Product<'_> {
+    fn panels(self) -> usize {
+        match self {
+            Product::Tile(_) => 1,
+            Product::LookUp(_, _, panels) => panels,
+        }
+    }
+}
+
 /// Adds the calls that multiply some rows by a panel; gives what they must compute, and where that will be.
 fn add(
     batch: &mut Batch,
     ty: BlockType,
-    (round, tile): (&str, &str),
+    (round, product): (&str, Product<'_>),
     (dots, rows): (Dots, usize),
 ) -> (Vec<f32>, Place) {
-    let form = Form::of(ty).expect("a type with kernels");
-    let (bytes, w) = weights(ty);
+    let panels = product.panels();
+    let (bytes, w) = weights(ty, panels);
     let k = BLOCKS * ty.block_len();
-    let mut panel = form.panel_bytes(BLOCKS).map(|bytes| vec![0; bytes]);
-    let regions = panel.each_mut().map(|region| &mut region[..]);
-    pack(ty, dots.is_signed(&form), &bytes, BLOCKS, regions);
-    batch.label(format!("{tile} of {ty}"));
+    let regions = packed(ty, dots, &bytes, panels);
+    batch.label(format!("{product:?} of {ty}"));
     let x: Vec<Vec<f32>> = (0..rows).map(|row| activations(k, row)).collect();
     let mut records = Vec::new();
     for x in &x {
@@ -72,23 +106,117 @@ fn add(
         batch.call(round, &args);
         records.push(record);
     }
-    let [numbers, factors, scales] = panel.map(|region| batch.input(&region));
-    let out = batch.output(4 * rows * COLUMNS);
-    let args = [
-        Arg::Int(BLOCKS as i64),
-        Arg::Pointer(numbers),
-        Arg::Pointer(factors),
-        Arg::Pointer(scales),
-        Arg::Table(records),
-        Arg::Pointer(out),
-    ];
-    batch.call(tile, &args);
+    let [numbers, factors, scales] = regions.map(|region| batch.input(&region));
+    let out = batch.output(4 * rows * panels * COLUMNS);
+    let blocks = Arg::Int(BLOCKS as i64);
+    match product {
+        Product::Tile(tile) => {
+            let places = [numbers, factors, scales].map(Arg::Pointer);
+            let mut args = vec![blocks];
+            args.extend(places);
+            args.extend([Arg::Table(records), Arg::Pointer(out)]);
+            batch.call(tile, &args);
+        }
+        Product::LookUp(tables, lookup, _) => {
+            let room = batch.output(k / GROUP * TABLE_BYTES);
+            let places = [records[0], room].map(Arg::Pointer);
+            let mut args = vec![Arg::Int((k / GROUP) as i64)];
+            args.extend(places);
+            batch.call(tables, &args);
+            let places = [numbers, scales, records[0], room, out].map(Arg::Pointer);
+            let mut args = vec![blocks];
+            args.extend(places);
+            batch.call(lookup, &args);
+        }
+    }
     let dot = |x: &[f32], w: &[f32]| -> f32 {
         let terms = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
         terms.sum::<f64>() as f32
     };
     let want = x.iter().flat_map(|x| w.chunks(k).map(move |w| dot(x, w)));
     (want.collect(), out)
+}
+
+/// All types, with activations that share scales in groups, and in blocks where it makes a difference.
+fn cases() -> Vec<(BlockType, ActivationScheme)> {
+    let types = BlockType::all().filter(|ty| Form::of(*ty).is_some());
+    let schemes = |ty: BlockType| {
+        let mut both = vec![ActivationScheme::A8G32, ActivationScheme::for_weights(ty)];
+        both.dedup();
+        both.into_iter().map(move |scheme| (ty, scheme))
+    };
+    let cases: Vec<_> = types.flat_map(schemes).collect();
+    assert_eq!(cases.len(), 15 + 3);
+    cases
+}
+
+/// Kernels for a target, and what they must compute.
+struct Kernels<'a> {
+    target: &'a Target,
+    name: &'a str,
+    batch: Batch,
+    wanted: Vec<(String, Vec<f32>, Place)>,
+    /// How many take instructions that the emulator does not have.
+    left_out: usize,
+}
+
+impl Kernels<'_> {
+    fn add(&mut self, ty: BlockType, scheme: ActivationScheme) {
+        let (target, dots) = (self.target, Dots::of(self.target));
+        let form = Form::of(ty).expect("a type with kernels");
+        let row = RowForm {
+            factor: -dots.offset(&form),
+            halves: form.factors == Factors::Halves,
+        };
+        let summed = form.summed(scheme);
+        let round = format!("round_{ty}_{summed}");
+        let rounding = object(target, |context, module| {
+            emit_round(context, module, &round, scheme, row);
+        });
+        self.batch.object(
+            &round,
+            &rounding.expect("rounding takes no special instructions"),
+        );
+        for &rows in heights(target) {
+            let tile = format!("tile_{ty}_{summed}_{rows}");
+            let form = (form, dots, target.lanes());
+            let kernel = object(target, |context, module| {
+                emit_tile(context, module, &tile, form, (rows, summed));
+            });
+            let Some(kernel) = kernel else {
+                self.left_out += 1;
+                continue;
+            };
+            self.batch.object(&tile, &kernel);
+            let product = (round.as_str(), Product::Tile(&tile));
+            let (want, place) = add(&mut self.batch, ty, product, (dots, rows));
+            self.wanted
+                .push((format!("{tile} on {}", self.name), want, place));
+        }
+        if lookup::fits(target, &form, scheme) {
+            self.add_lookups(ty, &round);
+        }
+    }
+
+    fn add_lookups(&mut self, ty: BlockType, round: &str) {
+        let (target, dots) = (self.target, Dots::of(self.target));
+        for panels in PANELS {
+            let (tables, look_up) = (format!("tables_{panels}"), format!("look_up_{panels}"));
+            let kernels = object(target, |context, module| {
+                emit_tables(context, module, &tables);
+                emit_lookup(context, module, &look_up, target.lanes(), panels);
+            });
+            let Some(kernels) = kernels else {
+                self.left_out += 1;
+                continue;
+            };
+            self.batch.object(&look_up, &kernels);
+            let product = (round, Product::LookUp(&tables, &look_up, panels));
+            let (want, place) = add(&mut self.batch, ty, product, (dots, 1));
+            self.wanted
+                .push((format!("{look_up} on {}", self.name), want, place));
+        }
+    }
 }
 
 #[test]
@@ -98,51 +226,32 @@ fn products_with_blocks_of_every_type() {
     };
     for (name, model) in TARGETS {
         let target = Target::for_cpu(name).expect("a known target");
-        let dots = Dots::of(&target);
-        let (mut batch, mut wanted, mut left_out) = (Batch::default(), Vec::new(), 0);
-        for ty in BlockType::all() {
-            let Some(form) = Form::of(ty) else { continue };
-            let row = RowForm {
-                factor: -dots.offset(&form),
-                halves: form.factors == Factors::Halves,
-            };
-            let round = format!("round_{ty}");
-            let scheme = ActivationScheme::A8G32;
-            let rounding = object(&target, |context, module| {
-                emit_round(context, module, &round, scheme, row);
-            });
-            batch.object(
-                &round,
-                &rounding.expect("rounding takes no special instructions"),
-            );
-            for &rows in heights(&target) {
-                let tile = format!("tile_{ty}_{rows}");
-                let form = (form, dots, target.lanes());
-                let kernel = object(&target, |context, module| {
-                    emit_tile(context, module, &tile, form, rows);
-                });
-                let Some(kernel) = kernel else {
-                    left_out += 1;
-                    continue;
-                };
-                batch.object(&tile, &kernel);
-                let (want, place) = add(&mut batch, ty, (&round, &tile), (dots, rows));
-                wanted.push((format!("{tile} on {name}"), want, place));
-            }
+        let mut kernels = Kernels {
+            target: &target,
+            name,
+            batch: Batch::default(),
+            wanted: Vec::new(),
+            left_out: 0,
+        };
+        for (ty, scheme) in cases() {
+            kernels.add(ty, scheme);
         }
         // It would convert scales by an instruction for half precision; its other ones are those of `znver4`.
-        let all = 15 * heights(&target).len();
+        let all = cases().len() * heights(&target).len() + PANELS.len();
         let counts = if name == "sapphirerapids" {
             (all, 0)
         } else {
             (0, all)
         };
-        assert_eq!((left_out, wanted.len()), counts, "{name}");
-        if wanted.is_empty() {
+        assert_eq!((kernels.left_out, kernels.wanted.len()), counts, "{name}");
+        if kernels.wanted.is_empty() {
             continue;
         }
-        let after = batch.run(&emulator, model).expect("the emulator runs");
-        for (label, want, place) in wanted {
+        let after = kernels
+            .batch
+            .run(&emulator, model)
+            .expect("the emulator runs");
+        for (label, want, place) in kernels.wanted {
             assert_eq!(after.floats(place), want, "{label}");
         }
     }

@@ -8,11 +8,12 @@ use crate::shape::View;
 
 /// The pass; a hit is a product.
 pub struct RoundActivations {
-    scheme: ActivationScheme,
+    /// If not that of the weights' type.
+    scheme: Option<ActivationScheme>,
 }
 
 impl RoundActivations {
-    pub(super) fn new(scheme: ActivationScheme) -> RoundActivations {
+    pub(super) fn new(scheme: Option<ActivationScheme>) -> RoundActivations {
         RoundActivations { scheme }
     }
 }
@@ -52,10 +53,13 @@ impl RoundActivations {
         axis: usize,
     ) -> Result<()> {
         let factors = dag.operands(product);
-        let is_blocks = |at: usize| matches!(dag.node(factors[at].0).op, Op::Dequantize(_));
-        let weights = match (is_blocks(0), is_blocks(1)) {
-            (true, false) => 0,
-            (false, true) => 1,
+        let blocks = |at: usize| match dag.node(factors[at].0).op {
+            Op::Dequantize(ty) => Some(ty),
+            _ => None,
+        };
+        let (weights, ty) = match (blocks(0), blocks(1)) {
+            (Some(ty), None) => (0, ty),
+            (None, Some(ty)) => (1, ty),
             _ => return Ok(()),
         };
         let (x, view) = factors[1 - weights];
@@ -69,7 +73,9 @@ impl RoundActivations {
         let Ok((rows, back)) = view.written_out(&kept) else {
             return Ok(());
         };
-        let rounded = Op::FakeQuantize(self.scheme);
+        let scheme = self.scheme;
+        let scheme = scheme.unwrap_or_else(|| ActivationScheme::for_weights(ty));
+        let rounded = Op::FakeQuantize(scheme);
         let rounded = patch.add(dag, rounded, vec![(NodeRef::Old(x), rows)], product)?;
         let mut operands = vec![(rounded, back); 2];
         let (source, view) = factors[weights];

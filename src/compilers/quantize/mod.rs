@@ -62,10 +62,19 @@ pub(crate) type Choice = Arc<dyn Fn(&str) -> Option<BlockType> + Send + Sync>;
 #[derive(Clone)]
 pub struct Quantize {
     plan: Choice,
-    activations: Option<ActivationScheme>,
+    activations: Rounding,
     calibration: Arc<Calibration>,
     /// Whether data is encoded.
     encodes: bool,
+}
+
+/// How activations are rounded.
+#[derive(Clone, Copy, Debug)]
+enum Rounding {
+    None,
+    /// As fits the weights.
+    ByType,
+    All(ActivationScheme),
 }
 
 impl Quantize {
@@ -93,7 +102,7 @@ impl Quantize {
     pub fn mixed(plan: impl Fn(&str) -> Option<BlockType> + Send + Sync + 'static) -> Quantize {
         Quantize {
             plan: Arc::new(plan),
-            activations: Some(ActivationScheme::A8G32),
+            activations: Rounding::ByType,
             calibration: Arc::default(),
             encodes: true,
         }
@@ -116,10 +125,10 @@ impl Quantize {
         }
     }
 
-    /// Rounds activations in other groups.
+    /// Rounds activations by one scheme, not by that of the weights' type ([`ActivationScheme::for_weights`]).
     pub fn activations(self, scheme: ActivationScheme) -> Quantize {
         Quantize {
-            activations: Some(scheme),
+            activations: Rounding::All(scheme),
             ..self
         }
     }
@@ -127,7 +136,7 @@ impl Quantize {
     /// Leaves activations as they are: products then read decoded numbers.
     pub fn weights_only(self) -> Quantize {
         Quantize {
-            activations: None,
+            activations: Rounding::None,
             ..self
         }
     }
@@ -153,8 +162,10 @@ impl Compiler for Quantize {
                 Box::new(super::generic::DeadCode),
             ],
         );
-        if let Some(scheme) = self.activations {
-            list.push(RoundActivations::new(scheme));
+        match self.activations {
+            Rounding::None => {}
+            Rounding::ByType => list.push(RoundActivations::new(None)),
+            Rounding::All(scheme) => list.push(RoundActivations::new(Some(scheme))),
         }
     }
 }

@@ -452,7 +452,10 @@ pub(super) fn finish<'c>(
 }
 
 /// The four lower and the four upper bits of every byte.
-pub(super) fn halves<'c>(e: &Emit<'_, 'c>, b: VectorValue<'c>) -> [VectorValue<'c>; 2] {
+pub(in crate::compilers::llvm_cpu) fn halves<'c>(
+    e: &Emit<'_, 'c>,
+    b: VectorValue<'c>,
+) -> [VectorValue<'c>; 2] {
     let (lanes, build) = (b.get_type().get_size(), &e.builder);
     let mask = e.context.i8_type().const_int(15, false);
     let mask = e.splat(mask.into(), lanes).into_vector_value();
@@ -474,7 +477,7 @@ pub(super) fn table<'c>(e: &Emit<'_, 'c>, from: PointerValue<'c>, lanes: u32) ->
 }
 
 /// For every byte of `index`, below 16, that byte of the table.
-pub(super) fn look_up<'c>(
+pub(in crate::compilers::llvm_cpu) fn look_up<'c>(
     e: &Emit<'_, 'c>,
     table: VectorValue<'c>,
     index: VectorValue<'c>,

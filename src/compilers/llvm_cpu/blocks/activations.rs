@@ -125,17 +125,18 @@ pub fn emit_round<'c>(
     let e = Emit::function(context, module, name, &[int, ptr, ptr]);
     (1..3).for_each(|pointer| e.noalias(pointer));
     let round = Round { e: &e, form };
+    let n = e.int_argument(0);
+    let step = |group: usize| (group / GROUP) as i64;
     match scheme {
-        ActivationScheme::A8G32 => round.blocks(None),
-        ActivationScheme::A8Tok => {
-            let zero = e.context.i32_type().const_zero().into();
-            let range = (e.int(0), e.int_argument(0), 1);
-            let largest = e.carry(range, vec![zero], |block, largest| {
-                let here = round.largest(round.bits(round.load(block)));
-                vec![round.larger(largest[0].into_int_value(), here).into()]
+        ActivationScheme::A8G32 => e.each(e.int(0), n, 1, |block| round.single(block)),
+        ActivationScheme::A8G128 | ActivationScheme::A8G256 => {
+            // Rows of any length have the same groups.
+            let blocks = step(scheme.group(0));
+            e.each(e.int(0), n, blocks, |first| {
+                round.several(first, e.min(e.add(first, e.int(blocks)), n));
             });
-            round.blocks(Some(round.scale(largest[0].into_int_value())));
         }
+        ActivationScheme::A8Tok => round.several(e.int(0), n),
     }
     e.finish();
 }
@@ -215,15 +216,24 @@ impl<'c> Round<'_, '_, 'c> {
         [scale, e.select(none.into(), zero, inverse.into())]
     }
 
-    /// All blocks, with a scale for the whole row if there is one.
-    fn blocks(&self, row: Option<[BasicValueEnum<'c>; 2]>) {
+    /// A block with a scale of its own.
+    fn single(&self, block: IntValue<'c>) {
+        let x = self.load(block);
+        let [scale, inverse] = self.scale(self.largest(self.bits(x)));
+        self.store(block, rounded(self.e, x, inverse), scale);
+    }
+
+    /// Blocks that share a scale.
+    fn several(&self, first: IntValue<'c>, end: IntValue<'c>) {
         let e = self.e;
-        let n = e.int_argument(0);
-        e.each(e.int(0), n, 1, |block| {
-            let x = self.load(block);
-            let [scale, inverse] = row.unwrap_or_else(|| self.scale(self.largest(self.bits(x))));
-            let whole = rounded(self.e, x, inverse);
-            self.store(block, whole, scale);
+        let zero = e.context.i32_type().const_zero().into();
+        let largest = e.carry((first, end, 1), vec![zero], |block, largest| {
+            let here = self.largest(self.bits(self.load(block)));
+            vec![self.larger(largest[0].into_int_value(), here).into()]
+        });
+        let [scale, inverse] = self.scale(largest[0].into_int_value());
+        e.each(first, end, 1, |block| {
+            self.store(block, rounded(e, self.load(block), inverse), scale);
         });
     }
 

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::activations::{RoundFn, RowForm, emit_round, record_bytes};
 use super::form::{COLUMNS, Dots, Factors, Form};
 use super::ir::BlockProduct;
-use super::panel;
-use super::tile::{self, HIGHEST, TileFn, emit_tile};
+use super::lookup::{self, LookupFn, PANELS, TABLE_BYTES, TablesFn, emit_lookup, emit_tables};
+use super::run::{Pack, Run};
+use super::tile::{self, TileFn, emit_tile};
 use crate::blocks::BlockType;
 use crate::compilers::llvm_cpu::cache::{Key, ObjectCache};
 use crate::compilers::llvm_cpu::code::{evaluate, has};
@@ -27,6 +26,8 @@ const SERIAL: usize = 1 << 18;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Kind {
     ty: BlockType,
+    /// Groups whose products are added up as whole numbers.
+    summed: usize,
     target: Target,
 }
 
@@ -74,7 +75,7 @@ impl CompiledBlocks {
         // One object for all ways of rounding: it is known by a symbol that every product of the kind has.
         jit.add_once(&kind.tile(1), &self.object)?;
         // SAFETY: the symbols are of functions that `emit_round` and `emit_tile` wrote, with these signatures.
-        let (round, tiles) = unsafe {
+        let (round, tiles, lookups) = unsafe {
             let address = |symbol: String| jit.address(&symbol);
             let round =
                 std::mem::transmute::<*const (), RoundFn>(address(kind.round(product.scheme))?);
@@ -83,7 +84,21 @@ impl CompiledBlocks {
                 let function = std::mem::transmute::<*const (), TileFn>(address(kind.tile(rows))?);
                 tiles.push((rows, function));
             }
-            (round, tiles)
+            let mut lookups = None;
+            if kind.looks_up() {
+                let tables = address(kind.tables())?;
+                let tables = std::mem::transmute::<*const (), TablesFn>(tables);
+                let function = |panels| {
+                    let function = address(kind.lookup(panels))?;
+                    Ok(std::mem::transmute::<*const (), LookupFn>(function))
+                };
+                let [two, one] = PANELS.map(function);
+                lookups = Some(Lookups {
+                    tables,
+                    kernels: [two?, one?],
+                });
+            }
+            (round, tiles, lookups)
         };
         let form = kind.form();
         Ok(BlockCode {
@@ -95,6 +110,7 @@ impl CompiledBlocks {
             product: product.clone(),
             round,
             tiles,
+            lookups,
             _jit: jit.clone(),
         })
     }
@@ -104,6 +120,7 @@ impl Kind {
     fn of(product: &BlockProduct, target: &Target) -> Kind {
         Kind {
             ty: product.ty,
+            summed: Form::of(product.ty).map_or(1, |form| form.summed(product.scheme)),
             target: target.clone(),
         }
     }
@@ -143,8 +160,31 @@ impl Kind {
     }
 
     fn tile(&self, rows: usize) -> String {
+        let (ty, summed, isa) = (self.ty.name(), self.summed, self.isa());
+        format!("blocks_{ty}_{summed}_{rows}x{COLUMNS}_{isa}")
+    }
+
+    fn tables(&self) -> String {
+        format!("block_tables_{}", self.isa())
+    }
+
+    fn lookup(&self, panels: usize) -> String {
         let (ty, isa) = (self.ty.name(), self.isa());
-        format!("blocks_{ty}_{rows}x{COLUMNS}_{isa}")
+        format!("block_lookup_{ty}_{panels}x{COLUMNS}_{isa}")
+    }
+
+    /// The schemes that activations of these kernels are rounded by.
+    fn schemes(&self) -> impl Iterator<Item = ActivationScheme> {
+        let (form, summed) = (self.form(), self.summed);
+        let all = ActivationScheme::ALL.into_iter();
+        all.filter(move |scheme| form.summed(*scheme) == summed)
+    }
+
+    /// Whether there are kernels that look products up.
+    fn looks_up(&self) -> bool {
+        let form = self.form();
+        let mut schemes = self.schemes();
+        schemes.any(|scheme| lookup::fits(&self.target, &form, scheme))
     }
 
     fn emit<'c>(
@@ -157,12 +197,19 @@ impl Kind {
             factor: -dots.offset(&form),
             halves: form.factors == Factors::Halves,
         };
-        for scheme in ActivationScheme::ALL {
+        for scheme in self.schemes() {
             emit_round(context, module, &self.round(scheme), scheme, row);
         }
         for &rows in tile::heights(&self.target) {
             let form = (form, dots, self.target.lanes());
-            emit_tile(context, module, &self.tile(rows), form, rows);
+            emit_tile(context, module, &self.tile(rows), form, (rows, self.summed));
+        }
+        if self.looks_up() {
+            emit_tables(context, module, &self.tables());
+            let lanes = self.target.lanes();
+            for panels in PANELS {
+                emit_lookup(context, module, &self.lookup(panels), lanes, panels);
+            }
         }
     }
 }
@@ -184,42 +231,42 @@ pub fn assembly(product: &BlockProduct, target: &Target) -> Result<String> {
 pub struct BlockCode {
     name: String,
     key: u64,
-    product: BlockProduct,
+    pub(super) product: BlockProduct,
     form: Form,
     /// Whether numbers in panels are signed.
-    signed: bool,
+    pub(super) signed: bool,
     packing: Packing,
-    round: RoundFn,
-    tiles: Vec<(usize, TileFn)>,
+    pub(super) round: RoundFn,
+    pub(super) tiles: Vec<(usize, TileFn)>,
+    /// What multiplies few rows, if something else does.
+    lookups: Option<Lookups>,
     _jit: Arc<Jit>,
 }
 
-/// One call, as all threads see it.
-struct Run<'a> {
-    code: &'a BlockCode,
-    m: usize,
-    activations: *const f32,
-    panels: *const u8,
-    out: *mut f32,
-    records: *mut u8,
+/// Kernels that look products up.
+#[derive(Debug)]
+pub(super) struct Lookups {
+    pub(super) tables: TablesFn,
+    /// As many as there are [`PANELS`].
+    pub(super) kernels: [LookupFn; 2],
 }
 
-// SAFETY: operands are only read; each unit of work writes its own records or columns of the result.
-unsafe impl Sync for Run<'_> {}
-
-/// Weights to be packed, as all threads see them.
-struct Pack<'a> {
-    code: &'a BlockCode,
-    rows: *const u8,
-    panels: *mut u8,
-}
-
-// SAFETY: rows are only read; each panel is written by one thread.
-unsafe impl Sync for Pack<'_> {}
+/// The most rows of activations whose products are looked up: more are multiplied faster.
+const LOOKED_UP: usize = 2;
 
 impl BlockCode {
-    fn record_bytes(&self) -> usize {
+    pub(super) fn record_bytes(&self) -> usize {
         record_bytes(self.product.n_groups())
+    }
+
+    /// The kernels that look up the products of `m` rows, if they do.
+    pub(super) fn lookups(&self, m: usize) -> Option<&Lookups> {
+        self.lookups.as_ref().filter(|_| m <= LOOKED_UP)
+    }
+
+    /// Bytes of the tables of a row.
+    pub(super) fn table_bytes(&self) -> usize {
+        self.product.n_groups() * TABLE_BYTES
     }
 
     fn n_panels(&self) -> usize {
@@ -227,7 +274,7 @@ impl BlockCode {
     }
 
     /// Where a panel begins in each region, from the beginning of all, and its bytes there.
-    fn panel(&self, at: usize) -> [(usize, usize); 3] {
+    pub(super) fn panel(&self, at: usize) -> [(usize, usize); 3] {
         let bytes = self.form.panel_bytes(self.product.n_blocks());
         let before = [0, bytes[0], bytes[0] + bytes[1]].map(|bytes| bytes * self.n_panels());
         std::array::from_fn(|i| (before[i] + at * bytes[i], bytes[i]))
@@ -246,11 +293,12 @@ impl NativeCode for BlockCode {
         let cost = m
             .saturating_mul(self.product.n)
             .saturating_mul(self.product.k);
+        let tables = self.lookups(m).map_or(0, |_| self.table_bytes());
         Ok(Work {
             units: self.n_panels(),
             cost,
             n_threads: if cost < SERIAL { 1 } else { n_threads },
-            scratch_bytes: m * self.record_bytes(),
+            scratch_bytes: m * (self.record_bytes() + tables),
         })
     }
 
@@ -271,6 +319,7 @@ impl NativeCode for BlockCode {
             panels: panels.cast_const(),
             out: out.cast(),
             records: call.scratch,
+            tables: call.scratch.wrapping_add(m * self.record_bytes()),
         };
         let n_threads = call.work.n_threads;
         // A single row is rounded faster than a thread starts.
@@ -280,9 +329,7 @@ impl NativeCode for BlockCode {
             n_threads
         };
         pool::for_each_range(rounding, m, &|rows| rows.for_each(|row| run.round(row)));
-        pool::for_each_range(n_threads, call.work.units, &|panels| {
-            panels.for_each(|at| run.panel(at));
-        });
+        pool::for_each_range(n_threads, call.work.units, &|panels| run.panels(panels));
         Ok(())
     }
 
@@ -307,69 +354,52 @@ impl NativeCode for BlockCode {
     }
 }
 
-impl Pack<'_> {
-    fn panel(&self, at: usize) {
-        let (code, product) = (self.code, &self.code.product);
-        let bytes = product.row_bytes();
-        let first = at * COLUMNS;
-        let columns = COLUMNS.min(product.n - first);
-        // SAFETY: rows of the weights; a panel that is this call's alone.
-        let (rows, panel) = unsafe {
-            let region = |(from, n)| std::slice::from_raw_parts_mut(self.panels.add(from), n);
-            (
-                std::slice::from_raw_parts(self.rows.add(first * bytes), columns * bytes),
-                code.panel(at).map(region),
-            )
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::ActivationScheme as Scheme;
+
+    fn code(scheme: Scheme, ty: BlockType, target: &str) -> Option<BlockCode> {
+        let target = Target::for_cpu(target).unwrap();
+        let product = BlockProduct {
+            ty,
+            scheme,
+            m: 's'.into(),
+            n: 40,
+            k: 512,
+            activations: 0,
+            weights: 1,
         };
-        panel::pack(product.ty, code.signed, rows, product.n_blocks(), panel);
-    }
-}
-
-impl Run<'_> {
-    fn record(&self, row: usize) -> *mut u8 {
-        self.records.wrapping_add(row * self.code.record_bytes())
+        let kernels = CompiledBlocks::of(&product, &target, &ObjectCache::disabled()).unwrap();
+        let jit = Arc::new(Jit::new().unwrap());
+        target
+            .can_run_here()
+            .then(|| kernels.link(&product, ("test".into(), 1), &jit).unwrap())
     }
 
-    fn round(&self, row: usize) {
-        let product = &self.code.product;
-        let from = self.activations.wrapping_add(row * product.k);
-        // SAFETY: row `row` of the activations, and its own record.
-        unsafe { (self.code.round)(product.n_groups() as i64, from, self.record(row)) };
+    /// Bytes of scratch memory with so many rows, beyond their records.
+    fn tables(code: &BlockCode, m: usize) -> usize {
+        let mut symbols = Symbols::default();
+        symbols.set('s', m as i64);
+        let work = code.prepare(&symbols, 1, &mut Vec::new()).unwrap();
+        work.scratch_bytes - m * code.record_bytes()
     }
 
-    /// A panel of weights, by all rows of activations.
-    fn panel(&self, at: usize) {
-        let (code, product) = (self.code, &self.code.product);
-        let first = at * COLUMNS;
-        let columns = COLUMNS.min(product.n - first);
-        let region = |(from, _)| self.panels.wrapping_add(from);
-        let [numbers, factors, scales] = code.panel(at).map(region);
-        let mut row = 0;
-        while row < self.m {
-            let mut kernels = code.tiles.iter();
-            let fits = kernels.find(|(rows, _)| *rows <= self.m - row);
-            let (rows, function) = fits.expect("there is a kernel for one row");
-            let records: SmallVec<[*const u8; HIGHEST]> = (row..row + rows)
-                .map(|row| self.record(row).cast_const())
-                .collect();
-            let mut results = [0f32; HIGHEST * COLUMNS];
-            // SAFETY: a panel of so many blocks, records of these rows, room for the results.
-            unsafe {
-                function(
-                    product.n_blocks() as i64,
-                    numbers,
-                    factors,
-                    scales,
-                    records.as_ptr(),
-                    results.as_mut_ptr(),
-                )
-            };
-            for (i, results) in results.chunks_exact(COLUMNS).take(*rows).enumerate() {
-                let to = self.out.wrapping_add((row + i) * product.n + first);
-                // SAFETY: elements of the result that are this panel's alone.
-                unsafe { std::ptr::copy_nonoverlapping(results.as_ptr(), to, columns) };
-            }
-            row += rows;
+    #[test]
+    fn products_of_few_rows_with_signs_are_looked_up() {
+        let Some(code_of_signs) = code(Scheme::A8G128, BlockType::Q1_0, "x86-64-v3") else {
+            return;
+        };
+        assert_eq!(tables(&code_of_signs, 1), 512 / 32 * 256);
+        assert_eq!(tables(&code_of_signs, 3), 0);
+        // Scales for shorter groups; more than a bit; no vectors.
+        for (scheme, ty, target) in [
+            (Scheme::A8G32, BlockType::Q1_0, "x86-64-v3"),
+            (Scheme::A8G256, BlockType::TQ2_0, "x86-64-v3"),
+            (Scheme::A8G128, BlockType::Q1_0, "scalar"),
+        ] {
+            let code = code(scheme, ty, target).expect("it runs here");
+            assert_eq!(tables(&code, 1), 0, "{scheme:?} {ty} {target}");
         }
     }
 }

@@ -116,7 +116,8 @@ impl<'e, 'm, 'c> Whole<'e, 'm, 'c> {
         self.e.splat(value.into(), lanes).into_vector_value()
     }
 
-    fn plus(&self, a: VectorValue<'c>, b: VectorValue<'c>) -> VectorValue<'c> {
+    /// `a + b`.
+    pub fn plus(&self, a: VectorValue<'c>, b: VectorValue<'c>) -> VectorValue<'c> {
         self.e.builder.build_int_add(a, b, "").expect(BUILT)
     }
 

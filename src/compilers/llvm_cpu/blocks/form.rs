@@ -13,10 +13,12 @@
 //! | scales | block | `[16 columns] f16` of `s`, then of `m` |
 //!
 //! The 32 numbers of a group are eight *fours* of neighbours. A plane of `b` bits has `b` vectors of 32-bit lanes; four `p`
-//! lies in vector `p % b`, each of its bytes `p / b * b` bits up.
+//! lies in vector `p % b`, each of its bytes `p / b * b` bits up. Where a bit is all there is ([`Form::is_signs`]), the bytes of
+//! all columns lie next to each other instead, `[4][16 columns] u8`, for [`lookup`](super::lookup) has bytes as lanes.
 
 use crate::blocks::BlockType;
 use crate::compilers::llvm_cpu::target::Target;
+use crate::op::ActivationScheme;
 
 /// Numbers in a group of activations.
 pub const GROUP: usize = 32;
@@ -102,6 +104,25 @@ impl Form {
     pub fn largest(&self) -> i32 {
         let bits = |plane: &Plane| ((1 << plane.bits) - 1) << plane.at;
         self.planes.iter().map(bits).sum()
+    }
+
+    /// Whether numbers have one bit and a scale for each block, nothing else.
+    pub fn is_signs(&self) -> bool {
+        self.planes == ONE && self.is_plain()
+    }
+
+    /// Whether numbers have nothing but a scale for each block.
+    fn is_plain(&self) -> bool {
+        self.factors == Factors::None && !self.has_min
+    }
+
+    /// Groups of which products are added up as whole numbers: all of a block, if activations have one scale there.
+    pub fn summed(&self, scheme: ActivationScheme) -> usize {
+        let block = self.groups * GROUP;
+        match self.is_plain() && scheme.group(block).is_multiple_of(block) {
+            true => self.groups,
+            false => 1,
+        }
     }
 
     /// Bytes of the numbers of a group, for all columns.

@@ -40,6 +40,7 @@ pub fn pack(ty: BlockType, signed: bool, rows: &[u8], blocks: usize, panel: [&mu
                 scales[2 * (i * COLUMNS + column)..][..2].copy_from_slice(&scale);
             }
             match codes_from(ty) {
+                _ if form.is_signs() => put_signs(&block[2..], numbers, column),
                 Some(from) => {
                     let stored = if ty == BlockType::Q8_0 { 0x80 } else { 0 };
                     put_words(&block[from..], stored ^ flip, numbers, column);
@@ -109,6 +110,21 @@ fn put_numbers(form: &Form, codes: &[u8; GROUP], numbers: &mut [u8], column: usi
     }
 }
 
+/// Bits of a block, which are all it has beside its scale: bit `4 p + j` of a group becomes bit `p` of byte `j`.
+fn put_signs(bits: &[u8], numbers: &mut [u8], column: usize) {
+    let groups = numbers.chunks_exact_mut(4 * COLUMNS);
+    for (word, to) in bits.as_chunks::<4>().0.iter().zip(groups) {
+        let word = u32::from_le_bytes(*word);
+        for (j, to) in to.chunks_exact_mut(COLUMNS).enumerate() {
+            // Every fourth bit, moved to its neighbour, these pairs, and so on.
+            let bits = word >> j & 0x1111_1111;
+            let bits = (bits | bits >> 3) & 0x0303_0303;
+            let bits = (bits | bits >> 6) & 0x000f_000f;
+            to[column] = (bits | bits >> 12) as u8;
+        }
+    }
+}
+
 fn put_plane<const BITS: usize>(codes: &[u8; GROUP], at: usize, numbers: &mut [u8], column: usize) {
     let mask = u8::MAX >> (8 - BITS);
     for vector in 0..BITS {
@@ -146,7 +162,10 @@ mod tests {
         let mut from = group * form.number_bytes();
         let mut code = 0;
         for plane in form.planes {
-            let at = from + 4 * (four % plane.bits * COLUMNS + column) + byte;
+            let at = match form.is_signs() {
+                true => from + byte * COLUMNS + column,
+                false => from + 4 * (four % plane.bits * COLUMNS + column) + byte,
+            };
             let bits = numbers[at] >> (four / plane.bits * plane.bits);
             code |= (bits & (u8::MAX >> (8 - plane.bits))) << plane.at;
             from += plane.bits * 4 * COLUMNS;

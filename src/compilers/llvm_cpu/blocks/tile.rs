@@ -3,12 +3,16 @@
 //! Lanes are rows of weights: fours of neighbouring numbers of each next to each other, so that the same four of a row of
 //! activations is multiplied in every lane, and nothing has to be added across lanes.
 //!
-//! Bits: of each group of 32, or half of one where halves have factors, the sum of products is exact; as `f32`, times
+//! Bits: of each group of 32, or half of one where halves have factors, or all of a block where both factors have one scale
+//! there ([`Form::summed`]), the sum of products is exact; as `f32`, times
 //! the weights' scale (an `f16`, times the integer factor), it is added times the activations' scale by a fused
 //! multiply-add; then, where there is one, the minimum times the sum of the rounded activations. Group after group.
 
+use std::cmp::Ordering;
+
 use inkwell::context::Context;
 use inkwell::module::Module;
+use inkwell::types::VectorType;
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue, VectorValue};
 
 use super::activations::{NUMBERS, SCALES, SUMS, TOTALS};
@@ -31,8 +35,8 @@ pub type TileFn = unsafe extern "C" fn(
 /// Rows of activations of the largest kernel.
 pub const HIGHEST: usize = 12;
 
-/// How far ahead of a group's numbers memory is asked for, in bytes.
-const AHEAD: i64 = 2048;
+/// How far ahead of a group's numbers memory is asked for, into the second cache, in bytes.
+const AHEAD: i64 = 4096;
 
 /// Rows of activations of the kernels of a target, the largest first.
 pub fn heights(target: &Target) -> &'static [usize] {
@@ -42,13 +46,13 @@ pub fn heights(target: &Target) -> &'static [usize] {
     }
 }
 
-/// Writes a kernel into `module`.
+/// Writes a kernel into `module`, for so many groups whose products are added up as whole numbers: 1, or those of a block.
 pub fn emit_tile<'c>(
     context: &'c Context,
     module: &Module<'c>,
     name: &str,
     (form, dots, lanes): (Form, Dots, u32),
-    rows: usize,
+    (rows, summed): (usize, usize),
 ) {
     let (int, ptr) = (
         context.i64_type().into(),
@@ -68,6 +72,7 @@ pub fn emit_tile<'c>(
     let kernel = Kernel {
         whole: Whole::new(&e, dots, lanes, &form),
         form,
+        summed,
         groups: e.mul(blocks, e.int(form.groups as i64)),
         records: (0..rows).map(|i| row(i).into_pointer_value()).collect(),
     };
@@ -85,6 +90,8 @@ pub fn emit_tile<'c>(
 struct Kernel<'e, 'm, 'c> {
     whole: Whole<'e, 'm, 'c>,
     form: Form,
+    /// Groups whose products are added up as whole numbers.
+    summed: usize,
     /// Groups in a row.
     groups: IntValue<'c>,
     records: Vec<PointerValue<'c>>,
@@ -116,7 +123,7 @@ impl<'c> Kernel<'_, '_, 'c> {
         let bytes = form.n_scales() * 2 * COLUMNS;
         let scales = self.place(3, block, bytes);
         for line in (0..bytes as i64).step_by(64) {
-            e.prefetch(scales, AHEAD + line, 3);
+            e.prefetch(scales, AHEAD + line, 2);
         }
         let scales: Vec<_> = (0..form.n_scales() * self.n())
             .map(|i| self.scale(scales, i))
@@ -126,6 +133,18 @@ impl<'c> Kernel<'_, '_, 'c> {
             return self.group(first, &scales, sums);
         }
         let end = e.add(first, e.int(form.groups as i64));
+        if self.summed > 1 {
+            let zeros = vec![self.whole.ints().const_zero().into(); sums.len()];
+            let all = e.carry((first, end, 1), zeros, |group, all| {
+                let before: Vec<_> = all.iter().map(|sum| sum.into_vector_value()).collect();
+                let next = self.sums(group, self.numbers(group), 0, &before);
+                next.into_iter().map(BasicValueEnum::from).collect()
+            });
+            let all: Vec<_> = all.iter().map(|sum| sum.into_vector_value()).collect();
+            let mut next = sums.to_vec();
+            self.scale_unit((first, 0), &scales, &all, &mut next);
+            return next;
+        }
         e.carry((first, end, 1), sums.to_vec(), |group, sums| {
             self.group(group, &scales, sums)
         })
@@ -148,32 +167,50 @@ impl<'c> Kernel<'_, '_, 'c> {
         scales: &[VectorValue<'c>],
         sums: &[BasicValueEnum<'c>],
     ) -> Vec<BasicValueEnum<'c>> {
-        let (e, n) = (self.whole.e, self.n());
-        let bytes = self.form.number_bytes();
-        let numbers = self.place(1, group, bytes);
-        for line in (0..bytes as i64).step_by(64) {
-            e.prefetch(numbers, AHEAD + line, 3);
-        }
         let mut next = sums.to_vec();
+        let numbers = self.numbers(group);
+        let zeros = vec![self.whole.ints().const_zero(); sums.len()];
         for unit in 0..8 / self.unit() {
-            let whole = self.sums(group, numbers, unit);
-            for j in 0..n {
-                let [scale, min] = self.scales(group, scales, (unit, j));
-                for (i, record) in self.records.iter().enumerate() {
-                    let sum = &mut next[i * n + j];
-                    let value = self.whole.to_float(whole[i * n + j]);
-                    let value = e.builder.build_float_mul(value, scale.expect("always"), "");
-                    let by = SCALES.of(e, *record, self.groups, group);
-                    *sum = e.fma(value.expect(BUILT).into(), self.splat(by), *sum);
-                    if let Some(min) = min {
-                        let by = TOTALS.of(e, *record, self.groups, group);
-                        let by = e.at(e.f32(), by, e.int(unit as i64));
-                        *sum = e.fma(min.into(), self.splat(by), *sum);
-                    }
+            let whole = self.sums(group, numbers, unit, &zeros);
+            self.scale_unit((group, unit), scales, &whole, &mut next);
+        }
+        next
+    }
+
+    /// Adds the sums of a unit, scaled.
+    fn scale_unit(
+        &self,
+        (group, unit): (IntValue<'c>, usize),
+        scales: &[VectorValue<'c>],
+        whole: &[VectorValue<'c>],
+        sums: &mut [BasicValueEnum<'c>],
+    ) {
+        let (e, n) = (self.whole.e, self.n());
+        for j in 0..n {
+            let [scale, min] = self.scales(group, scales, (unit, j));
+            for (i, record) in self.records.iter().enumerate() {
+                let sum = &mut sums[i * n + j];
+                let value = self.whole.to_float(whole[i * n + j]);
+                let value = e.builder.build_float_mul(value, scale.expect("always"), "");
+                let by = SCALES.of(e, *record, self.groups, group);
+                *sum = e.fma(value.expect(BUILT).into(), self.splat(by), *sum);
+                if let Some(min) = min {
+                    let by = TOTALS.of(e, *record, self.groups, group);
+                    let by = e.at(e.f32(), by, e.int(unit as i64));
+                    *sum = e.fma(min.into(), self.splat(by), *sum);
                 }
             }
         }
-        next
+    }
+
+    /// Where the numbers of a group lie; memory is asked for ahead of them.
+    fn numbers(&self, group: IntValue<'c>) -> PointerValue<'c> {
+        let bytes = self.form.number_bytes();
+        let numbers = self.place(1, group, bytes);
+        for line in (0..bytes as i64).step_by(64) {
+            self.whole.e.prefetch(numbers, AHEAD + line, 2);
+        }
+        numbers
     }
 
     /// A number in every lane.
@@ -209,25 +246,31 @@ impl<'c> Kernel<'_, '_, 'c> {
         })
     }
 
-    /// The exact sums of a unit.
+    /// The exact sums of a unit, with those before it.
     fn sums(
         &self,
         group: IntValue<'c>,
         numbers: PointerValue<'c>,
         unit: usize,
+        before: &[VectorValue<'c>],
     ) -> Vec<VectorValue<'c>> {
         let (e, n, whole) = (self.whole.e, self.n(), &self.whole);
-        let start = |record: &PointerValue<'c>| match whole.dots.offset(&self.form) {
-            0 => whole.ints().const_zero(),
-            _ => {
-                let from = SUMS.of(e, *record, self.groups, group);
-                let from = e.at(e.context.i32_type(), from, e.int(unit as i64));
-                let sum = e.load(e.context.i32_type(), from, 4);
-                e.splat(sum, whole.lanes).into_vector_value()
-            }
-        };
-        let starts = self.records.iter().map(|record| whole.start(start(record)));
-        let mut sums: Vec<Sum<'c>> = starts.flat_map(|start| vec![start; n]).collect();
+        let mut sums: Vec<Sum<'c>> = Vec::with_capacity(before.len());
+        for (record, before) in self.records.iter().zip(before.chunks(n)) {
+            let start = match whole.dots.offset(&self.form) {
+                0 => whole.ints().const_zero(),
+                _ => {
+                    let from = SUMS.of(e, *record, self.groups, group);
+                    let from = e.at(e.context.i32_type(), from, e.int(unit as i64));
+                    let sum = e.load(e.context.i32_type(), from, 4);
+                    e.splat(sum, whole.lanes).into_vector_value()
+                }
+            };
+            let starts = before
+                .iter()
+                .map(|sum| whole.start(whole.plus(*sum, start)));
+            sums.extend(starts);
+        }
         for four in unit * self.unit()..(unit + 1) * self.unit() {
             let weights: Vec<_> = (0..n).map(|j| self.weights(numbers, four, j)).collect();
             for (i, record) in self.records.iter().enumerate() {
@@ -244,6 +287,9 @@ impl<'c> Kernel<'_, '_, 'c> {
     /// Vector `j` of a four of weights: the bits of all planes, each moved to its place.
     fn weights(&self, numbers: PointerValue<'c>, four: usize, j: usize) -> VectorValue<'c> {
         let (e, b, whole) = (self.whole.e, &self.whole.e.builder, &self.whole);
+        if self.form.is_signs() {
+            return self.signs(numbers, four, j);
+        }
         let mut region = 0;
         let mut all: Option<VectorValue<'c>> = None;
         for plane in self.form.planes {
@@ -274,6 +320,44 @@ impl<'c> Kernel<'_, '_, 'c> {
         let all = all.expect("a form has planes");
         let bytes = b.build_bit_cast(all, whole.bytes(), "").expect(BUILT);
         bytes.into_vector_value()
+    }
+
+    /// [`Kernel::weights`] of a form whose numbers have one bit: the bytes of each column brought together first, once for all
+    /// fours and rows.
+    fn signs(&self, numbers: PointerValue<'c>, four: usize, j: usize) -> VectorValue<'c> {
+        let (e, b, whole) = (self.whole.e, &self.whole.e.builder, &self.whole);
+        let lanes = whole.lanes;
+        let mixed = |x: VectorValue<'c>, y: VectorValue<'c>| {
+            let n = x.get_type().get_size();
+            let order: Vec<u32> = (0..2 * n).map(|i| i / 2 + i % 2 * n).collect();
+            e.shuffle(x.into(), y.into(), &order).into_vector_value()
+        };
+        let cast = |x: VectorValue<'c>, kind: VectorType<'c>| {
+            let cast = b.build_bit_cast(x, kind, "").expect(BUILT);
+            cast.into_vector_value()
+        };
+        let byte = e.context.i8_type();
+        let bytes = [0, 1, 2, 3].map(|place| {
+            let from = place * COLUMNS + j * lanes as usize;
+            let from = e.at(byte, numbers, e.int(from as i64));
+            e.load(byte.vec_type(lanes), from, lanes)
+                .into_vector_value()
+        });
+        let pairs = e.context.i16_type().vec_type(lanes);
+        let [low, high] = [mixed(bytes[0], bytes[1]), mixed(bytes[2], bytes[3])];
+        let all = cast(mixed(cast(low, pairs), cast(high, pairs)), whole.ints());
+        let moved = match four.cmp(&1) {
+            Ordering::Less => b.build_left_shift(all, whole.splat(32, 1, lanes), ""),
+            Ordering::Equal => Ok(all),
+            Ordering::Greater => {
+                let by = whole.splat(32, four as i64 - 1, lanes);
+                b.build_right_shift(all, by, false, "")
+            }
+        };
+        // A bit is worth 2.
+        let mask = whole.splat(32, 0x0202_0202, lanes);
+        let bits = b.build_and(moved.expect(BUILT), mask, "").expect(BUILT);
+        cast(bits, whole.bytes())
     }
 
     /// A four of a row of activations, in every lane.
