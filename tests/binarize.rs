@@ -174,6 +174,8 @@ fn signed_layer(
     let factor = match activations {
         SignActivations::Kept => x,
         SignActivations::Bytes => x.fake_quantize(ActivationScheme::A8Tok),
+        SignActivations::FourBits => x.fake_quantize(ActivationScheme::A4Tok),
+        SignActivations::TwoBits => x.fake_quantize(ActivationScheme::A2Tok),
         SignActivations::Signs | SignActivations::ScaledSigns => x.binary_sign(),
     };
     let matrix = SignMatrix::new(rows, columns, bases).unwrap();
@@ -206,8 +208,8 @@ fn ops(cx: &Graph, is: impl Fn(&Op) -> bool) -> usize {
 
 #[test]
 fn the_annotated_graph_multiplies_signs() {
-    use SignActivations::{Bytes, Kept, ScaledSigns, Signs};
-    for activations in [Kept, Bytes, Signs, ScaledSigns] {
+    use SignActivations::{Bytes, FourBits, Kept, ScaledSigns, Signs, TwoBits};
+    for activations in [Kept, Bytes, FourBits, TwoBits, Signs, ScaledSigns] {
         for bases in [1, 3] {
             let expected = by_hand(GraphTensor::tanh, bases, [activations; 2]);
             let mut net = net(GraphTensor::tanh);
@@ -220,12 +222,14 @@ fn the_annotated_graph_multiplies_signs() {
                 close(&found, &expected),
                 "{activations:?} {bases}: {found:?} {expected:?}"
             );
-            let packed = ops(&net.cx, |op| *op == Op::PackSigns);
+            let packed = ops(&net.cx, |op| {
+                matches!(op, Op::PackSigns | Op::PackPlanes(_))
+            });
             let rounded = ops(&net.cx, |op| matches!(op, Op::FakeQuantize(_)));
             let expected = match activations {
                 Kept => (0, 0),
                 Bytes => (0, 2),
-                Signs | ScaledSigns => (2, 0),
+                Signs | ScaledSigns | FourBits | TwoBits => (2, 0),
             };
             assert_eq!((packed, rounded), expected, "{}", net.cx.to_text());
         }
@@ -365,6 +369,10 @@ mod native {
             (signs().with_ends(), 4, true),
             (signs().with_ends().bases(2), 4, true),
             (signs().with_ends().ternary(), 4, true),
+            (Binarize::w1a4().with_ends(), 4, false),
+            (Binarize::w2a2().with_ends(), 4, false),
+            (Binarize::w1a2().with_ends().ternary(), 4, false),
+            (Binarize::w1a4(), 2, false),
             (Binarize::w1a1(), 2, false),
             (signs().bases(2), 2, false),
             (Binarize::w1a1().ternary(), 2, false),

@@ -83,10 +83,18 @@ fn rounded_inputs(x: &[f64], inputs: SignInputs) -> Vec<f64> {
     let round = |x: &f64| match inputs {
         SignInputs::Kept => *x,
         SignInputs::Bytes => (x / step).round_ties_even() * step,
+        SignInputs::FourBits => level(*x, mean * 4.0 / 15.0, 16.0),
+        SignInputs::TwoBits => level(*x, mean / 1.5, 4.0),
         SignInputs::Signs => sign(*x),
         SignInputs::ScaledSigns => mean * sign(*x),
     };
     x.iter().map(round).collect()
+}
+
+/// The nearest of so many levels, odd numbers times this.
+fn level(x: f64, size: f64, levels: f64) -> f64 {
+    let odd = 2.0 * (x / (2.0 * size)).floor() + 1.0;
+    size * odd.clamp(1.0 - levels, levels - 1.0)
 }
 
 fn wide(x: &[f32]) -> Vec<f64> {
@@ -110,6 +118,8 @@ fn schemes() -> Vec<LowBit> {
             for inputs in [
                 SignInputs::Kept,
                 SignInputs::Bytes,
+                SignInputs::FourBits,
+                SignInputs::TwoBits,
                 SignInputs::Signs,
                 SignInputs::ScaledSigns,
             ] {

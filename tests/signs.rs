@@ -4,6 +4,8 @@
 
 #[path = "support/odd.rs"]
 mod odd;
+#[path = "support/sign_cases.rs"]
+mod sign_cases;
 #[path = "support/kernels.rs"]
 mod support;
 
@@ -11,6 +13,7 @@ use brain_blitz::blocks::{SignFit, SignMatrix};
 use brain_blitz::op::{ActivationScheme, SignPart};
 use brain_blitz::prelude::*;
 use odd::Odd;
+use sign_cases::{Case, FACTORS, Factor, n_products};
 use support::{kernels, noise, targets};
 
 /// Bits behind the last column count for nothing, in rows and in matrices that are given as bytes, wherever these lie.
@@ -51,96 +54,6 @@ fn bits_that_are_no_columns_do_not_count() {
     for target in targets() {
         assert_eq!(run(Some(target)), expected, "{target}");
     }
-}
-
-/// What rows of a matrix of signs are multiplied by.
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Factor {
-    Signs,
-    /// With a size for each row.
-    SizedSigns,
-    Bytes,
-}
-
-const FACTORS: [Factor; 3] = [Factor::Signs, Factor::SizedSigns, Factor::Bytes];
-
-/// A product `[m, k] x [n, k]`.
-#[derive(Debug)]
-struct Case {
-    factor: Factor,
-    /// Without bases one of them, without scales.
-    bases: usize,
-    sizes: (usize, usize, usize),
-    x: Vec<f32>,
-    w: Vec<f32>,
-}
-
-impl Case {
-    fn new(factor: Factor, bases: usize, sizes: (usize, usize, usize)) -> Case {
-        let (m, n, k) = sizes;
-        let mut x = noise(m * k, 1);
-        if factor == Factor::Bytes {
-            // Scales are powers of two: then every order of additions gives the same bits.
-            x.iter_mut().for_each(|x| *x = (*x * 127.0).round());
-            x.chunks_mut(k.max(1)).enumerate().for_each(|(row, x)| {
-                x[k / 2] = -127.0;
-                x.iter_mut()
-                    .for_each(|x| *x *= ((row % 8) as f32 - 3.0).exp2());
-            });
-        }
-        Case {
-            factor,
-            bases,
-            sizes,
-            x,
-            w: noise(n * k, 2),
-        }
-    }
-
-    fn run(&self, target: Option<&str>, threads: usize) -> (Vec<f32>, Vec<String>) {
-        let (m, n, k) = self.sizes;
-        let mut cx = Graph::new();
-        let x = cx.input(('s', k), DType::F32).set(self.x.clone());
-        let matrix = SignMatrix::new(n, k, self.bases.max(1)).unwrap();
-        let mut bytes = vec![0; matrix.bytes()];
-        matrix
-            .encode(SignFit::default(), &self.w, &mut bytes)
-            .unwrap();
-        let w = cx.input((matrix.panels(), matrix.panel_bytes()), DType::U8);
-        w.set(bytes);
-        let factor = match self.factor {
-            Factor::Bytes => x.fake_quantize(ActivationScheme::A8Tok),
-            _ => x.pack_signs().unpack_signs(k),
-        };
-        let product = |base| {
-            let signs = w.sign_matrix(matrix, SignPart::Signs(base));
-            factor.matmul(signs.transpose(0, 1))
-        };
-        let term = |base| product(base) * w.sign_matrix(matrix, SignPart::Scales(base));
-        let mut y = match self.bases {
-            0 => product(0),
-            bases => (1..bases).fold(term(0), |sum, base| sum + term(base)),
-        };
-        if self.factor == Factor::SizedSigns {
-            let sizes = cx.input('s', DType::F32).set(noise(m, 5));
-            y *= sizes.unsqueeze(-1);
-        }
-        let y = y.retrieve();
-        cx.set_dim('s', m);
-        cx.set_threads(threads);
-        if let Some(target) = target {
-            cx.compile((Generic, LlvmCpu::for_cpu(target)), ());
-        }
-        cx.execute();
-        (y.data(), kernels(&cx))
-    }
-}
-
-fn n_products(names: &[String]) -> usize {
-    names
-        .iter()
-        .filter(|name| name.starts_with("signs_"))
-        .count()
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! A *low-bit layer* is a matrix `[rows, columns]` each of whose rows is one number, an `f16`, times -1 and 1, or times
 //! -1, 0 and 1. A file declares it by a string under the key `brain_blitz.low_bit.` and the tensor's name in the file: what its
-//! weights are (`signs`, `ternary`), a space, and what the inputs that it multiplies become (`f32`, `a8_tok`, `signs`,
-//! `scaled_signs`; see [`SignInputs`]). Without the declaration such a tensor is like any other.
+//! weights are (`signs`, `ternary`), a space, and what the inputs that it multiplies become (`f32`, `a8_tok`, `a4_tok`,
+//! `a2_tok`, `signs`, `scaled_signs`; see [`SignInputs`]). Without the declaration such a tensor is like any other.
 //!
 //! | file | where the key is | what is stored |
 //! |---|---|---|
@@ -45,9 +45,11 @@ pub struct LowBitLayer {
 }
 
 /// The names of what inputs become.
-const INPUTS: [(&str, SignInputs); 4] = [
+const INPUTS: [(&str, SignInputs); 6] = [
     ("f32", SignInputs::Kept),
     ("a8_tok", SignInputs::Bytes),
+    ("a4_tok", SignInputs::FourBits),
+    ("a2_tok", SignInputs::TwoBits),
     ("signs", SignInputs::Signs),
     ("scaled_signs", SignInputs::ScaledSigns),
 ];
@@ -91,7 +93,7 @@ impl std::str::FromStr for LowBitLayer {
                 inputs,
             }),
             _ => Err(Error::msg(format!(
-                "{} is not `signs` or `ternary`, a space, and one of f32, a8_tok, signs, scaled_signs",
+                "{} is not `signs` or `ternary`, a space, and one of f32, a8_tok, a4_tok, a2_tok, signs, scaled_signs",
                 super::quote(text)
             ))),
         }

@@ -111,6 +111,8 @@ pub fn attributes(op: &Op) -> String {
         Op::Dequantize(ty) => ty.to_string(),
         Op::FakeQuantize(scheme) => scheme.name().into(),
         Op::UnpackSigns(k) => k.to_string(),
+        Op::PackPlanes(planes) => planes.n().to_string(),
+        Op::UnpackPlanes(k, planes, part) => format!("{k}, {}, {}", planes.n(), part.name()),
         Op::SignMatrix(matrix, part) => format!("{matrix}, {part}"),
         Op::Custom(custom) => format!("{:?}", format!("{} {}", custom.0.name(), custom.0.key())),
         Op::Kernel(kernel) => format!("{:?}", kernel.name),

@@ -30,8 +30,8 @@ impl GraphTensor {
         GraphTensor::record(Op::Dequantize(ty), &[self])
     }
 
-    /// The same numbers rounded to 8 bits in groups along the last axis. Gradients flow through as if nothing had been
-    /// rounded.
+    /// The same numbers rounded to 8 bits or fewer in groups along the last axis. Gradients flow through as if nothing had
+    /// been rounded, but not to what lies beyond the levels of few bits.
     ///
     /// ```
     /// use brain_blitz::{op::ActivationScheme, prelude::*};

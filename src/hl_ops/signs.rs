@@ -3,7 +3,7 @@
 
 use crate::blocks::SignMatrix;
 use crate::graph::{GraphTensor, Shape};
-use crate::op::{Op, SignPart};
+use crate::op::{Op, PlanePart, Planes, SignPart};
 
 /// What stands for the gradient of a sign, which is 0 almost everywhere (a straight-through estimator, Bengio et al.
 /// 2013).
@@ -136,6 +136,37 @@ impl GraphTensor {
     #[track_caller]
     pub fn unpack_signs(self, k: usize) -> GraphTensor {
         GraphTensor::record(Op::UnpackSigns(k), &[self])
+    }
+
+    /// Rows of known length rounded to levels of a few bits, `f32[.., k]` to `u8[.., 4 + planes * (k / 8)]`: a scale and
+    /// planes of bits.
+    ///
+    /// ```
+    /// # use brain_blitz::prelude::*;
+    /// use brain_blitz::op::{PlanePart, Planes};
+    /// let mut cx = Graph::new();
+    /// let x = cx.input((1, 4), DType::F32).set([[0.5, -1.0, 9.0, 1.5]]); // a scale of 2
+    /// let rows = x.pack_planes(Planes::Two);
+    /// let levels = rows.unpack_planes(4, Planes::Two, PlanePart::Levels).retrieve();
+    /// let scales = rows.unpack_planes(4, Planes::Two, PlanePart::Scales).retrieve();
+    /// cx.execute();
+    /// assert_eq!((levels.data(), scales.data()), (vec![1.0, -1.0, 3.0, 1.0], vec![2.0]));
+    /// ```
+    ///
+    /// # Panics
+    /// If this is not `F32`, or the length of its rows is not known.
+    #[track_caller]
+    pub fn pack_planes(self, planes: Planes) -> GraphTensor {
+        GraphTensor::record(Op::PackPlanes(planes), &[self])
+    }
+
+    /// Levels `f32[.., k]` or scales `f32[..]` of rows that [`pack_planes`](Self::pack_planes) wrote.
+    ///
+    /// # Panics
+    /// If this is not `U8` with rows of as many bytes as `k` numbers need.
+    #[track_caller]
+    pub fn unpack_planes(self, k: usize, planes: Planes, part: PlanePart) -> GraphTensor {
+        GraphTensor::record(Op::UnpackPlanes(k, planes, part), &[self])
     }
 
     /// A part of a matrix of signs, given by its bytes `u8[panels, bytes of a panel]`.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! latent w: f32[rows, k]  →  units [rows, k] of -1, (0,) 1, and scales [rows]  →  w ≈ scales * units
-//! inputs x: f32[.., k]    →  signs, signs and sizes of rows, or 8 bits with a scale for each row
+//! inputs x: f32[.., k]    →  signs, signs and sizes of rows, or 8, 4 or 2 bits with a scale for each row
 //! ```
 //! The *latent* weights are `f32` numbers that an optimizer moves by small steps; what is multiplied is their signs, so
 //! most steps change nothing, and their sum does (Courbariaux et al. 2015). Scales are mean magnitudes of rows, computed
@@ -29,11 +29,34 @@ pub enum SignInputs {
     Kept,
     /// 8 bits with a scale for each row; gradients flow as if nothing were rounded.
     Bytes,
+    /// 16 levels with a scale for each row ([`Planes`](crate::op::Planes)); gradients flow to all within the levels.
+    FourBits,
+    /// 4 levels, alike.
+    TwoBits,
     /// Signs.
     #[default]
     Signs,
     /// Signs times the mean magnitude of the row (Rastegari et al. 2016, section 3.2).
     ScaledSigns,
+}
+
+impl SignInputs {
+    /// How numbers are rounded, where they are not kept and do not become signs.
+    pub fn scheme(self) -> Option<ActivationScheme> {
+        match self {
+            SignInputs::Bytes => Some(ActivationScheme::A8Tok),
+            SignInputs::FourBits => Some(ActivationScheme::A4Tok),
+            SignInputs::TwoBits => Some(ActivationScheme::A2Tok),
+            SignInputs::Kept | SignInputs::Signs | SignInputs::ScaledSigns => None,
+        }
+    }
+
+    /// The inputs that are rounded so, if a layer of signs can have them.
+    pub fn of_scheme(scheme: ActivationScheme) -> Option<SignInputs> {
+        let all = [SignInputs::Bytes, SignInputs::FourBits, SignInputs::TwoBits];
+        all.into_iter()
+            .find(|inputs| inputs.scheme() == Some(scheme))
+    }
 }
 
 /// How a layer rounds.
@@ -64,6 +87,16 @@ impl LowBit {
             inputs: SignInputs::Bytes,
             ..LowBit::w1a1()
         }
+    }
+
+    /// Signs by inputs of 4 bits.
+    pub fn w1a4() -> LowBit {
+        LowBit::w1a1().inputs(SignInputs::FourBits)
+    }
+
+    /// Signs by inputs of 2 bits.
+    pub fn w1a2() -> LowBit {
+        LowBit::w1a1().inputs(SignInputs::TwoBits)
     }
 
     /// Weights of three values, 0 among them.
@@ -151,7 +184,10 @@ impl LowBit {
     pub(super) fn rows(&self, x: GraphTensor) -> (GraphTensor, Option<GraphTensor>) {
         match self.inputs {
             SignInputs::Kept => (x, None),
-            SignInputs::Bytes => (x.fake_quantize(ActivationScheme::A8Tok), None),
+            SignInputs::Bytes | SignInputs::FourBits | SignInputs::TwoBits => {
+                let scheme = self.inputs.scheme().expect("these are rounded");
+                (x.fake_quantize(scheme), None)
+            }
             SignInputs::Signs => (x.binary_sign_with(self.input_estimator), None),
             SignInputs::ScaledSigns => {
                 let signs = x.binary_sign_with(self.input_estimator);

@@ -3,6 +3,7 @@
 //! ```text
 //! w: u8[N, blocks * bytes]  ->  dequantize<Q8_0>     ->  f32[N, K]
 //! x: f32[M, K]              ->  fake_quantize<a8_g32> ->  f32[M, K], each a whole number times its group's scale
+//! x: f32[M, K]              ->  fake_quantize<a4_tok> ->  f32[M, K], each one of 16 levels times its row's scale
 //! ```
 //!
 //! Both make a loss explicit in the graph: what they give is exactly what integer kernels compute with. Made of the
@@ -10,8 +11,9 @@
 
 use smallvec::smallvec;
 
+use super::gradient::{GradientBuilder, Gradients, Rule};
 use super::table::{Arity, EvalContext, OpRow, check_arity};
-use super::{Op, Sample, TensorType, samples};
+use super::{AxisSet, Op, Planes, Sample, TensorType, samples};
 use crate::array::{Array, Data};
 use crate::blocks::BlockType;
 use crate::dtype::DType;
@@ -24,7 +26,8 @@ pub(super) static DEQUANTIZE: OpRow = OpRow::new(
     eval_dequantize,
     dequantize_samples,
 );
-/// Gradients flow through the rounding as if it were not there (Bengio et al. 2013).
+/// Gradients flow through the rounding as if it were not there (Bengio et al. 2013), but not to what lies beyond the
+/// outermost interval of levels of few bits (Choi et al. 2018).
 pub(super) static FAKE_QUANTIZE: OpRow = OpRow::new(
     "fake_quantize",
     Arity::Exact(1),
@@ -32,9 +35,10 @@ pub(super) static FAKE_QUANTIZE: OpRow = OpRow::new(
     eval_fake_quantize,
     fake_quantize_samples,
 )
-.gradient(|rule, _| Ok(smallvec![Some(rule.upstream)]));
+.gradient(gradient_of_fake_quantize);
 
-/// How activations are rounded to 8 bits: `round(x / d) * d` with `d = max |x| / 127` over a group, ties to even.
+/// How activations are rounded: to 8 bits, `round(x / d) * d` with `d = max |x| / 127` over a group, ties to even; or to levels
+/// of [`Planes`].
 ///
 /// A group whose scale is below the smallest normal number is 0; one with an infinity or a NaN is NaN.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -47,24 +51,49 @@ pub enum ActivationScheme {
     A8G256,
     /// The whole last axis (a token) is one group.
     A8Tok,
+    /// 16 levels, the whole last axis with one scale.
+    A4Tok,
+    /// 4 levels, the whole last axis with one scale.
+    A2Tok,
 }
 
 impl ActivationScheme {
     /// All schemes.
-    pub const ALL: [ActivationScheme; 4] = [
+    pub const ALL: [ActivationScheme; 6] = [
+        ActivationScheme::A8G32,
+        ActivationScheme::A8G128,
+        ActivationScheme::A8G256,
+        ActivationScheme::A8Tok,
+        ActivationScheme::A4Tok,
+        ActivationScheme::A2Tok,
+    ];
+
+    /// Those of 8 bits.
+    pub const BYTES: [ActivationScheme; 4] = [
         ActivationScheme::A8G32,
         ActivationScheme::A8G128,
         ActivationScheme::A8G256,
         ActivationScheme::A8Tok,
     ];
 
-    /// `a8_g32`, `a8_tok`, ...
+    /// `a8_g32`, `a8_tok`, `a4_tok`, ...
     pub fn name(self) -> &'static str {
         match self {
             ActivationScheme::A8G32 => "a8_g32",
             ActivationScheme::A8G128 => "a8_g128",
             ActivationScheme::A8G256 => "a8_g256",
             ActivationScheme::A8Tok => "a8_tok",
+            ActivationScheme::A4Tok => "a4_tok",
+            ActivationScheme::A2Tok => "a2_tok",
+        }
+    }
+
+    /// The planes of bits that hold its levels; those of 8 bits have none.
+    pub fn planes(self) -> Option<Planes> {
+        match self {
+            ActivationScheme::A4Tok => Some(Planes::Four),
+            ActivationScheme::A2Tok => Some(Planes::Two),
+            _ => None,
         }
     }
 
@@ -80,6 +109,9 @@ impl ActivationScheme {
 
     /// Rounds a row.
     pub fn round(self, row: &mut [f32]) {
+        if let Some(planes) = self.planes() {
+            return planes.round(row);
+        }
         let group = self.group(row.len());
         for group in row.chunks_mut(group) {
             let (scale, inverse) = activation_scale(group);
@@ -99,7 +131,7 @@ impl ActivationScheme {
             ActivationScheme::A8G32 => 32,
             ActivationScheme::A8G128 => 128,
             ActivationScheme::A8G256 => 256,
-            ActivationScheme::A8Tok => k.max(1),
+            _ => k.max(1),
         }
     }
 }
@@ -172,6 +204,35 @@ fn eval_fake_quantize(op: &Op, inputs: &[Array], _: &EvalContext<'_>) -> Result<
     let mut out = inputs[0].to_f32();
     out.chunks_mut(k.max(1)).for_each(|row| scheme.round(row));
     Ok(Array::new(dims.to_vec(), Data::F32(out)))
+}
+
+fn gradient_of_fake_quantize(
+    rule: &Rule<'_>,
+    build: &mut dyn GradientBuilder,
+) -> Result<Gradients, String> {
+    let Op::FakeQuantize(scheme) = rule.op else {
+        unreachable!("the row of fake_quantize")
+    };
+    let Some(planes) = scheme.planes() else {
+        return Ok(smallvec![Some(rule.upstream)]);
+    };
+    let x = rule.operands[0];
+    let dims = build.ty(x).dims;
+    let last = dims.len() - 1;
+    let k = dims[last].as_usize();
+    let k = k.ok_or("gradients of few bits need rows of known length")?;
+    let zero = build.fill(x, 0.0)?;
+    let below = build.less(x, zero)?;
+    let negative = build.scale(x, -1.0)?;
+    let size = build.select(below, negative, x)?;
+    let axes: AxisSet = smallvec![last];
+    let sum = build.sum(size, axes.clone())?;
+    // Half an interval beyond the outermost level.
+    let limit = planes.levels() as f64 * planes.part_of_mean();
+    let limit = build.scale(sum, limit / k.max(1) as f64)?;
+    let limit = build.spread(limit, &axes, &dims)?;
+    let beyond = build.less(limit, size)?;
+    Ok(smallvec![Some(build.zero_where(beyond, rule.upstream)?)])
 }
 
 fn dequantize_samples() -> Vec<Sample> {

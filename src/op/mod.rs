@@ -25,6 +25,7 @@ mod leaf;
 mod literal;
 mod low_bit;
 pub mod math;
+pub mod planes;
 pub mod random;
 mod reduce;
 mod samples;
@@ -39,6 +40,7 @@ pub use kernel::{
 };
 pub use literal::Literal;
 pub use low_bit::{ActivationScheme, activation_scale};
+pub use planes::{PlanePart, Planes};
 pub(crate) use reduce::larger;
 pub use samples::Sample;
 #[cfg(feature = "llvm-backend")]
@@ -195,12 +197,16 @@ pub enum Op {
     StraightThrough,
     /// Numbers from blocks of a low-bit format, stored as `U8`.
     Dequantize(BlockType),
-    /// The operand rounded to 8 bits, as numbers ([`ActivationScheme`]).
+    /// The operand rounded to 8 bits or fewer, as numbers ([`ActivationScheme`]).
     FakeQuantize(ActivationScheme),
     /// A bit for each element of a row, set where it is not below 0.
     PackSigns,
     /// 1 for a set bit and -1 for another, of rows of so many.
     UnpackSigns(usize),
+    /// Rows of numbers of a few bits: a scale and planes of bits, as `U8`.
+    PackPlanes(Planes),
+    /// Levels or scales of rows of so many numbers in planes of bits.
+    UnpackPlanes(usize, Planes, PlanePart),
     /// A part of a matrix whose numbers are sums of scaled signs, stored as `U8`.
     SignMatrix(SignMatrix, SignPart),
     /// A user's own operation.

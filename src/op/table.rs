@@ -6,7 +6,9 @@
 
 use super::gradient::Gradient;
 use super::{BinaryOp, ReduceOp, UnaryOp};
-use super::{Op, Sample, TensorType, binary, indexing, leaf, low_bit, reduce, signs, unary};
+use super::{
+    Op, Sample, TensorType, binary, indexing, leaf, low_bit, planes, reduce, signs, unary,
+};
 use crate::array::Array;
 use crate::shape::Symbols;
 
@@ -106,7 +108,7 @@ impl OpRow {
 }
 
 /// All rows, in the order of the enum.
-pub static ROWS: [&OpRow; 29] = [
+pub static ROWS: [&OpRow; 31] = [
     &leaf::INPUT,
     &leaf::CONSTANT,
     &leaf::IOTA,
@@ -134,6 +136,8 @@ pub static ROWS: [&OpRow; 29] = [
     &signs::PACK_SIGNS,
     &signs::UNPACK_SIGNS,
     &signs::SIGN_MATRIX,
+    &planes::PACK_PLANES,
+    &planes::UNPACK_PLANES,
     &leaf::CUSTOM,
     &leaf::KERNEL,
 ];
@@ -168,6 +172,8 @@ pub fn row_of(op: &Op) -> &'static OpRow {
         Op::PackSigns => &signs::PACK_SIGNS,
         Op::UnpackSigns(_) => &signs::UNPACK_SIGNS,
         Op::SignMatrix(..) => &signs::SIGN_MATRIX,
+        Op::PackPlanes(_) => &planes::PACK_PLANES,
+        Op::UnpackPlanes(..) => &planes::UNPACK_PLANES,
         Op::Custom(_) => &leaf::CUSTOM,
         Op::Kernel(_) => &leaf::KERNEL,
     }

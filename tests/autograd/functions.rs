@@ -129,7 +129,9 @@ fn ops_that_carry_no_gradient_are_these() {
             "dequantize",
             "pack_signs",
             "unpack_signs",
-            "sign_matrix"
+            "sign_matrix",
+            "pack_planes",
+            "unpack_planes"
         ]
     );
 }

@@ -37,7 +37,7 @@ fn expected(
     counts: &[usize],
 ) -> (Vec<u8>, Vec<u8>, usize, Vec<u8>) {
     match output {
-        Output::Numbers => {
+        Output::Numbers | Output::Planes(_) => {
             let scales: Vec<f32> = (0..PANEL).map(|n| (n as f32 % 5.0 - 2.0).exp2()).collect();
             let sizes: Vec<f32> = (0..rows).map(|i| -(i as f32).exp2()).collect();
             let whole = |at: usize| columns as f32 - 2.0 * counts[at] as f32;

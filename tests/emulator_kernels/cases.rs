@@ -105,7 +105,7 @@ impl Steps {
 }
 
 /// Ops without a loop form; `F64` logarithms, powers and sines have none either.
-const NO_LOOPS: [&str; 10] = [
+const NO_LOOPS: [&str; 12] = [
     "input",
     "random",
     "scatter",
@@ -114,6 +114,8 @@ const NO_LOOPS: [&str; 10] = [
     "pack_signs",
     "unpack_signs",
     "sign_matrix",
+    "pack_planes",
+    "unpack_planes",
     "custom",
     "kernel",
 ];

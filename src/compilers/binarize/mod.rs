@@ -1,4 +1,4 @@
-//! `Binarize`: weights of one bit (or a few), activations of one bit or eight.
+//! `Binarize`: weights of one bit (or a few), activations of one bit, two, four or eight.
 //!
 //! | pass | before → after |
 //! |---|---|
@@ -7,8 +7,10 @@
 //!
 //! Both are *annotation*: after them the graph says what is lost, and the reference executor computes with exactly that.
 //! Products of signs are of ones, so they are whole numbers that every order of additions gives; `LlvmCpu` counts bits instead
-//! (its pass `sign-products`) and gives the same bits of every result. With activations of 8 bits the whole numbers are
-//! exact too, and the result differs by the rounding of the reference's additions.
+//! (its pass `sign-products`) and gives the same bits of every result. Activations of 4 and of 2 bits are levels, whole numbers
+//! that planes of bits hold, times a scale that is multiplied last: there native code has the reference's bits too
+//! (`pack_planes`, `unpack_planes`). With activations of 8 bits the whole numbers are exact, and the result differs by the rounding
+//! of the reference's additions.
 //!
 //! ```text
 //! %0 = input<0> : f32[9, 64] "up.weight"       %0 = input<0> : u8[1, 768] "up.weight"
@@ -20,8 +22,8 @@
 //! ```
 //! A *layer* is a constant input `[rows, columns]` that is only multiplied by whole rows. Which are stored so, the plan says
 //! ([`Layer`], [`Choice`]); the report has every decision with its reason. Unless told otherwise the first and the last
-//! products stay as they are (Rastegari et al. 2016, section 4), and activations that cannot be negative get eight bits:
-//! all their signs are the same. Activations that the graph rounds itself, to signs or to 8 bits, are taken as they are,
+//! products stay as they are (Rastegari et al. 2016, section 4), and activations that cannot be negative get eight
+//! bits instead of one or two: all their signs are the same. Activations that the graph rounds itself, to signs or to a few bits, are taken as they are,
 //! wherever the layer is.
 //!
 //! Signs without training are far from the numbers: [`Binarize::round_for_training`] writes the same rounding into a graph that
@@ -75,7 +77,7 @@ pub struct Layer {
     pub is_last: bool,
     /// Whether what it multiplies is known to have no negative numbers.
     pub is_one_signed: bool,
-    /// What the graph itself rounds its activations to, signs or bytes: such a layer is meant to be binary.
+    /// What the graph itself rounds its activations to, signs or a few bits: such a layer is meant to be binary.
     pub rounded: Option<SignActivations>,
 }
 
@@ -145,6 +147,32 @@ impl Binarize {
     /// A bit for weights, eight for activations.
     pub fn w1a8() -> Binarize {
         Binarize::w1a1().activations(SignActivations::Bytes)
+    }
+
+    /// A bit for weights, four for activations.
+    pub fn w1a4() -> Binarize {
+        Binarize::w1a1().activations(SignActivations::FourBits)
+    }
+
+    /// A bit for weights, two for activations.
+    ///
+    /// ```
+    /// use brain_blitz::prelude::*;
+    /// let mut cx = Graph::new();
+    /// let x = cx.input((1, 4), DType::F32).set([[0.5, -1.0, 9.0, 1.5]]); // 2 * [1, -1, 3, 1]
+    /// let w = cx.input((2, 4), DType::F32).set([[0.5, 0.5, -0.5, 0.5], [3.0; 4]]);
+    /// let y = x.matmul(w.transpose(0, 1)).retrieve();
+    /// cx.compile((Generic, Binarize::w1a2().with_ends(), LlvmCpu::default()), ());
+    /// cx.execute();
+    /// assert_eq!(y.data(), [-2.0, 24.0]);
+    /// ```
+    pub fn w1a2() -> Binarize {
+        Binarize::w1a1().activations(SignActivations::TwoBits)
+    }
+
+    /// Two bits for weights, the sum of two bases of signs, and two for activations: four products of signs.
+    pub fn w2a2() -> Binarize {
+        Binarize::w1a2().bases(2)
     }
 
     /// Other activations.
@@ -265,11 +293,11 @@ impl Binarize {
             return Choice::Stay((*why).into());
         }
         let mut scheme = self.scheme;
-        let is_signs = matches!(
+        let is_mostly_sign = matches!(
             scheme.activations,
-            SignActivations::Signs | SignActivations::ScaledSigns
+            SignActivations::Signs | SignActivations::ScaledSigns | SignActivations::TwoBits
         );
-        if is_signs && layer.is_one_signed {
+        if is_mostly_sign && layer.is_one_signed {
             scheme.activations = SignActivations::Bytes;
             let why = "8-bit activations, for these are never negative";
             return Choice::Binarize(scheme, why.into());

@@ -7,7 +7,9 @@ use crate::blocks::SignMatrix;
 use crate::compilers::Pass;
 use crate::error::Result;
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
-use crate::op::{ActivationScheme, BinaryOp, ConstantValue, Op, ReduceOp, SignPart};
+use crate::op::{
+    ActivationScheme, BinaryOp, ConstantValue, Op, PlanePart, Planes, ReduceOp, SignPart,
+};
 use crate::shape::View;
 
 /// The pass; a hit is a product.
@@ -109,29 +111,25 @@ impl Rewrite<'_> {
             .collect();
         walked.push(k);
         let (rows, back) = view.written_out(&walked).expect("axes of the view");
-        let rows = (NodeRef::Old(x), rows);
-        if self.site.dag.node(x).op == Op::FakeQuantize(ActivationScheme::A8Tok) {
-            // It says already what is lost; rounded again it would be a little different.
-            let out = self.terms(patch, (NodeRef::Old(x), view.clone()))?;
-            patch.replace_with(self.site.dag, sum, out);
-            return Ok(());
-        }
-        let factor = match activations {
-            SignActivations::Bytes => {
-                let op = Op::FakeQuantize(ActivationScheme::A8Tok);
-                self.site.add(patch, op, vec![rows.clone()])?
-            }
-            _ => {
-                let bits = self.site.add(patch, Op::PackSigns, vec![rows.clone()])?;
-                let bits = self.site.whole(patch, bits);
-                self.site
-                    .add(patch, Op::UnpackSigns(self.matrix.columns()), vec![bits])?
+        // Where it is said already what is lost, rounding again would be a little different.
+        let is_rounded = rounded(self.site.dag, x).is_some_and(|is| is.scheme().is_some());
+        let planes = match is_rounded {
+            true => self.before_rounding(x, &rows),
+            false => {
+                let planes = activations.scheme().and_then(|scheme| scheme.planes());
+                planes.map(|planes| (planes, (NodeRef::Old(x), rows.clone())))
             }
         };
-        let mut out = self.terms(patch, (factor, back))?;
-        if activations == SignActivations::ScaledSigns {
-            let columns = self.matrix.columns();
-            let size = self.site.mean_magnitude(patch, rows, columns)?;
+        let (factor, size) = match planes {
+            Some((planes, rows)) => self.by_planes(patch, planes, (rows, back))?,
+            None if is_rounded => ((NodeRef::Old(x), view.clone()), None),
+            None => {
+                let rows = (NodeRef::Old(x), rows);
+                self.by_numbers(patch, (rows, back), activations)?
+            }
+        };
+        let mut out = self.terms(patch, factor)?;
+        if let Some(size) = size {
             let size = (size, self.over_result(patch, size, &kept));
             let whole = self.site.whole(patch, out);
             out = self
@@ -140,6 +138,57 @@ impl Rewrite<'_> {
         }
         patch.replace_with(self.site.dag, sum, out);
         Ok(())
+    }
+
+    /// Levels of rows, and the scales that their products are multiplied by then.
+    fn by_planes(
+        &self,
+        patch: &mut Patch,
+        planes: Planes,
+        (rows, back): (Operand, View),
+    ) -> Result<(Operand, Option<NodeRef>)> {
+        let bytes = self.site.add(patch, Op::PackPlanes(planes), vec![rows])?;
+        let bytes = self.site.whole(patch, bytes);
+        let mut part = |part| {
+            let op = Op::UnpackPlanes(self.matrix.columns(), planes, part);
+            self.site.add(patch, op, vec![bytes.clone()])
+        };
+        let levels = part(PlanePart::Levels)?;
+        Ok(((levels, back), Some(part(PlanePart::Scales)?)))
+    }
+
+    /// What rows become that are no planes, and what their products are multiplied by then.
+    fn by_numbers(
+        &self,
+        patch: &mut Patch,
+        (rows, back): (Operand, View),
+        activations: SignActivations,
+    ) -> Result<(Operand, Option<NodeRef>)> {
+        let columns = self.matrix.columns();
+        if activations == SignActivations::Bytes {
+            let op = Op::FakeQuantize(ActivationScheme::A8Tok);
+            return Ok(((self.site.add(patch, op, vec![rows])?, back), None));
+        }
+        let bits = self.site.add(patch, Op::PackSigns, vec![rows.clone()])?;
+        let bits = self.site.whole(patch, bits);
+        let signs = self.site.add(patch, Op::UnpackSigns(columns), vec![bits])?;
+        let size = match activations {
+            SignActivations::ScaledSigns => Some(self.site.mean_magnitude(patch, rows, columns)?),
+            _ => None,
+        };
+        Ok(((signs, back), size))
+    }
+
+    /// What a node rounds to levels of a few bits, if these rows are its own.
+    fn before_rounding(&self, x: NodeIndex, rows: &View) -> Option<(Planes, Operand)> {
+        let dag = self.site.dag;
+        let Op::FakeQuantize(scheme) = dag.node(x).op else {
+            return None;
+        };
+        let whole = rows.dims()[..] == dag.node(x).ty.dims[..] && dag.is_whole(x, rows);
+        let (source, view) = dag.operands(x)[0];
+        let planes = scheme.planes().filter(|_| whole)?;
+        Some((planes, (NodeRef::Old(source), view.clone())))
     }
 
     /// A node whose axes are these ones of the result, repeated along the others.
@@ -202,7 +251,7 @@ impl Rewrite<'_> {
 /// What a node's numbers are rounded to already, if they are.
 pub(super) fn rounded(dag: &Dag, node: NodeIndex) -> Option<SignActivations> {
     match &dag.node(node).op {
-        Op::FakeQuantize(ActivationScheme::A8Tok) => Some(SignActivations::Bytes),
+        Op::FakeQuantize(scheme) => SignActivations::of_scheme(*scheme),
         _ => binary_sign(dag, node).then_some(SignActivations::Signs),
     }
 }

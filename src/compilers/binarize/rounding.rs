@@ -9,7 +9,8 @@
 //! being written for it. Afterwards its weights go into the plain graph, which is compiled with the same [`Binarize`].
 //!
 //! Gradients reach activations that become signs where they are small: at most 1, or, where signs are scaled by the
-//! mean magnitude of their row, at most twice that. No gradient flows through the mean.
+//! mean magnitude of their row, at most twice that; and activations of 4 and 2 bits within the levels. No gradient flows
+//! through the mean.
 //!
 //! What it deliberately does not do: several bases.
 
@@ -198,9 +199,9 @@ fn write(
     let rows = (*x, rows);
     let factor = match activations {
         SignActivations::Kept => None,
-        SignActivations::Bytes => {
-            let op = Op::FakeQuantize(ActivationScheme::A8Tok);
-            Some(site.add(patch, op, vec![rows])?)
+        SignActivations::Bytes | SignActivations::FourBits | SignActivations::TwoBits => {
+            let scheme = activations.scheme().expect("these are rounded");
+            Some(site.add(patch, Op::FakeQuantize(scheme), vec![rows])?)
         }
         SignActivations::Signs => {
             let dims: Dims = rows.1.dims().iter().copied().collect();

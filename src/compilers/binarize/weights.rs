@@ -107,6 +107,8 @@ fn words(scheme: &SignScheme) -> String {
     let activations = match scheme.activations {
         SignActivations::Kept => "activations as they are",
         SignActivations::Bytes => "activations of 8 bits",
+        SignActivations::FourBits => "activations of 4 bits",
+        SignActivations::TwoBits => "activations of 2 bits",
         SignActivations::Signs => "signs",
         SignActivations::ScaledSigns => "signs times mean magnitudes",
     };

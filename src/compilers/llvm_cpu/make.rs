@@ -102,7 +102,7 @@ impl Maker<'_> {
             Work::Signs(product) => {
                 let Linker { jit, target } = &**self.linker;
                 let compiled = CompiledSigns::of(target, self.cache)?;
-                Arc::new(compiled.link(product, (job.name.clone(), key), jit)?)
+                Arc::new(compiled.link(product, (job.name.clone(), key), (jit, self.cache))?)
             }
             Work::SignRows(rows) => {
                 let Linker { jit, target } = &**self.linker;

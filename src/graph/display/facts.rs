@@ -178,6 +178,7 @@ pub(super) fn family(op: &Op) -> &'static str {
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) => "element",
         Op::Dequantize(_) | Op::FakeQuantize(_) => "element",
         Op::PackSigns | Op::UnpackSigns(_) | Op::SignMatrix(..) => "element",
+        Op::PackPlanes(_) | Op::UnpackPlanes(..) => "element",
         Op::Reduce(..) => "reduce",
         Op::Gather { .. } | Op::Scatter { .. } => "index",
         Op::Contiguous | Op::Detach | Op::StraightThrough => "copy",

@@ -7,7 +7,8 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::op::table::ROWS;
 use crate::op::{
-    ActivationScheme, AxisSet, BinaryOp, ConstantValue, Literal, Op, ReduceOp, ScatterMode, UnaryOp,
+    ActivationScheme, AxisSet, BinaryOp, ConstantValue, Literal, Op, PlanePart, Planes, ReduceOp,
+    ScatterMode, UnaryOp,
 };
 use crate::shape::Expr;
 
@@ -87,11 +88,13 @@ fn with_attributes(call: &Call<'_>, raw: &str) -> Result<Op, String> {
         "fake_quantize" => {
             let found = ActivationScheme::ALL.into_iter().find(|s| s.name() == raw);
             Op::FakeQuantize(
-                found.ok_or_else(|| format!("expected a scheme of 8 bits, found `{raw}`"))?,
+                found.ok_or_else(|| format!("expected a scheme of activations, found `{raw}`"))?,
             )
         }
         "unpack_signs" => Op::UnpackSigns(number(raw, limits::SIGNS)?),
         "sign_matrix" => sign_matrix(raw)?,
+        "pack_planes" => Op::PackPlanes(planes(raw)?),
+        "unpack_planes" => unpack_planes(raw)?,
         name => {
             let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
             return Err(format!(
@@ -163,6 +166,32 @@ fn sign_matrix(raw: &str) -> Result<Op, String> {
     let matrix = SignMatrix::new(size(rows)?, size(columns)?, size(bases)?);
     let matrix = matrix.map_err(|e| e.to_string())?;
     Ok(Op::SignMatrix(matrix, part.parse()?))
+}
+
+fn planes(raw: &str) -> Result<Planes, String> {
+    let found = Planes::ALL
+        .into_iter()
+        .find(|planes| planes.n().to_string() == raw);
+    found.ok_or_else(|| format!("expected 2 or 4 planes of bits, found `{raw}`"))
+}
+
+fn unpack_planes(raw: &str) -> Result<Op, String> {
+    let words: Vec<&str> = raw.split(',').map(str::trim).collect();
+    let parts = [PlanePart::Levels, PlanePart::Scales];
+    let part = |name: &str| parts.into_iter().find(|part| part.name() == name);
+    match words[..] {
+        [k, n, name] if part(name).is_some() => {
+            let part = part(name).expect("it was just found");
+            Ok(Op::UnpackPlanes(
+                number(k, limits::SIGNS)?,
+                planes(n)?,
+                part,
+            ))
+        }
+        _ => Err(format!(
+            "expected `unpack_planes<columns, planes, levels or scales>`, found `{raw}`"
+        )),
+    }
 }
 
 fn scatter(raw: &str) -> Result<Op, String> {

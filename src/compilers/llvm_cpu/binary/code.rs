@@ -9,6 +9,7 @@ use super::after::{LEAST_ROWS, Limits, has_limits};
 use super::counts::{self, CountFn, Form, Output, emit_count};
 use super::ir::{Factor, SignProduct};
 use super::lookups::{self, LookupFn, emit_lookup, has_lookups};
+use super::planes::PlaneKernels;
 use super::rows::{PackFn, emit_pack};
 use super::run::Run;
 use super::sums::{self, AddFn, TablesFn, emit_sum_add, emit_sum_tables};
@@ -105,7 +106,7 @@ impl CompiledSigns {
         &self,
         product: &SignProduct,
         (name, key): (String, u64),
-        jit: &Arc<Jit>,
+        (jit, cache): (&Arc<Jit>, &ObjectCache),
     ) -> Result<SignCode> {
         let target = &self.target;
         jit.add_once(&count_symbol(target, Output::Numbers, 1), &self.object)?;
@@ -141,6 +142,12 @@ impl CompiledSigns {
                 });
             }
         }
+        let planes = match product.factor {
+            Factor::Planes { planes, .. } => {
+                Some(PlaneKernels::link(planes, (target, cache), jit)?)
+            }
+            _ => None,
+        };
         Ok(SignCode {
             name: match has_limits(product) {
                 true => name.replacen("signs", "signs_limits", 1),
@@ -151,6 +158,7 @@ impl CompiledSigns {
             form: Form::of(target),
             numbers: counts(Output::Numbers)?,
             bits: counts(Output::Bits)?,
+            planes,
             lookup,
             sums: sums.filter(|_| product.bases.len() == 1),
             builder,
@@ -190,6 +198,8 @@ pub struct SignCode {
     pub(super) numbers: Vec<(usize, CountFn)>,
     /// Kernels that write bits, by rows.
     pub(super) bits: Vec<(usize, CountFn)>,
+    /// Kernels of rows of planes.
+    planes: Option<PlaneKernels>,
     pub(super) lookup: LookupFn,
     pub(super) sums: Option<Sums>,
     pub(super) builder: Builder,
@@ -256,13 +266,18 @@ impl NativeCode for SignCode {
         evaluate(&[self.product.m], symbols, params)?;
         let m = params[start].max(0) as usize;
         let matrix = self.product.matrix;
+        let planes = self.planes.as_ref();
         let products = m
             .saturating_mul(matrix.rows() * matrix.columns())
-            .saturating_mul(self.product.bases.len());
+            .saturating_mul(self.product.bases.len())
+            .saturating_mul(planes.map_or(1, |kernels| kernels.planes().n()));
         let scratch_bytes = match self.product.factor {
             Factor::Signs => {
                 let limits = usize::from(self.has_limits(m)) * matrix.panels();
                 self.repeated_bytes(m) + limits * size_of::<Limits>()
+            }
+            Factor::Planes { .. } => {
+                planes.map_or(0, |kernels| self.repeated_line_bytes(kernels, m))
             }
             Factor::Bytes => {
                 let lanes = self.lanes(m);
@@ -289,6 +304,13 @@ impl NativeCode for SignCode {
         match self.product.factor {
             Factor::Signs => run.by_signs(),
             Factor::Bytes => run.by_bytes(),
+            Factor::Planes { .. } => {
+                let kernels = self
+                    .planes
+                    .as_ref()
+                    .expect("they were linked with the code");
+                run.by_planes(kernels);
+            }
         }
         Ok(())
     }

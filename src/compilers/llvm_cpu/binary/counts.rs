@@ -10,19 +10,22 @@
 //! vector as a word of 32 bits, but not as a byte.
 //!
 //! What is written is numbers, or for each row and panel a word of 64 bits: whether the count is below the column's limit
-//! ([`super::after`]).
+//! ([`super::after`]). Rows of levels are several rows of bits, plane after plane: each is counted, and their sums are added as
+//! heavy as the planes are, `Σ_p 2^p (k - 2 count_p) = (2^planes - 1) k - Σ_p 2^(p + 1) count_p`.
 //!
 //! Bounds: a byte of counts grows by at most 8 in a step and is moved to 16 bits after 31 steps, at 248 at most; there are
-//! at most 65535 columns, which 16 bits count.
+//! at most 65535 columns, which 16 bits count. Sums of levels are at most 15 * 65535 in magnitude, which `f32` has exactly.
 
 use inkwell::IntPredicate;
 use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue, VectorValue};
 
+pub(super) use super::nibbles::{halves, look_up, table};
 use crate::blocks::PANEL_ROWS;
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::target::Target;
+use crate::op::Planes;
 
 /// Writes `out[r, ..64]` for some rows of bits.
 ///
@@ -31,6 +34,7 @@ use crate::compilers::llvm_cpu::target::Target;
 /// added to what is there; [`TABLES`].
 ///
 /// - [`Output::Numbers`]: the result is `f32`, steps are numbers; 64 scales, and sizes of the rows.
+/// - [`Output::Planes`]: the same, of rows of planes.
 /// - [`Output::Bits`]: the result is 64 bits of each row, steps are bytes; 64 limits (`u16`), and 64 bits that are turned.
 pub type CountFn = unsafe extern "C" fn(
     bytes: i64,
@@ -53,6 +57,8 @@ pub enum Output {
     Numbers,
     /// Which counts are below a limit.
     Bits,
+    /// Scaled sums of levels: a row is so many planes of bits, one after the other.
+    Planes(Planes),
 }
 
 impl Output {
@@ -61,6 +67,16 @@ impl Output {
         match self {
             Output::Numbers => "numbers",
             Output::Bits => "bits",
+            Output::Planes(Planes::Two) => "planes_2",
+            Output::Planes(Planes::Four) => "planes_4",
+        }
+    }
+
+    /// Rows of bits that make one row of results.
+    pub fn lines(self) -> usize {
+        match self {
+            Output::Planes(planes) => planes.n(),
+            _ => 1,
         }
     }
 }
@@ -166,9 +182,10 @@ pub fn emit_count<'c>(
         form,
         lanes,
         rows,
+        planes: output.lines(),
     };
     let words = context.i16_type().vec_type(lanes).const_zero();
-    let zeros = vec![words.into(); rows * kernel.n()];
+    let zeros = vec![words.into(); kernel.none().len()];
     let (bytes, columns) = (e.int_argument(0), e.int_argument(8));
     let whole = e.builder.build_right_shift(columns, e.int(3), false, "");
     let whole = whole.expect(BUILT);
@@ -181,7 +198,7 @@ pub fn emit_count<'c>(
         kernel.flush(counts, kernel.step(at, &kernel.none(), Some(kernel.mask())))
     });
     match output {
-        Output::Numbers => kernel.store(&counts),
+        Output::Numbers | Output::Planes(_) => kernel.store(&counts),
         Output::Bits => kernel.store_bits(&counts),
     }
     e.finish();
@@ -191,7 +208,10 @@ struct Kernel<'e, 'm, 'c> {
     e: &'e Emit<'m, 'c>,
     form: Form,
     lanes: u32,
+    /// Rows of results.
     rows: usize,
+    /// Rows of bits for each of them.
+    planes: usize,
 }
 
 impl<'c> Kernel<'_, '_, 'c> {
@@ -213,7 +233,7 @@ impl<'c> Kernel<'_, '_, 'c> {
 
     /// Counts of nothing.
     fn none(&self) -> Vec<BasicValueEnum<'c>> {
-        vec![self.bytes().const_zero().into(); self.rows * self.n()]
+        vec![self.bytes().const_zero().into(); self.rows * self.planes * self.n()]
     }
 
     /// The bits of the last byte that are columns, if it is not full.
@@ -265,9 +285,8 @@ impl<'c> Kernel<'_, '_, 'c> {
             Form::Popcount => vec![],
         };
         let mut next = counts.to_vec();
-        for row in 0..self.rows {
-            let start = e.mul(e.int_argument(2), e.int(row as i64));
-            let from = e.at(byte, e.pointer_argument(1), start);
+        for row in 0..self.rows * self.planes {
+            let from = e.at(byte, e.pointer_argument(1), self.start(row));
             let (tables, all) = match self.form {
                 Form::Table => {
                     let a = e.load(byte, e.at(byte, from, at), 1).into_int_value();
@@ -295,6 +314,17 @@ impl<'c> Kernel<'_, '_, 'c> {
             }
         }
         next
+    }
+
+    /// Where a row of bits begins.
+    fn start(&self, row: usize) -> IntValue<'c> {
+        let e = self.e;
+        let start = e.mul(e.int_argument(2), e.int((row / self.planes) as i64));
+        let bytes = self.form.width() * (row % self.planes);
+        match bytes {
+            0 => start,
+            _ => e.add(start, e.mul(e.int_argument(0), e.int(bytes as i64))),
+        }
     }
 
     /// A word of a row, in every four lanes.
@@ -383,26 +413,31 @@ impl<'c> Kernel<'_, '_, 'c> {
         }
     }
 
-    /// `(columns - 2 count) * scale`, added to what is there, times the row's size.
+    /// `(columns - 2 count) * scale`, of planes with their weights, added to what is there, times the row's size.
     fn store(&self, counts: &[BasicValueEnum<'c>]) {
         let (e, b) = (self.e, &self.e.builder);
         let word = e.context.i32_type();
         let columns = b
             .build_int_truncate(e.int_argument(8), word, "")
             .expect(BUILT);
-        let columns = e.splat(columns.into(), self.lanes).into_vector_value();
+        let weights = word.const_int((1 << self.planes) - 1, false);
+        let most = b.build_int_mul(columns, weights, "").expect(BUILT);
+        let most = e.splat(most.into(), self.lanes).into_vector_value();
         for row in 0..self.rows {
             let size = e.at(e.f32(), e.pointer_argument(7), e.int(row as i64));
             let size = e.splat(e.load(e.f32(), size, 4), self.lanes);
             let start = e.mul(e.int_argument(5), e.int(row as i64));
             let out = e.at(e.f32(), e.pointer_argument(4), start);
             for j in 0..self.n() {
-                let count = counts[row * self.n() + j].into_vector_value();
-                let wide = b
-                    .build_int_z_extend(count, word.vec_type(self.lanes), "")
-                    .expect(BUILT);
-                let twice = b.build_int_add(wide, wide, "").expect(BUILT);
-                let whole = b.build_int_sub(columns, twice, "").expect(BUILT);
+                let whole = (0..self.planes).fold(most, |sum, plane| {
+                    let count = counts[(row * self.planes + plane) * self.n() + j];
+                    let kind = word.vec_type(self.lanes);
+                    let wide = b.build_int_z_extend(count.into_vector_value(), kind, "");
+                    let weight = word.const_int(plane as u64 + 1, false);
+                    let weight = e.splat(weight.into(), self.lanes).into_vector_value();
+                    let heavy = b.build_left_shift(wide.expect(BUILT), weight, "");
+                    b.build_int_sub(sum, heavy.expect(BUILT), "").expect(BUILT)
+                });
                 let place = Place {
                     out,
                     scales: e.pointer_argument(6),
@@ -449,43 +484,4 @@ pub(super) fn finish<'c>(
     let sum = e.fadd(before, term.into()).into_vector_value();
     let result = b.build_float_mul(sum, size, "").expect(BUILT);
     e.store(result, out, 4);
-}
-
-/// The four lower and the four upper bits of every byte.
-pub(in crate::compilers::llvm_cpu) fn halves<'c>(
-    e: &Emit<'_, 'c>,
-    b: VectorValue<'c>,
-) -> [VectorValue<'c>; 2] {
-    let (lanes, build) = (b.get_type().get_size(), &e.builder);
-    let mask = e.context.i8_type().const_int(15, false);
-    let mask = e.splat(mask.into(), lanes).into_vector_value();
-    let words = e.context.i16_type().vec_type(lanes / 2);
-    let four = e.context.i16_type().const_int(4, false);
-    let four = e.splat(four.into(), lanes / 2).into_vector_value();
-    let moved = build.build_bit_cast(b, words, "").expect(BUILT);
-    let moved = build.build_right_shift(moved.into_vector_value(), four, false, "");
-    let moved = build.build_bit_cast(moved.expect(BUILT), b.get_type(), "");
-    let moved = moved.expect(BUILT).into_vector_value();
-    [b, moved].map(|x| build.build_and(x, mask, "").expect(BUILT))
-}
-
-/// 16 bytes, in every 16 bytes of a vector.
-pub(super) fn table<'c>(e: &Emit<'_, 'c>, from: PointerValue<'c>, lanes: u32) -> VectorValue<'c> {
-    let one = e.load(e.context.i8_type().vec_type(16), from, 16);
-    let all: Vec<u32> = (0..lanes).map(|i| i % 16).collect();
-    e.shuffle(one, one, &all).into_vector_value()
-}
-
-/// For every byte of `index`, below 16, that byte of the table.
-pub(in crate::compilers::llvm_cpu) fn look_up<'c>(
-    e: &Emit<'_, 'c>,
-    table: VectorValue<'c>,
-    index: VectorValue<'c>,
-) -> VectorValue<'c> {
-    let name = match table.get_type().get_size() {
-        64 => "llvm.x86.avx512.pshuf.b.512",
-        _ => "llvm.x86.avx2.pshuf.b",
-    };
-    let found = e.intrinsic(name, &[], &[table.into(), index.into()]);
-    found.expect("it has a result").into_vector_value()
 }

@@ -9,7 +9,8 @@ use crate::compilers::llvm_cpu::contraction::{reordered, roles};
 use crate::compilers::llvm_cpu::ir::Access;
 use crate::dtype::DType;
 use crate::op::{
-    ActivationScheme, AxisSet, BinaryOp, Kernel, KernelInput, KernelStep, Op, ReduceOp, SignPart,
+    ActivationScheme, AxisSet, BinaryOp, Kernel, KernelInput, KernelStep, Op, PlanePart, Planes,
+    ReduceOp, SignPart,
 };
 use crate::shape::{Expr, View, numel};
 
@@ -23,6 +24,13 @@ pub enum Factor {
     Signs,
     /// Rows of `f32` that are rounded to 8 bits with a scale each.
     Bytes,
+    /// Rows of levels as planes of bits.
+    Planes {
+        /// Their planes.
+        planes: Planes,
+        /// Whether results are multiplied by their scales.
+        scaled: bool,
+    },
 }
 
 /// `out[m, n] = (Σ_b scale[b, n] * Σ_k x[m, k] * sign[b, n, k]) * size[m]`, or what columns' numbers make of it, or the signs of
@@ -58,6 +66,11 @@ impl SignProduct {
         let last = kernel.steps.len().checked_sub(1)?;
         value(kernel, last)
     }
+
+    /// Whether results of rows are multiplied by something.
+    pub fn has_sizes(&self) -> bool {
+        self.sizes.is_some() || matches!(self.factor, Factor::Planes { scaled: true, .. })
+    }
 }
 
 /// What a step computes.
@@ -86,7 +99,7 @@ fn value(kernel: &Kernel, at: usize) -> Option<SignProduct> {
                 (None, Some(product)) => return by_columns(kernel, product, step, 0),
                 (None, None) => return None,
             };
-            let is_plain = |p: &SignProduct| p.scaled && p.sizes.is_none() && p.after.is_empty();
+            let is_plain = |p: &SignProduct| p.scaled && !p.has_sizes() && p.after.is_empty();
             let fits = is_plain(&all) && is_plain(&more) && more.bases.len() == 1;
             all.bases.extend(more.bases.iter().copied());
             let same = SignProduct {
@@ -118,6 +131,9 @@ fn times(
     let (input, view) = &step.inputs[slot];
     let last = step.ty.dims.len() - 1;
     match *input {
+        KernelInput::Step(at) if matches!(kernel.steps[at].op, Op::UnpackPlanes(..)) => {
+            by_scales(kernel, product, (&kernel.steps[at], view))
+        }
         KernelInput::Step(at) => {
             let Op::SignMatrix(matrix, SignPart::Scales(base)) = kernel.steps[at].op else {
                 return None;
@@ -127,7 +143,7 @@ fn times(
             let whole = walk.is_identity(matrix.rows().into()) && repeated;
             let same = matrix == product.matrix && product.bases[..] == [base];
             let signs = whole_operand(kernel, &kernel.steps[at])?;
-            let first = !product.scaled && product.sizes.is_none() && product.after.is_empty();
+            let first = !product.scaled && !product.has_sizes() && product.after.is_empty();
             let fits = whole && same && signs == product.signs && first;
             fits.then_some(SignProduct {
                 scaled: true,
@@ -142,13 +158,41 @@ fn times(
                 return by_columns(kernel, product, step, slot);
             }
             let whole = walk.is_identity(operand.numel()) && product.after.is_empty();
-            let fits = whole && product.sizes.is_none() && operand.dtype == DType::F32;
+            let fits = whole && !product.has_sizes() && operand.dtype == DType::F32;
             fits.then_some(SignProduct {
                 sizes: Some(at),
                 ..product
             })
         }
     }
+}
+
+/// A product of levels times the scales of their rows.
+fn by_scales(
+    kernel: &Kernel,
+    product: SignProduct,
+    (step, view): (&KernelStep, &View),
+) -> Option<SignProduct> {
+    let (Op::UnpackPlanes(k, of, PlanePart::Scales), Factor::Planes { planes, .. }) =
+        (&step.op, product.factor)
+    else {
+        return None;
+    };
+    let last = view.rank().checked_sub(1)?;
+    let others: Vec<usize> = (0..last).collect();
+    let (walk, _) = view.written_out(&others).ok()?;
+    let whole = walk.is_identity(step.ty.numel()) && !view.walks(last);
+    let same = *of == planes && *k == product.matrix.columns();
+    let same = same && whole_operand(kernel, step)? == product.x;
+    let first = !product.has_sizes() && product.after.is_empty();
+    let scaled = Factor::Planes {
+        planes,
+        scaled: true,
+    };
+    (whole && same && first).then_some(SignProduct {
+        factor: scaled,
+        ..product
+    })
 }
 
 /// A product with numbers for its columns multiplied or added.
@@ -198,6 +242,10 @@ fn sum(kernel: &Kernel, step: &KernelStep, axes: &AxisSet) -> Option<SignProduct
     let kind = match other.op {
         Op::UnpackSigns(_) => Factor::Signs,
         Op::FakeQuantize(ActivationScheme::A8Tok) => Factor::Bytes,
+        Op::UnpackPlanes(_, planes, PlanePart::Levels) => Factor::Planes {
+            planes,
+            scaled: false,
+        },
         _ => return None,
     };
     let m = rows_of((other, x), (signs, w), seen, axes)?;
@@ -261,6 +309,10 @@ impl fmt::Display for SignProduct {
         let by = match self.factor {
             Factor::Signs => "signs",
             Factor::Bytes => "bytes",
+            Factor::Planes { planes, .. } => match planes {
+                Planes::Two => "2 planes",
+                Planes::Four => "4 planes",
+            },
         };
         let bases = self.bases.len();
         write!(f, "{bases} signs x {by} [{} | {rows} | {columns}]", self.m)

@@ -17,9 +17,12 @@
 //! The other factor may also be `fake_quantize<a8_tok>(x)`: then sums of the 8-bit whole numbers are exact, and are scaled by
 //! the row's scale afterwards, where the graph scales before adding: equal up to the rounding of these additions.
 //!
-//! - [`counts`]: signs by signs; [`after`]: which counts give which sign of what is computed of them;
+//! It may be levels too, `unpack_planes<K, 4, levels>(x)`: each of their planes is signs, and the sums of products with planes are
+//! added as heavy as they are. The scales of rows, `unpack_planes<K, 4, scales>(x)`, are part of the kernel, which reads them in x.
+//!
+//! - [`counts`]: signs by signs, and planes by signs; [`after`]: which counts give which sign of what is computed of them;
 //! - [`lookups`]: a row of bytes; [`sums`]: many rows of bytes at once;
-//! - [`rows`]: packing signs, and what stands alone.
+//! - [`rows`]: packing signs and [`planes`], and what stands alone.
 //!
 //! Not taken: a matrix of one row (a dot product), more than 65535 columns, weights that are looked at through a view. These
 //! read what the ops give.
@@ -40,8 +43,11 @@ pub mod counts;
 pub mod ir;
 mod lanes;
 pub mod lookups;
+pub(super) mod nibbles;
+pub mod planes;
 pub mod rows;
 mod run;
+mod serial;
 pub mod sums;
 pub mod tables;
 
@@ -157,7 +163,7 @@ impl Steps<'_> {
         match (reader, &self.dag.node(source).op) {
             (Op::Reduce(..), Op::Binary(BinaryOp::Mul)) => true,
             (Op::Binary(BinaryOp::Mul), Op::SignMatrix(_, part)) => *part != SignPart::Numbers,
-            (Op::Binary(BinaryOp::Mul), Op::UnpackSigns(_)) => true,
+            (Op::Binary(BinaryOp::Mul), Op::UnpackSigns(_) | Op::UnpackPlanes(..)) => true,
             (Op::Binary(BinaryOp::Mul), Op::FakeQuantize(ActivationScheme::A8Tok)) => true,
             (Op::Binary(_) | Op::PackSigns, _) => self.values.contains(&source),
             _ => false,
@@ -173,7 +179,7 @@ impl Steps<'_> {
     }
 }
 
-/// Signs that are packed, or read by something else than a product → a kernel that makes them.
+/// Signs or planes that are packed, or read by something else than a product → a kernel that makes them.
 pub struct SignRowsPass;
 
 impl Pass for SignRowsPass {
@@ -187,7 +193,11 @@ impl Pass for SignRowsPass {
             let node = dag.node(id);
             if !matches!(
                 node.op,
-                Op::PackSigns | Op::UnpackSigns(_) | Op::SignMatrix(..)
+                Op::PackSigns
+                    | Op::UnpackSigns(_)
+                    | Op::SignMatrix(..)
+                    | Op::PackPlanes(_)
+                    | Op::UnpackPlanes(..)
             ) {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! Rows of numbers → bits, and what stands for bits and matrices of signs alone.
+//! Rows of numbers → bits or planes of bits, and what stands for these and matrices of signs alone.
 //!
 //! Packing is generated: 32 numbers are compared with 0 and become a word. The rest of a row, and decoding, are the functions
 //! that define the ops; threads take rows, or panels of a matrix.
@@ -9,6 +9,7 @@ use inkwell::FloatPredicate;
 use inkwell::context::Context;
 use inkwell::module::Module;
 
+use super::planes::PlanePacker;
 use crate::blocks::{PANEL_ROWS, SignMatrix};
 use crate::compilers::llvm_cpu::cache::ObjectCache;
 use crate::compilers::llvm_cpu::code::{evaluate, has};
@@ -18,8 +19,9 @@ use crate::compilers::llvm_cpu::once::OncePerProcess;
 use crate::compilers::llvm_cpu::target::Target;
 use crate::error::Result;
 use crate::exec::pool;
-use crate::op::{Kernel, KernelCall, KernelInput, NativeCode, Op, SignPart, Work};
-use crate::op::{pack_signs, unpack_signs};
+use crate::op::planes::scale_of_row;
+use crate::op::{Kernel, KernelCall, KernelInput, NativeCode, Op, Work};
+use crate::op::{PlanePart, Planes, SignPart, pack_signs, unpack_signs};
 use crate::shape::{Expr, Symbols, numel};
 
 /// Numbers below which a second thread costs more than it brings.
@@ -40,6 +42,10 @@ pub enum Make {
     Signs(usize),
     /// A part of a matrix, whose panels are the rows.
     Part(SignMatrix, SignPart),
+    /// Planes of this many numbers.
+    Planes(Planes, usize),
+    /// Levels of this many numbers, or scales, of planes.
+    Plane(Planes, usize, PlanePart),
 }
 
 /// Rows, one after the other.
@@ -65,6 +71,8 @@ impl SignRows {
             Op::PackSigns => Make::Bits(last.as_usize()?),
             Op::UnpackSigns(k) => Make::Signs(k),
             Op::SignMatrix(matrix, part) => Make::Part(matrix, part),
+            Op::PackPlanes(planes) => Make::Planes(planes, last.as_usize()?),
+            Op::UnpackPlanes(k, planes, part) => Make::Plane(planes, k, part),
             _ => return None,
         };
         whole.then_some(SignRows {
@@ -79,6 +87,8 @@ impl SignRows {
             Make::Bits(k) => ("pack_signs", k),
             Make::Signs(k) => ("unpack_signs", k),
             Make::Part(matrix, _) => ("sign_matrix", matrix.columns()),
+            Make::Planes(_, k) => ("pack_planes", k),
+            Make::Plane(_, k, _) => ("unpack_planes", k),
         };
         (name, vec![self.rows, k.into()])
     }
@@ -86,7 +96,7 @@ impl SignRows {
     /// Numbers in a row.
     fn numbers(&self) -> usize {
         match self.make {
-            Make::Bits(k) | Make::Signs(k) => k,
+            Make::Bits(k) | Make::Signs(k) | Make::Planes(_, k) | Make::Plane(_, k, _) => k,
             Make::Part(matrix, _) => PANEL_ROWS * matrix.columns(),
         }
     }
@@ -130,6 +140,8 @@ pub struct RowsCode {
     key: u64,
     rows: SignRows,
     pack: PackFn,
+    /// Where planes are packed.
+    planes: Option<PlanePacker>,
     _jit: Arc<Jit>,
 }
 
@@ -155,11 +167,16 @@ impl RowsCode {
         jit.add_once(&symbol, &object)?;
         // SAFETY: the symbol is of the function that `emit_pack` wrote, with this signature.
         let pack = unsafe { std::mem::transmute::<*const (), PackFn>(jit.address(&symbol)?) };
+        let planes = match rows.make {
+            Make::Planes(planes, _) => Some(PlanePacker::link(planes, (target, cache), jit)?),
+            _ => None,
+        };
         Ok(RowsCode {
             name,
             key,
             rows,
             pack,
+            planes,
             _jit: jit.clone(),
         })
     }
@@ -189,6 +206,21 @@ impl RowsCode {
                     let bytes = k.div_ceil(8);
                     let bits = std::slice::from_raw_parts(from.add(row * bytes), bytes);
                     unpack_signs(bits, floats(row * k, k));
+                }
+                Make::Planes(planes, k) => {
+                    let bytes = planes.row_bytes(k);
+                    let x = super::run::floats(from.cast::<f32>().add(row * k), k);
+                    let packed = std::slice::from_raw_parts_mut(to.add(row * bytes), bytes);
+                    let packer = self.planes.as_ref().expect("it was linked with the code");
+                    packer.pack(&x, packed);
+                }
+                Make::Plane(planes, k, part) => {
+                    let bytes = planes.row_bytes(k);
+                    let packed = std::slice::from_raw_parts(from.add(row * bytes), bytes);
+                    match part {
+                        PlanePart::Levels => planes.unpack(packed, floats(row * k, k)),
+                        PlanePart::Scales => floats(row, 1)[0] = scale_of_row(packed),
+                    }
                 }
                 Make::Part(matrix, part) => {
                     let size = matrix.panel_bytes();

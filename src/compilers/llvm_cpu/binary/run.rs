@@ -12,7 +12,7 @@ use crate::exec::pool;
 use crate::op::{KernelCall, Work, pack_signs};
 
 /// The most rows of a kernel.
-const MOST_ROWS: usize = 8;
+pub(super) const MOST_ROWS: usize = 8;
 
 /// Scales and sizes of rows where there are none.
 static ONES: [f32; PANEL_ROWS] = [1.0; PANEL_ROWS];
@@ -207,7 +207,7 @@ impl<'a> Run<'a> {
 
     /// Has `rows` rows of a panel's results from row `row` on written by `write`, which gets an address and the numbers from
     /// one row to the next.
-    fn results(
+    pub(super) fn results(
         &self,
         (panel, after): (usize, Option<&After>),
         (row, rows): (usize, usize),

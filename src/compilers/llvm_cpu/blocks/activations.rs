@@ -110,7 +110,7 @@ pub(in crate::compilers::llvm_cpu) fn rounded<'c>(
     )
 }
 
-/// Writes the function that makes records into `module`.
+/// Writes the function that makes records into `module`, for a scheme of 8 bits.
 pub fn emit_round<'c>(
     context: &'c Context,
     module: &Module<'c>,
@@ -136,7 +136,7 @@ pub fn emit_round<'c>(
                 round.several(first, e.min(e.add(first, e.int(blocks)), n));
             });
         }
-        ActivationScheme::A8Tok => round.several(e.int(0), n),
+        _ => round.several(e.int(0), n),
     }
     e.finish();
 }

@@ -176,7 +176,7 @@ impl Kind {
     /// The schemes that activations of these kernels are rounded by.
     fn schemes(&self) -> impl Iterator<Item = ActivationScheme> {
         let (form, summed) = (self.form(), self.summed);
-        let all = ActivationScheme::ALL.into_iter();
+        let all = ActivationScheme::BYTES.into_iter();
         all.filter(move |scheme| form.summed(*scheme) == summed)
     }
 

@@ -39,6 +39,9 @@ impl BlockProduct {
         let (Op::FakeQuantize(scheme), Op::Dequantize(ty)) = (&rounded.op, &weights.op) else {
             return None;
         };
+        if scheme.planes().is_some() {
+            return None;
+        }
         let (Op::Binary(BinaryOp::Mul), Op::Reduce(ReduceOp::Sum, axes)) = (&product.op, &sum.op)
         else {
             return None;

@@ -21,7 +21,7 @@ use inkwell::values::{BasicValueEnum, IntValue, PointerValue, VectorValue};
 
 use super::activations::SCALES;
 use super::form::{COLUMNS, Form, GROUP};
-use crate::compilers::llvm_cpu::binary::counts::{halves, look_up};
+use crate::compilers::llvm_cpu::binary::nibbles::{halves, look_up};
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::target::Target;
 use crate::op::ActivationScheme;

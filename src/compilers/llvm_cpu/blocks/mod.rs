@@ -132,7 +132,7 @@ impl Pass for DecodedRows {
     }
 }
 
-/// Activations that are rounded, or whose signs are packed, through a view → written out first, for kernels read rows.
+/// Activations that are rounded, or whose signs or planes are packed, through a view → written out first, for kernels read rows.
 pub struct RoundedRows;
 
 impl Pass for RoundedRows {
@@ -143,7 +143,7 @@ impl Pass for RoundedRows {
     fn run(&self, dag: &Dag) -> Result<Patch> {
         let mut patch = Patch::new();
         for id in dag.topological()? {
-            let (Op::FakeQuantize(_) | Op::PackSigns) = dag.node(id).op else {
+            let (Op::FakeQuantize(_) | Op::PackSigns | Op::PackPlanes(_)) = dag.node(id).op else {
                 continue;
             };
             let (source, view) = dag.operands(id)[0];
