@@ -171,11 +171,19 @@ fn signed_layer(
     (rows, columns, bases): (usize, usize, usize),
     activations: SignActivations,
 ) -> GraphTensor {
+    let (levels, part) = match activations {
+        SignActivations::FourBits => (16.0, 4.0 / 15.0),
+        SignActivations::TwoBits => (4.0, 2.0 / 3.0),
+        _ => (0.0, 1.0),
+    };
+    let size = x.abs().mean(-1).unsqueeze(-1) * part;
     let factor = match activations {
         SignActivations::Kept => x,
         SignActivations::Bytes => x.fake_quantize(ActivationScheme::A8Tok),
-        SignActivations::FourBits => x.fake_quantize(ActivationScheme::A4Tok),
-        SignActivations::TwoBits => x.fake_quantize(ActivationScheme::A2Tok),
+        SignActivations::FourBits | SignActivations::TwoBits => {
+            let halves = (x * size.recip() * 0.5).floor();
+            (halves * 2.0 + 1.0).clamp(1.0 - levels, levels - 1.0)
+        }
         SignActivations::Signs | SignActivations::ScaledSigns => x.binary_sign(),
     };
     let matrix = SignMatrix::new(rows, columns, bases).unwrap();
@@ -192,8 +200,8 @@ fn signed_layer(
     let terms: Vec<GraphTensor> = terms.collect();
     let sum = terms.into_iter().reduce(|sum, term| sum + term).unwrap();
     match activations {
-        SignActivations::ScaledSigns => sum * x.abs().mean(-1).unsqueeze(-1),
-        _ => sum,
+        SignActivations::Kept | SignActivations::Bytes | SignActivations::Signs => sum,
+        _ => sum * size,
     }
 }
 

@@ -412,7 +412,7 @@ fn binarized_latent_weights_are_the_rounded_ones() {
         assert_eq!(count(&latent, is_rounding), 2 * once, "{low_bit:?}");
         latent.execute();
         let what = format!("{low_bit:?}");
-        let is_whole = matches!(low_bit.inputs, SignInputs::Signs | SignInputs::ScaledSigns);
+        let is_whole = !matches!(low_bit.inputs, SignInputs::Kept | SignInputs::Bytes);
         // Sums of two bases are rounded, unless there are bits to spare.
         if is_whole && (!low_bit.fit.ternary || low_bit.fit.half_scales) {
             assert_eq!(y.data(), expected.data(), "{what}");

@@ -10,8 +10,8 @@
 //!
 //! | inputs | after `Binarize` |
 //! |---|---|
-//! | `Signs`, `ScaledSigns` | the same bits; with three values the same up to rounding, unless the scales are `f16` |
-//! | `Bytes`, `FourBits`, `TwoBits` | the same up to the order of additions: whole numbers are added, then scaled |
+//! | `Signs`, `ScaledSigns`, `TwoBits`, `FourBits` | the same bits; with three values the same up to rounding, unless the scales are `f16` |
+//! | `Bytes` | the same up to the order of additions: whole numbers are added, then scaled |
 //! | `Kept` | tell it to keep them ([`SignInputs::Kept`]: it would round them) |
 //!
 //! What it deliberately does not do: keep latent weights small (no decay, no clipping: that is the optimizer's).

@@ -20,7 +20,7 @@ use crate::blocks::SignFit;
 use crate::dtype::DType;
 use crate::graph::GraphTensor;
 use crate::hl_ops::SignEstimator;
-use crate::op::ActivationScheme;
+use crate::op::{ActivationScheme, PlanePart, Planes};
 
 /// What the inputs of a layer become.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -184,10 +184,9 @@ impl LowBit {
     pub(super) fn rows(&self, x: GraphTensor) -> (GraphTensor, Option<GraphTensor>) {
         match self.inputs {
             SignInputs::Kept => (x, None),
-            SignInputs::Bytes | SignInputs::FourBits | SignInputs::TwoBits => {
-                let scheme = self.inputs.scheme().expect("these are rounded");
-                (x.fake_quantize(scheme), None)
-            }
+            SignInputs::Bytes => (x.fake_quantize(ActivationScheme::A8Tok), None),
+            SignInputs::FourBits => levels(x, Planes::Four),
+            SignInputs::TwoBits => levels(x, Planes::Two),
             SignInputs::Signs => (x.binary_sign_with(self.input_estimator), None),
             SignInputs::ScaledSigns => {
                 let signs = x.binary_sign_with(self.input_estimator);
@@ -195,4 +194,21 @@ impl LowBit {
             }
         }
     }
+}
+
+/// Levels of rows, and their scales: multiplied afterwards, so that sums of products with units are whole numbers here too, and
+/// those that are 0 have the same sign wherever they are computed. No gradient flows through the scales.
+#[track_caller]
+fn levels(x: GraphTensor, planes: Planes) -> (GraphTensor, Option<GraphTensor>) {
+    let k = x.dims().last().and_then(|dim| dim.as_usize());
+    let k = k.expect("rows of inputs have a known length");
+    let rows = x.pack_planes(planes);
+    let levels = rows.unpack_planes(k, planes, PlanePart::Levels);
+    let scales = rows.unpack_planes(k, planes, PlanePart::Scales);
+    let scales = scales.unsqueeze(-1);
+    // A row of zeros has scale 0.
+    let steps = x * scales.maximum(f64::from(f32::MIN_POSITIVE)).recip();
+    let is_within = steps.abs().le(planes.levels() as f64);
+    let passed = is_within.where_(steps, steps.detach());
+    (passed.straight_through(levels), Some(scales))
 }

@@ -102,6 +102,7 @@ impl Rewrite<'_> {
         };
         // Signs of signs are those of the numbers themselves, which then need not be written.
         let x = signed(self.site.dag, x).unwrap_or(x);
+        let x = levels(self.site.dag, x).unwrap_or(x);
         let mut walked: Vec<usize> = (0..view.rank())
             .filter(|&axis| axis != k && view.walks(axis))
             .collect();
@@ -250,9 +251,30 @@ impl Rewrite<'_> {
 
 /// What a node's numbers are rounded to already, if they are.
 pub(super) fn rounded(dag: &Dag, node: NodeIndex) -> Option<SignActivations> {
+    if let Some(levels) = levels(dag, node) {
+        let all = [SignActivations::FourBits, SignActivations::TwoBits];
+        let planes = |is: &SignActivations| is.scheme().and_then(|scheme| scheme.planes());
+        let is_it = |is: &SignActivations| match dag.node(levels).op {
+            Op::UnpackPlanes(_, of, _) => planes(is) == Some(of),
+            _ => false,
+        };
+        return all.into_iter().find(is_it);
+    }
     match &dag.node(node).op {
         Op::FakeQuantize(scheme) => SignActivations::of_scheme(*scheme),
         _ => binary_sign(dag, node).then_some(SignActivations::Signs),
+    }
+}
+
+/// The levels that a node is, element by element, without what is only there for gradients.
+fn levels(dag: &Dag, node: NodeIndex) -> Option<NodeIndex> {
+    match &dag.node(node).op {
+        Op::UnpackPlanes(_, _, PlanePart::Levels) => Some(node),
+        Op::StraightThrough => {
+            let (value, seen) = dag.operands(node)[0];
+            levels(dag, value).filter(|_| dag.is_whole(value, seen))
+        }
+        _ => None,
     }
 }
 
