@@ -7,7 +7,7 @@ use brain_blitz::op::Op;
 use brain_blitz::prelude::*;
 use brain_blitz::train::checkpoint::{Arrays, Store, parameter_arrays};
 use brain_blitz::train::distill::{
-    Distill, Lesson, Progress, Stage, Student, distillation_loss, hidden_loss,
+    Distill, Lesson, Progress, Stage, Student, distillation_loss, hidden_loss, stages,
 };
 
 #[path = "support/inputs.rs"]
@@ -118,6 +118,8 @@ fn rounded_graphs_compute_what_binarize_stores() {
         (Binarize::w1a8().with_ends(), LowBit::w1a8(), 3),
         (Binarize::w1a8().ternary(), LowBit::w1a8().ternary(), 1),
         (signs, LowBit::w1a1(), 1),
+        (Binarize::w1a4(), LowBit::w1a4(), 1),
+        (Binarize::w1a2().ternary(), LowBit::w1a2().ternary(), 1),
     ] {
         let run = |rounds: bool| {
             let mut cx = Graph::new();
@@ -206,12 +208,61 @@ fn gradients_reach_signs_of_at_most_twice_the_mean() {
     assert_eq!(plain.1, [0.5, -0.5, 0.0, 0.5, 0.5, -0.5, 0.5, 0.0]);
 }
 
+#[test]
+fn gradients_reach_levels_and_not_what_lies_beyond() {
+    for (binarize, beyond) in [
+        (Binarize::w1a4(), 64.0 / 15.0),
+        (Binarize::w1a2(), 8.0 / 3.0),
+    ] {
+        let mut cx = Graph::new();
+        // A mean of 1, and numbers on both sides of the end of the outermost interval.
+        let mut row = vec![0.0; 16];
+        (row[0], row[1], row[2]) = (beyond + 0.1, 0.1 - beyond, 1.0);
+        row[3] = 16.0 - row.iter().map(|x: &f32| x.abs()).sum::<f32>();
+        let x = cx.input((1, 16), DType::F32).set(row.clone());
+        let layer = Linear::new(&mut cx, 16, 2, false);
+        layer.weight.set([[0.5; 16], [-0.5; 16]]);
+        let y = layer.forward(x).retrieve();
+        let weights = TrainedWeights::Signs(LowBit::w1a1());
+        let layers = binarize.with_ends();
+        let report = layers.round_for_training(&mut cx, &layer.parameters(), weights);
+        assert_eq!(report.unwrap().hits("round-layers"), 1);
+        let first = y.slice((0..1, 0..1)).sum(..);
+        let slopes = cx.compile(Autograd::new(x, first), ())[0].retrieve();
+        cx.execute();
+        let within = |x: &f32| if x.abs() <= beyond { 0.5 } else { 0.0 };
+        let expected: Vec<f32> = row.iter().map(within).collect();
+        assert_eq!(slopes.data(), expected, "{row:?}");
+        assert_eq!(expected.iter().filter(|slope| **slope == 0.0).count(), 2);
+    }
+}
+
 /// What a run told of its steps.
 type Told = Vec<(u64, f64, f64)>;
 
 /// Teaches in three stages of so many steps: a teacher of first weights, and a student that starts with others. Stops with
 /// an error after step `stop`.
 fn learn(steps: u32, distill: impl Fn(Distill) -> Distill, stop: u64) -> (Told, Result<Arrays>) {
+    let stage = |weights, layers| Stage {
+        name: "a stage".into(),
+        layers,
+        weights,
+        steps,
+        rate: 5e-3,
+    };
+    let signs = TrainedWeights::Signs(LowBit::w1a8());
+    let stages = vec![
+        stage(TrainedWeights::Bytes, Binarize::w1a8()),
+        stage(signs, Binarize::w1a8()),
+        stage(signs, Binarize::w1a1()),
+    ];
+    let distill = distill(Distill::new(stages));
+    assert_eq!(distill.steps(), 3 * u64::from(steps));
+    teach(distill, stop)
+}
+
+/// Teaches a student, until step `stop` if there is one.
+fn teach(distill: Distill, stop: u64) -> (Told, Result<Arrays>) {
     let mut cx = Graph::new();
     let teacher = student(&mut cx);
     teacher.params.init(7);
@@ -238,19 +289,6 @@ fn learn(steps: u32, distill: impl Fn(Distill) -> Distill, stop: u64) -> (Told, 
         other.params.init(8);
         parameter_arrays(&other.params).unwrap()
     };
-    let stage = |weights, layers| Stage {
-        name: "a stage".into(),
-        layers,
-        weights,
-        steps,
-        rate: 5e-3,
-    };
-    let signs = TrainedWeights::Signs(LowBit::w1a8());
-    let stages = [
-        stage(TrainedWeights::Bytes, Binarize::w1a8()),
-        stage(signs, Binarize::w1a8()),
-        stage(signs, Binarize::w1a1()),
-    ];
     let mut told = Told::new();
     let mut on_step = |step: &Progress<'_>| {
         told.push((step.total, step.loss, step.hidden));
@@ -259,8 +297,6 @@ fn learn(steps: u32, distill: impl Fn(Distill) -> Distill, stop: u64) -> (Told, 
             false => Ok(()),
         }
     };
-    let distill = distill(Distill::new(stages));
-    assert_eq!(distill.steps(), 3 * u64::from(steps));
     let weights = distill.run(&mut student, &mut lesson, &start, &mut on_step);
     (told, weights)
 }
@@ -275,6 +311,32 @@ fn a_student_learns_the_answers_and_the_hidden_states() {
     // Without the weight they are measured, and nothing draws them together.
     let (alone, _) = learn(40, |distill| distill, 0);
     assert!(alone[119].2 > 1.2 * last.2, "{alone:?}");
+}
+
+/// Stage after stage of fewer bits, down to one: each learns, and more bits know more in the end.
+#[test]
+fn activations_of_fewer_and_fewer_bits_learn() {
+    use SignActivations::{Bytes, FourBits, ScaledSigns, TwoBits};
+    let path = [Bytes, FourBits, TwoBits, ScaledSigns];
+    let layers = |inputs| Binarize::w1a1().activations(inputs);
+    let stages = stages(&path, LowBit::w1a1(), (400, 5e-3), &layers);
+    let steps: Vec<usize> = stages.iter().map(|stage| stage.steps as usize).collect();
+    assert_eq!(steps, [20, 76, 76, 76, 152]);
+    let (told, weights) = teach(Distill::new(stages), 0);
+    let losses: Vec<f64> = told.iter().map(|step| step.1).collect();
+    // Of each stage, the first and the last pass over all lessons, of which there are five.
+    let mut at = 0;
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let mut ends = Vec::new();
+    for steps in steps {
+        let of_stage = &losses[at..at + steps];
+        ends.push([mean(&of_stage[..5]), mean(&of_stage[steps - 5..])]);
+        at += steps;
+    }
+    for [first, last] in &ends {
+        assert!(last < &(0.9 * first), "{ends:?}");
+    }
+    assert_eq!(weights.unwrap().len(), 3 + 4);
 }
 
 #[test]

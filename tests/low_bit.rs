@@ -23,14 +23,16 @@ fn layers(names: &[String]) -> BTreeMap<String, LowBitLayer> {
     let inputs = [
         SignInputs::Bytes,
         SignInputs::ScaledSigns,
+        SignInputs::FourBits,
         SignInputs::Kept,
+        SignInputs::TwoBits,
         SignInputs::Signs,
     ];
     let names = names.iter().filter(|name| name.contains("_proj"));
     let layer = |(at, name): (usize, &String)| {
         let layer = LowBitLayer {
             ternary: at % 3 == 0,
-            inputs: inputs[at % 4],
+            inputs: inputs[at % inputs.len()],
         };
         (name.clone(), layer)
     };

@@ -1,10 +1,10 @@
 //! What a student's layers become, and the stages on the way there.
 
-use brain_blitz::compilers::binarize::{Choice, SignActivations, TrainedWeights};
+use brain_blitz::compilers::binarize::{Choice, SignActivations};
 use brain_blitz::formats::LowBitLayer;
 use brain_blitz::nn::{LowBit, SignInputs};
 use brain_blitz::prelude::*;
-use brain_blitz::train::distill::Stage;
+use brain_blitz::train::distill::{Stage, stages};
 
 /// How few bits the student has. The embedding, which is the output layer too, keeps its numbers while it is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -13,25 +13,52 @@ pub enum Kind {
     Ternary,
     /// Weights of one bit, activations of 8 bits
     W1a8,
+    /// Weights of one bit, activations of 4, but 8 bits for what `down_proj` reads
+    W1a4,
+    /// The same with activations of 2 bits, after some steps with 4
+    W1a2,
     /// Weights and activations of one bit, but 8 bits for what `down_proj` reads
     W1a1,
+    /// The same, after some steps with activations of 4 and of 2 bits
+    W1a1Gradual,
 }
 
 impl Kind {
+    /// What activations become, one stage after the other.
+    fn path(self) -> &'static [SignInputs] {
+        use SignInputs::{Bytes, FourBits, ScaledSigns, TwoBits};
+        match self {
+            Kind::Ternary | Kind::W1a8 => &[Bytes],
+            Kind::W1a4 => &[Bytes, FourBits],
+            Kind::W1a2 => &[Bytes, FourBits, TwoBits],
+            Kind::W1a1 => &[Bytes, ScaledSigns],
+            Kind::W1a1Gradual => &[Bytes, FourBits, TwoBits, ScaledSigns],
+        }
+    }
+
+    /// What they are in the end.
+    fn inputs(self) -> SignInputs {
+        *self.path().last().expect("no path is empty")
+    }
+
     /// The layers as they are stored.
     pub fn layers(self) -> Binarize {
-        match self {
-            Kind::Ternary => rounded(Binarize::w1a8().ternary()),
-            Kind::W1a8 => rounded(Binarize::w1a8()),
-            Kind::W1a1 => rounded(Binarize::w1a1()),
-        }
+        self.layers_of(self.inputs())
+    }
+
+    fn layers_of(self, inputs: SignInputs) -> Binarize {
+        let layers = Binarize::w1a1().activations(inputs);
+        rounded(match self {
+            Kind::Ternary => layers.ternary(),
+            _ => layers,
+        })
     }
 
     /// What files declare of a layer.
     pub fn layer(self, name: &str) -> Option<LowBitLayer> {
-        let inputs = match self {
-            Kind::W1a1 if !name.contains("down_proj") => SignInputs::ScaledSigns,
-            _ => SignInputs::Bytes,
+        let inputs = match name.contains("down_proj") {
+            true => SignInputs::Bytes,
+            false => self.inputs(),
         };
         let ternary = self == Kind::Ternary;
         let is_layer = name.contains("_proj");
@@ -40,40 +67,13 @@ impl Kind {
 
     /// 8 bits for a twentieth of the steps; then the bits of weights, then those of activations.
     pub fn stages(self, steps: u32, rate: f64) -> Vec<Stage> {
-        let stage = |name: &str, layers, weights, steps, rate| Stage {
-            name: name.into(),
-            layers,
-            weights,
-            steps,
-            rate,
-        };
-        let first = steps / 20;
-        let left = steps - first;
-        let bytes = |layers| stage("W8A8", layers, TrainedWeights::Bytes, first, rate / 10.0);
         let low_bit = LowBit::w1a8().half_scales();
-        let signs = TrainedWeights::Signs(low_bit);
-        match self {
-            Kind::Ternary => {
-                let three = TrainedWeights::Signs(low_bit.ternary());
-                vec![
-                    bytes(self.layers()),
-                    stage("ternary A8", self.layers(), three, left, rate),
-                ]
-            }
-            Kind::W1a8 => vec![
-                bytes(self.layers()),
-                stage("W1A8", self.layers(), signs, left, rate),
-            ],
-            Kind::W1a1 => {
-                let before = Kind::W1a8.layers();
-                let second = left / 3;
-                vec![
-                    bytes(before.clone()),
-                    stage("W1A8", before, signs, second, rate),
-                    stage("W1A1", self.layers(), signs, left - second, rate),
-                ]
-            }
-        }
+        let low_bit = match self {
+            Kind::Ternary => low_bit.ternary(),
+            _ => low_bit,
+        };
+        let layers = |inputs| self.layers_of(inputs);
+        stages(self.path(), low_bit, (steps, rate), &layers)
     }
 }
 

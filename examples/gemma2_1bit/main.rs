@@ -1,6 +1,6 @@
 //! A small Gemma 2 of one bit, taught by the trained one of this repository.
 //!
-//!     cargo run --release --example gemma2_1bit -- --data FOLDER [--kind w1a8|ternary|w1a1] [--steps N]
+//!     cargo run --release --example gemma2_1bit -- --data FOLDER [--kind w1a8|ternary|w1a4|w1a2|w1a1|w1a1-gradual] [--steps N]
 //!
 //! `FOLDER` holds `train.txt` and `val.txt`, plain or gzipped. The student starts with the teacher's weights; a twentieth of
 //! the steps trains it with weights and activations of 8 bits, the others with fewer. It learns from the teacher's answers

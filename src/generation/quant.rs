@@ -50,9 +50,11 @@ impl SignWeights {
 }
 
 /// Activations of signs' layers, and how names end.
-const ACTIVATIONS: [(SignActivations, &str); 3] = [
+const ACTIVATIONS: [(SignActivations, &str); 5] = [
     (SignActivations::Kept, ""),
     (SignActivations::Bytes, "A8"),
+    (SignActivations::FourBits, "A4"),
+    (SignActivations::TwoBits, "A2"),
     (SignActivations::ScaledSigns, "A1"),
 ];
 
@@ -64,7 +66,7 @@ impl Quant {
         blocks.map(Quant::Blocks).chain(others)
     }
 
-    /// From 8 bits down to one: weights only, then with activations of 8 bits, then, of signs, with signs too.
+    /// From 8 bits down to one: weights only, then with activations of 8 bits, then, of signs, of 4, of 2 and of one bit.
     pub fn bits() -> impl Iterator<Item = Quant> {
         let blocks = [BlockType::Q8_0, BlockType::Q4_0];
         let blocks = blocks.map(|ty| [Quant::BlockWeights(ty), Quant::Blocks(ty)]);
@@ -118,7 +120,10 @@ fn signs(weights: SignWeights, activations: SignActivations) -> Binarize {
             }
             Choice::Binarize(mut scheme, _)
                 if layer.name.contains("down_proj")
-                    && scheme.activations == SignActivations::ScaledSigns =>
+                    && !matches!(
+                        scheme.activations,
+                        SignActivations::Kept | SignActivations::Bytes
+                    ) =>
             {
                 scheme.activations = SignActivations::Bytes;
                 Choice::Binarize(scheme, "8-bit activations, for its input is gated".into())

@@ -155,8 +155,8 @@ fn fewer_bits_are_smaller_and_worse_in_rows_and_in_the_picture() {
     assert_eq!(
         names,
         [
-            "Q8_0-A32", "Q8_0", "Q4_0-A32", "Q4_0", "W2", "W2A8", "W2A1", "W1.58", "W1.58A8",
-            "W1.58A1", "W1", "W1A8", "W1A1"
+            "Q8_0-A32", "Q8_0", "Q4_0-A32", "Q4_0", "W2", "W2A8", "W2A4", "W2A2", "W2A1", "W1.58",
+            "W1.58A8", "W1.58A4", "W1.58A2", "W1.58A1", "W1", "W1A8", "W1A4", "W1A2", "W1A1"
         ]
     );
     let row = |name: &str| models.iter().find(|m| m["quant"] == name).unwrap();
@@ -168,8 +168,14 @@ fn fewer_bits_are_smaller_and_worse_in_rows_and_in_the_picture() {
         assert!(of(pair[0], "logit_cosine") > of(pair[1], "logit_cosine"));
         assert!(bits(pair[0]) > bits(pair[1]), "{pair:?}");
     }
-    for pair in ["Q8_0", "Q4_0", "W2A8", "W1A8", "W1A1"].windows(2) {
-        assert!(of(pair[0], "kl_mean") < of(pair[1], "kl_mean"), "{pair:?}");
+    for better in [
+        &["Q8_0", "Q4_0", "W2A8", "W1A8", "W1A1"][..],
+        &["W2A8", "W2A4", "W2A2", "W2A1"],
+        &["W2A2", "W1A2", "W1A1"],
+    ] {
+        for pair in better.windows(2) {
+            assert!(of(pair[0], "kl_mean") < of(pair[1], "kl_mean"), "{pair:?}");
+        }
     }
     assert!(of("W1.58", "kl_mean") < of("W1", "kl_mean"));
     assert!(of("Q8_0", "agreement") > 0.9 && of("W1A1", "agreement") < 0.6);

@@ -7,9 +7,9 @@
 //! ```
 //! [`Distill`] records the student once for each stage, writes the stage's rounding into the graph
 //! ([`Binarize::round_for_training`]) and goes on with the weights of the stage before: 8 bits first, then signs, then
-//! signs of activations, so that each finds weights that are near (Liu et al. 2022, "BiT"). Within a stage the rate falls
-//! along a cosine from the first step; gradients are clipped to norm 1; nothing decays, for the size of latent weights says
-//! how sure they are of their sign.
+//! signs of activations, so that each finds weights that are near (Liu et al. 2022, "BiT"); [`stages`] lists them. Within a
+//! stage the rate falls along a cosine from the first step; gradients are clipped to norm 1; nothing decays, for the size of
+//! latent weights says how sure they are of their sign.
 //!
 //! Invariant: a run that was stopped at any moment and is started again with the same arguments goes on from its last
 //! checkpoint and ends with the same bits, if a step's lesson depends on the step's number alone.
@@ -18,6 +18,7 @@
 //! attention maps, labels.
 
 mod losses;
+mod recipe;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,7 @@ use crate::train::optim::{AdamW, Optimizer, States, clip_grad_norm};
 use crate::train::schedule::Schedule;
 
 pub use losses::{distillation_loss, hidden_loss};
+pub use recipe::stages;
 
 /// A student, recorded.
 pub struct Student {
