@@ -11,7 +11,7 @@ pub struct Knob {
 }
 
 /// All switches.
-pub const KNOBS: [Knob; 14] = [
+pub const KNOBS: [Knob; 15] = [
     Knob {
         name: "BB_DEBUG",
         help: "1: passes with times and counts; 2: also reports, and the kernels of every execution with their times; 3: also the graph after the last pass; 4: after every pass that changed it; 5: also LLVM IR; 6: also assembly",
@@ -59,6 +59,10 @@ pub const KNOBS: [Knob; 14] = [
     Knob {
         name: "BB_TUNE",
         help: "1: LlvmCpu measures how to cut matrix products of which it has no record, and keeps a record",
+    },
+    Knob {
+        name: "BB_SIGNS",
+        help: "popcount or table: how kernels count bits that differ, instead of the target's best way; for measuring",
     },
     Knob {
         name: "BB_LONG",
@@ -117,6 +121,11 @@ pub fn cache_folder() -> Option<std::path::PathBuf> {
         return Some(dir.into());
     }
     Some(user_cache()?.join("objects"))
+}
+
+/// `BB_SIGNS`.
+pub fn signs() -> Option<String> {
+    read("BB_SIGNS")
 }
 
 /// `BB_DATA`.

@@ -5,8 +5,10 @@
 use brain_blitz::compilers::llvm_cpu::binary::counts::{
     Form, Output, TABLES, emit_count, heights, lanes, splat,
 };
+use brain_blitz::compilers::llvm_cpu::binary::planes;
 use brain_blitz::compilers::llvm_cpu::binary::sums::{self, emit_sum_add, emit_sum_tables};
 use brain_blitz::compilers::llvm_cpu::target::Target;
+use brain_blitz::op::Planes;
 
 use crate::TARGETS;
 use crate::avx512::Emulator;
@@ -14,10 +16,10 @@ use crate::batch::{Arg, Batch, Place};
 use crate::object;
 
 /// Rows of a panel.
-const PANEL: usize = 64;
+pub const PANEL: usize = 64;
 
 /// Bytes that look random.
-fn noise(n: usize, seed: usize) -> Vec<u8> {
+pub fn noise(n: usize, seed: usize) -> Vec<u8> {
     let byte = |i: usize| (((i + 1) * (2 * seed + 151) * 2_654_435_761) >> 13) as u8;
     (0..n).map(byte).collect()
 }
@@ -40,9 +42,14 @@ fn expected(
         Output::Numbers | Output::Planes(_) => {
             let scales: Vec<f32> = (0..PANEL).map(|n| (n as f32 % 5.0 - 2.0).exp2()).collect();
             let sizes: Vec<f32> = (0..rows).map(|i| -(i as f32).exp2()).collect();
-            let whole = |at: usize| columns as f32 - 2.0 * counts[at] as f32;
+            let lines = output.lines();
+            let of_plane = |at: usize, plane: usize| {
+                let count = counts[(at / PANEL * lines + plane) * PANEL + at % PANEL];
+                (1 << plane) as f32 * (columns as f32 - 2.0 * count as f32)
+            };
+            let whole = |at: usize| (0..lines).map(|plane| of_plane(at, plane)).sum::<f32>();
             let y = |at: usize| whole(at) * scales[at % PANEL] * sizes[at / PANEL];
-            let y: Vec<f32> = (0..counts.len()).map(y).collect();
+            let y: Vec<f32> = (0..rows * PANEL).map(y).collect();
             let [scales, sizes, y] =
                 [&scales, &sizes, &y].map(|x| bytemuck::cast_slice(x).to_vec());
             (scales, sizes, PANEL, y)
@@ -69,13 +76,14 @@ fn add_count(
 ) -> (Vec<u8>, Place) {
     batch.label(format!("{symbol}, {columns} columns"));
     let bytes = columns.div_ceil(8);
+    let lines = rows * output.lines();
     let (x, panel) = match differs {
-        true => (vec![0xff; rows * bytes], vec![0; PANEL * bytes]),
-        false => (noise(rows * bytes, 1), noise(PANEL * bytes, columns)),
+        true => (vec![0xff; lines * bytes], vec![0; PANEL * bytes]),
+        false => (noise(lines * bytes, 1), noise(PANEL * bytes, columns)),
     };
-    let rows_of_x: Vec<&[u8]> = (0..rows).map(|i| &x[i * bytes..(i + 1) * bytes]).collect();
+    let rows_of_x: Vec<&[u8]> = (0..lines).map(|i| &x[i * bytes..(i + 1) * bytes]).collect();
     let counts = |i: usize| (0..PANEL).map(move |n| (i, n));
-    let counts: Vec<usize> = (0..rows)
+    let counts: Vec<usize> = (0..lines)
         .flat_map(counts)
         .map(|(i, n)| count(rows_of_x[i], &panel, n, columns))
         .collect();
@@ -95,7 +103,7 @@ fn add_count(
     let args = [
         Arg::Int(bytes as i64),
         Arg::Pointer(x),
-        Arg::Int((bytes * form.width()) as i64),
+        Arg::Int((output.lines() * bytes * form.width()) as i64),
         Arg::Pointer(panel),
         Arg::Pointer(out),
         Arg::Int(step as i64),
@@ -121,22 +129,28 @@ fn counts_of_bits() {
         let has_instruction = name != "x86-64-v4";
         assert_eq!(form == Form::Popcount, has_instruction, "{name}");
         let (mut batch, mut wanted) = (Batch::default(), Vec::new());
+        let mut kinds = Vec::new();
         for &rows in heights(&target) {
-            for output in [Output::Numbers, Output::Bits] {
-                let symbol = format!("count_{rows}_{}", output.name());
-                let kernel = object(&target, |context, module| {
-                    let form = (form, lanes(&target));
-                    emit_count(context, module, &symbol, form, (rows, output));
-                });
-                batch.object(&symbol, &kernel.expect("no special instructions"));
-                // With and without a byte that is not full; one step before and after counters are emptied.
-                for columns in [0, 1, 37, 64, 248, 249, 504, 2056] {
-                    for differs in [false, true] {
-                        let kernel = (&symbol[..], form);
-                        let case = (columns, differs);
-                        let (want, place) = add_count(&mut batch, kernel, (rows, output), case);
-                        wanted.push((format!("{symbol} {case:?} on {name}"), want, place));
-                    }
+            kinds.extend([Output::Numbers, Output::Bits].map(|output| (rows, output)));
+        }
+        for planes in Planes::ALL {
+            let rows = planes::heights(&target, planes).into_iter();
+            kinds.extend(rows.map(|rows| (rows, Output::Planes(planes))));
+        }
+        for (rows, output) in kinds {
+            let symbol = format!("count_{rows}_{}", output.name());
+            let kernel = object(&target, |context, module| {
+                let form = (form, lanes(&target));
+                emit_count(context, module, &symbol, form, (rows, output));
+            });
+            batch.object(&symbol, &kernel.expect("no special instructions"));
+            // With and without a byte that is not full; one step before and after counters are emptied.
+            for columns in [0, 1, 37, 64, 248, 249, 504, 2056] {
+                for differs in [false, true] {
+                    let kernel = (&symbol[..], form);
+                    let case = (columns, differs);
+                    let (want, place) = add_count(&mut batch, kernel, (rows, output), case);
+                    wanted.push((format!("{symbol} {case:?} on {name}"), want, place));
                 }
             }
         }

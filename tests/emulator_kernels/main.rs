@@ -12,6 +12,7 @@ mod blocks;
 mod cases;
 mod dot;
 mod gemm;
+mod sign_rows;
 
 use std::collections::HashMap;
 

@@ -92,8 +92,8 @@ where the model has one; then the text's first token counts too, else it is only
   tokens/s     reading the text, with the logits of all positions; writing continuations, one by one
 
 Blocks (q8_0, q4_0, ...) have activations of 8 bits; -a32 leaves those as they are. w2 (two signs added),
-w1.58 (three values) and w1 store layers as signs, embedding and output layer as q8_0; a8 and a1 round
-activations to 8 bits and to signs. Nothing is trained: fewer than three bits are for models that were.
+w1.58 (three values) and w1 store layers as signs, embedding and output layer as q8_0; a8, a4, a2 and a1
+round activations to 8, 4 and 2 bits and to signs. Nothing is trained: fewer than three bits are for models that were.
 Weights whose rows are no whole number of blocks stay as they are, which bits by weight show.
 --json prints {\"text\", \"models\"}; the first of the models is the reference, where there is one.";
 

@@ -122,11 +122,13 @@ pub enum Form {
 }
 
 impl Form {
-    /// How a target counts best.
+    /// How a target counts: as it does best, or as `BB_SIGNS` says where it can.
     pub fn of(target: &Target) -> Form {
-        match target.lanes() {
-            16 if target.has("avx512bitalg") => Form::Popcount,
-            16 | 8 => Form::Table,
+        let (has_tables, told) = (target.lanes() >= 8, crate::knobs::signs());
+        match told.as_deref() {
+            Some("popcount") => Form::Popcount,
+            Some("table") if has_tables => Form::Table,
+            _ if has_tables && !target.has("avx512bitalg") => Form::Table,
             _ => Form::Popcount,
         }
     }
