@@ -3,15 +3,19 @@
 //! `cargo bench --bench binary` prints a line for each product and target: multiplications a second (a sign times a sign, or
 //! times a byte, is one), and how many times the peak of fused multiply-adds of `f32` that is, which is measured in the same
 //! run with the same threads; for weights that only memory holds, also what part of the measured bandwidth. `bits` are
-//! products of signs that are packed already; `signs` are packed in the same execution; `bytes` are rounded to 8 bits in it.
-//! Arguments choose products by name, or numbers of threads.
+//! products of signs that are packed already; `signs` are packed in the same execution; `bytes` are rounded to 8 bits in it, and
+//! activations of `w1a4`, `w1a2` and `w2a2` to levels of 4 and 2 bits. Of these, a weight times an activation is one
+//! multiplication, however many bits both have. Arguments choose products by name, or numbers of threads.
+//!
+//! `BB_SIGNS=popcount` and `BB_SIGNS=table` measure ways of counting that are not the target's best; names say which it was.
 
 use std::time::{Duration, Instant};
 
 use brain_blitz::blocks::SignMatrix;
+use brain_blitz::compilers::llvm_cpu::binary::counts::Form;
 use brain_blitz::compilers::llvm_cpu::limits::Limits;
 use brain_blitz::compilers::llvm_cpu::target::Target;
-use brain_blitz::op::{ActivationScheme, SignPart};
+use brain_blitz::op::{ActivationScheme, PlanePart, Planes, SignPart};
 use brain_blitz::prelude::*;
 
 /// What a matrix of signs, with scales, is multiplied by.
@@ -20,12 +24,14 @@ enum Factor {
     Bits,
     Signs,
     Bytes,
+    /// Levels, and bases of the weights.
+    Levels(Planes, usize),
     /// No signs at all: the same product of `f32`.
     Floats,
 }
 
 /// Name, factor, and sizes `[m, n, k]`.
-const CASES: [(&str, Factor, [usize; 3]); 14] = [
+const CASES: [(&str, Factor, [usize; 3]); 20] = [
     ("bits", Factor::Bits, [1024, 1024, 1024]),
     ("bits", Factor::Bits, [256, 4096, 4096]),
     ("bits", Factor::Bits, [64, 512, 512]),
@@ -40,6 +46,12 @@ const CASES: [(&str, Factor, [usize; 3]); 14] = [
     ("bytes-memory", Factor::Bytes, [1, 65536, 16384]),
     ("bytes", Factor::Bytes, [64, 2048, 2048]),
     ("bytes", Factor::Bytes, [1024, 1024, 1024]),
+    ("w1a4", Factor::Levels(Planes::Four, 1), [1024, 1024, 1024]),
+    ("w1a2", Factor::Levels(Planes::Two, 1), [1024, 1024, 1024]),
+    ("w2a2", Factor::Levels(Planes::Two, 2), [1024, 1024, 1024]),
+    ("w1a4-row", Factor::Levels(Planes::Four, 1), [1, 4096, 4096]),
+    ("w1a2-row", Factor::Levels(Planes::Two, 1), [1, 4096, 4096]),
+    ("w2a2-row", Factor::Levels(Planes::Two, 2), [1, 4096, 4096]),
     ("floats", Factor::Floats, [1024, 1024, 1024]),
 ];
 
@@ -57,14 +69,25 @@ fn record(cx: &mut Graph, factor: Factor, [m, n, k]: [usize; 3]) {
         x.matmul(w.transpose(0, 1)).retrieve();
         return;
     }
-    let matrix = SignMatrix::new(n, k, 1).expect("such sizes are possible");
+    let bases = match factor {
+        Factor::Levels(_, bases) => bases,
+        _ => 1,
+    };
+    let matrix = SignMatrix::new(n, k, bases).expect("such sizes are possible");
     let w = cx.input((matrix.panels(), matrix.panel_bytes()), DType::U8);
     w.set(bytes(matrix.bytes()));
     let floats = |cx: &mut Graph| {
         let x: Vec<f32> = (0..m * k).map(|i| (i * 37 % 251) as f32 - 125.0).collect();
         cx.input((m, k), DType::F32).set(x)
     };
+    let mut sizes = None;
     let x = match factor {
+        Factor::Levels(planes, _) => {
+            let rows = floats(cx).pack_planes(planes);
+            let part = |part| rows.unpack_planes(k, planes, part);
+            sizes = Some(part(PlanePart::Scales).unsqueeze(-1));
+            part(PlanePart::Levels)
+        }
         Factor::Bits => {
             let bits = cx.input((m, k.div_ceil(8)), DType::U8);
             bits.set(bytes(m * k.div_ceil(8))).unpack_signs(k)
@@ -72,9 +95,15 @@ fn record(cx: &mut Graph, factor: Factor, [m, n, k]: [usize; 3]) {
         Factor::Signs => floats(cx).pack_signs().unpack_signs(k),
         _ => floats(cx).fake_quantize(ActivationScheme::A8Tok),
     };
-    let signs = w.sign_matrix(matrix, SignPart::Signs(0));
-    let y = x.matmul(signs.transpose(0, 1));
-    (y * w.sign_matrix(matrix, SignPart::Scales(0))).retrieve();
+    let term = |base| {
+        let signs = w.sign_matrix(matrix, SignPart::Signs(base));
+        x.matmul(signs.transpose(0, 1)) * w.sign_matrix(matrix, SignPart::Scales(base))
+    };
+    let y = (1..bases).fold(term(0), |sum, base| sum + term(base));
+    match sizes {
+        Some(sizes) => (y * sizes).retrieve(),
+        None => y.retrieve(),
+    };
 }
 
 /// The shortest time of an execution.
@@ -120,9 +149,10 @@ fn main() {
                 cx.compile((Generic, LlvmCpu::for_cpu(cpu)), ());
                 let time = best(&mut cx);
                 let rate = sizes.iter().product::<usize>() as f64 / time;
-                let label = format!("{name} {sizes:?} {cpu}");
+                let form = Form::of(&Target::for_cpu(cpu).expect("a known target"));
+                let label = format!("{name} {sizes:?} {cpu} {}", form.name());
                 println!(
-                    "{label:40} {threads}T {:9.1} us {:7.1} G/s {:5.2} of the peak of f32",
+                    "{label:44} {threads}T {:9.1} us {:7.1} G/s {:5.2} of the peak of f32",
                     time * 1e6,
                     rate / 1e9,
                     rate / peak,
@@ -133,7 +163,7 @@ fn main() {
                     let bytes = bytes.bytes() as f64 / time;
                     let limit = limits.read(threads).expect("there is memory for that");
                     println!(
-                        "{label:40} {threads}T {:.1} GB/s of {:.1} read from memory: {:.2}",
+                        "{label:44} {threads}T {:.1} GB/s of {:.1} read from memory: {:.2}",
                         bytes / 1e9,
                         limit / 1e9,
                         bytes / limit,
