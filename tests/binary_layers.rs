@@ -115,14 +115,7 @@ fn schemes() -> Vec<LowBit> {
     let mut out = Vec::new();
     for ternary in [false, true] {
         for half_scales in [false, true] {
-            for inputs in [
-                SignInputs::Kept,
-                SignInputs::Bytes,
-                SignInputs::FourBits,
-                SignInputs::TwoBits,
-                SignInputs::Signs,
-                SignInputs::ScaledSigns,
-            ] {
+            for inputs in SignInputs::ALL {
                 let fit = SignFit {
                     ternary,
                     half_scales,

@@ -41,6 +41,16 @@ pub enum SignInputs {
 }
 
 impl SignInputs {
+    /// All of them, from many bits to few.
+    pub const ALL: [SignInputs; 6] = [
+        SignInputs::Kept,
+        SignInputs::Bytes,
+        SignInputs::FourBits,
+        SignInputs::TwoBits,
+        SignInputs::ScaledSigns,
+        SignInputs::Signs,
+    ];
+
     /// How numbers are rounded, where they are not kept and do not become signs.
     pub fn scheme(self) -> Option<ActivationScheme> {
         match self {
@@ -53,9 +63,8 @@ impl SignInputs {
 
     /// The inputs that are rounded so, if a layer of signs can have them.
     pub fn of_scheme(scheme: ActivationScheme) -> Option<SignInputs> {
-        let all = [SignInputs::Bytes, SignInputs::FourBits, SignInputs::TwoBits];
-        all.into_iter()
-            .find(|inputs| inputs.scheme() == Some(scheme))
+        let mut all = SignInputs::ALL.into_iter();
+        all.find(|inputs| inputs.scheme() == Some(scheme))
     }
 }
 

@@ -138,6 +138,12 @@ fn a_table_has_a_line_for_each_type() {
     assert!(number(&found["models"][1]["against"]["kl_mean"]) > 0.0);
 }
 
+/// What `--quants bits` compares.
+const BITS: [&str; 19] = [
+    "Q8_0-A32", "Q8_0", "Q4_0-A32", "Q4_0", "W2", "W2A8", "W2A4", "W2A2", "W2A1", "W1.58",
+    "W1.58A8", "W1.58A4", "W1.58A2", "W1.58A1", "W1", "W1A8", "W1A4", "W1A2", "W1A1",
+];
+
 #[test]
 fn fewer_bits_are_smaller_and_worse_in_rows_and_in_the_picture() {
     let folder = tempdir().unwrap();
@@ -152,13 +158,7 @@ fn fewer_bits_are_smaller_and_worse_in_rows_and_in_the_picture() {
     let found = succeed_json(program(&shakespeare(), &eval(&args)));
     let models = found["models"].as_array().unwrap();
     let names: Vec<&str> = models.iter().filter_map(|m| m["quant"].as_str()).collect();
-    assert_eq!(
-        names,
-        [
-            "Q8_0-A32", "Q8_0", "Q4_0-A32", "Q4_0", "W2", "W2A8", "W2A4", "W2A2", "W2A1", "W1.58",
-            "W1.58A8", "W1.58A4", "W1.58A2", "W1.58A1", "W1", "W1A8", "W1A4", "W1A2", "W1A1"
-        ]
-    );
+    assert_eq!(names, BITS);
     let row = |name: &str| models.iter().find(|m| m["quant"] == name).unwrap();
     let of = |name: &str, what: &str| number(&row(name)["against"][what]);
     let bits = |name: &str| number(&row(name)["bits_per_weight"]);

@@ -252,13 +252,12 @@ impl Rewrite<'_> {
 /// What a node's numbers are rounded to already, if they are.
 pub(super) fn rounded(dag: &Dag, node: NodeIndex) -> Option<SignActivations> {
     if let Some(levels) = levels(dag, node) {
-        let all = [SignActivations::FourBits, SignActivations::TwoBits];
         let planes = |is: &SignActivations| is.scheme().and_then(|scheme| scheme.planes());
         let is_it = |is: &SignActivations| match dag.node(levels).op {
             Op::UnpackPlanes(_, of, _) => planes(is) == Some(of),
             _ => false,
         };
-        return all.into_iter().find(is_it);
+        return SignActivations::ALL.into_iter().find(is_it);
     }
     match &dag.node(node).op {
         Op::FakeQuantize(scheme) => SignActivations::of_scheme(*scheme),

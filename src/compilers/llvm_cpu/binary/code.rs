@@ -142,12 +142,6 @@ impl CompiledSigns {
                 });
             }
         }
-        let planes = match product.factor {
-            Factor::Planes { planes, .. } => {
-                Some(PlaneKernels::link(planes, (target, cache), jit)?)
-            }
-            _ => None,
-        };
         Ok(SignCode {
             name: match has_limits(product) {
                 true => name.replacen("signs", "signs_limits", 1),
@@ -158,7 +152,7 @@ impl CompiledSigns {
             form: Form::of(target),
             numbers: counts(Output::Numbers)?,
             bits: counts(Output::Bits)?,
-            planes,
+            planes: PlaneKernels::of(product, (target, cache), jit)?,
             lookup,
             sums: sums.filter(|_| product.bases.len() == 1),
             builder,

@@ -18,6 +18,7 @@ use inkwell::values::{BasicValueEnum, VectorValue};
 use inkwell::{FloatPredicate, IntPredicate};
 
 use super::counts::{self, CountFn, Form, Output, emit_count};
+use super::ir::{Factor, SignProduct};
 use crate::compilers::llvm_cpu::cache::ObjectCache;
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::jit::{Jit, compile_module_cached};
@@ -221,15 +222,18 @@ pub fn emit_counts<'c>(
 }
 
 impl PlaneKernels {
-    /// Compiles and links; `jit` must live as long as the result is used.
+    /// Compiles and links what a product needs, if that is any; `jit` must live as long as the result is used.
     ///
     /// # Errors
     /// Failure of LLVM or the linker.
-    pub fn link(
-        planes: Planes,
+    pub fn of(
+        product: &SignProduct,
         (target, cache): (&Target, &ObjectCache),
         jit: &Arc<Jit>,
-    ) -> Result<PlaneKernels> {
+    ) -> Result<Option<PlaneKernels>> {
+        let Factor::Planes { planes, .. } = product.factor else {
+            return Ok(None);
+        };
         static MADE: OncePerProcess<(Target, Planes), Vec<u8>> = OncePerProcess::new();
         let object = MADE.get_or_make((target.clone(), planes), |(target, planes)| {
             compile_module_cached(target, cache, |context, module| {
@@ -245,10 +249,8 @@ impl PlaneKernels {
             Ok((rows, function))
         };
         let counts = heights(target, planes).into_iter().map(function);
-        Ok(PlaneKernels {
-            planes,
-            counts: counts.collect::<Result<_>>()?,
-        })
+        let counts = counts.collect::<Result<_>>()?;
+        Ok(Some(PlaneKernels { planes, counts }))
     }
 
     /// What they count.
