@@ -9,6 +9,7 @@ use std::cell::Cell;
 
 use brain_blitz::nn::CacheType;
 use brain_blitz::nn::models::{LanguageModel, NEW_TOKENS, PAST_TOKENS, Rows};
+use brain_blitz::op::{PlanePart, Planes};
 use brain_blitz::prelude::*;
 use brain_blitz::train::optim::{AdamW, Optimizer, clip_grad_norm};
 use brain_blitz::train::schedule::Schedule;
@@ -109,6 +110,33 @@ fn products_with_epilogues() {
         assert_eq!(cx.stats().steps, 2, "two products have one kernel");
     }
     assert_eq!(y.data().len(), 30);
+}
+
+#[test]
+fn products_of_levels() {
+    use brain_blitz::nn::{BinaryLinear, LowBit};
+    let mut cx = Graph::new();
+    cx.set_threads(1);
+    let x = cx.input(('s', 70), DType::F32);
+    let first = BinaryLinear::new(&mut cx, 70, 90, LowBit::w1a4().ternary()).latent();
+    let second = BinaryLinear::new(&mut cx, 90, 20, LowBit::w1a2()).latent();
+    first.weight.set(vec![0.25; 90 * 70]);
+    second.weight.set(vec![-0.5; 20 * 90]);
+    let y = second.forward(first.forward(x)).retrieve();
+    // Levels that something else reads are numbers.
+    let rows = x.pack_planes(Planes::Four);
+    let levels = rows.unpack_planes(70, Planes::Four, PlanePart::Levels);
+    let sum = levels.sum(-1).retrieve();
+    let binarize = Binarize::w1a1().ternary().with_ends();
+    let report = cx.compile((Generic, binarize, LlvmCpu::default()), ());
+    assert_eq!(report.hits("sign-products"), 2, "{report}");
+    for (s, again) in [(40, false), (40, true), (7, true), (1, true)] {
+        x.set(vec![1.0; s * 70]);
+        cx.set_dim('s', s);
+        let n = requests(|| cx.execute());
+        assert!(n == 0 || !again, "{s} rows: {n}");
+    }
+    assert_eq!((y.data().len(), sum.data()[0]), (20, 70.0 * 3.0));
 }
 
 #[test]

@@ -22,7 +22,7 @@
 //! is too large, has NaN.
 
 use super::table::{Arity, EvalContext, OpRow, check_arity};
-use super::{Op, Sample, TensorType, samples, unpack_signs};
+use super::{Op, Sample, TensorType, samples};
 use crate::array::{Array, Data};
 use crate::dtype::DType;
 use crate::shape::Expr;
@@ -155,13 +155,9 @@ impl Planes {
     /// If there are fewer bytes.
     pub fn unpack(self, row: &[u8], out: &mut [f32]) {
         let (bytes, bits) = (out.len().div_ceil(8), &row[SCALE_BYTES..]);
-        let mut signs = vec![0.0; out.len()];
-        out.fill(0.0);
-        for plane in 0..self.n() {
-            unpack_signs(&bits[plane * bytes..][..bytes], &mut signs);
-            let weight = (1 << plane) as f32;
-            let all = out.iter_mut().zip(&signs);
-            all.for_each(|(x, sign)| *x += weight * sign);
+        for (k, x) in out.iter_mut().enumerate() {
+            let bit = |plane: usize| usize::from(bits[plane * bytes + k / 8] >> (k % 8) & 1);
+            *x = self.level((0..self.n()).map(|plane| bit(plane) << plane).sum());
         }
     }
 }
