@@ -17,6 +17,7 @@
 
 use smallvec::SmallVec;
 
+use super::finish::Step;
 use super::ir::{Factor, SignProduct};
 use crate::blocks::PANEL_ROWS;
 use crate::op::{BinaryOp, is_not_below_0};
@@ -28,7 +29,7 @@ pub const LEAST_ROWS: usize = 8;
 pub type Panel = [f32; PANEL_ROWS];
 
 /// What is done with a number for each column, in order.
-pub type Operands = SmallVec<[(BinaryOp, *const f32); 8]>;
+pub type Operands = SmallVec<[Step; 8]>;
 
 /// The counts that give a set bit, for the rows of a panel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,11 +63,7 @@ impl After {
     ///
     /// # Safety
     /// `scales` are 64 numbers; each operand has `first + n`. They may lie at any address.
-    pub unsafe fn new(
-        scales: *const f32,
-        operands: &[(BinaryOp, *const f32)],
-        (first, n): (usize, usize),
-    ) -> After {
+    pub unsafe fn new(scales: *const f32, operands: &[Step], (first, n): (usize, usize)) -> After {
         let read = |from: *const f32, n: usize| {
             let mut panel = [0.0; PANEL_ROWS];
             let to = panel.as_mut_ptr().cast::<u8>();
@@ -74,7 +71,7 @@ impl After {
             unsafe { to.copy_from_nonoverlapping(from.cast(), n * size_of::<f32>()) };
             panel
         };
-        let step = |&(op, from): &(BinaryOp, *const f32)| (op, read(from.wrapping_add(first), n));
+        let step = |step: &Step| (step.op(), read(step.numbers.wrapping_add(first), n));
         After {
             scales: read(scales, n),
             steps: operands.iter().map(step).collect(),
@@ -82,21 +79,9 @@ impl After {
     }
 
     /// The operations but the first one, the scale, in place.
-    pub fn apply(&self, results: &mut Panel) {
+    fn apply(&self, results: &mut Panel) {
         for (op, numbers) in &self.steps {
             combine(*op, results.iter_mut().zip(numbers.iter().copied()));
-        }
-    }
-
-    /// The operations on the results for one column of as many rows as there are sizes.
-    pub fn column(&self, at: usize, sizes: &[f32], results: &mut [f32]) {
-        let scale = self.scales[at];
-        results
-            .iter_mut()
-            .zip(sizes)
-            .for_each(|(x, size)| *x = *x * scale * size);
-        for (op, numbers) in &self.steps {
-            combine(*op, results.iter_mut().map(|x| (x, numbers[at])));
         }
     }
 

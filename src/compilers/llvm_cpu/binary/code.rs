@@ -7,20 +7,23 @@ use inkwell::module::Module;
 
 use super::after::{LEAST_ROWS, Limits, has_limits};
 use super::counts::{self, CountFn, Form, Output, emit_count};
+use super::finish::{FinishFn, emit_finish};
 use super::ir::{Factor, SignProduct};
 use super::lookups::{self, LookupFn, emit_lookup, has_lookups};
 use super::planes::PlaneKernels;
-use super::rows::{PackFn, emit_pack};
+use super::rows::{PackFn, WORD, emit_pack};
 use super::run::Run;
 use super::sums::{self, AddFn, TablesFn, emit_sum_add, emit_sum_tables};
 use super::tables::{self, BuildFn, Builder, LargestFn, RowFacts, TABLE_BYTES};
-use crate::compilers::llvm_cpu::cache::ObjectCache;
+use super::turned::{ResultsFn, TurnFn, emit_results, emit_turn};
+use super::windows::Windows;
+use crate::compilers::llvm_cpu::cache::{Key, ObjectCache};
 use crate::compilers::llvm_cpu::code::{evaluate, has};
 use crate::compilers::llvm_cpu::jit::{Jit, compile_module_cached};
 use crate::compilers::llvm_cpu::once::OncePerProcess;
 use crate::compilers::llvm_cpu::target::Target;
 use crate::error::Result;
-use crate::op::{KernelCall, NativeCode, Work};
+use crate::op::{KernelCall, NativeCode, Packing, Work};
 use crate::shape::Symbols;
 
 /// Products of signs below which a second thread costs more than it brings.
@@ -68,7 +71,11 @@ fn emit_all<'c>(context: &'c Context, module: &Module<'c>, target: &Target) {
             emit_count(context, module, &name, form, (rows, output));
         }
     }
-    emit_pack(context, module, &symbol(target, "packed"));
+    emit_pack(context, module, &symbol(target, "packed"), WORD);
+    for output in [Output::Numbers, Output::Bits] {
+        let name = format!("finished_{}", output.name());
+        emit_finish(context, module, &symbol(target, &name), output);
+    }
     tables::emit_largest(context, module, &symbol(target, "largest"));
     tables::emit_build(context, module, &symbol(target, "tables"));
     if has_lookups(target) {
@@ -76,6 +83,8 @@ fn emit_all<'c>(context: &'c Context, module: &Module<'c>, target: &Target) {
         emit_sum_tables(context, module, &symbol(target, "sums"));
         emit_sum_add(context, module, &symbol(target, "add"), false);
         emit_sum_add(context, module, &symbol(target, "add_wide"), true);
+        emit_turn(context, module, &symbol(target, "turned"));
+        emit_results(context, module, &symbol(target, "results"));
     }
 }
 
@@ -122,13 +131,17 @@ impl CompiledSigns {
             heights.map(function).collect()
         };
         // SAFETY: the symbols are of functions that `emit_all` wrote by what has these signatures.
-        let (builder, pack) = unsafe {
+        let (builder, pack, finish) = unsafe {
             let builder = Builder {
                 largest: std::mem::transmute::<*const (), LargestFn>(address("largest")?),
                 build: std::mem::transmute::<*const (), BuildFn>(address("tables")?),
             };
             let pack = std::mem::transmute::<*const (), PackFn>(address("packed")?);
-            (builder, pack)
+            let finish = std::mem::transmute::<[*const (); 2], [FinishFn; 2]>([
+                address("finished_numbers")?,
+                address("finished_bits")?,
+            ]);
+            (builder, pack, finish)
         };
         let (mut lookup, mut sums) = (lookups::plain as LookupFn, None);
         if has_lookups(target) {
@@ -139,6 +152,8 @@ impl CompiledSigns {
                     tables: std::mem::transmute::<*const (), TablesFn>(address("sums")?),
                     add: std::mem::transmute::<*const (), AddFn>(address("add")?),
                     add_wide: std::mem::transmute::<*const (), AddFn>(address("add_wide")?),
+                    turn: std::mem::transmute::<*const (), TurnFn>(address("turned")?),
+                    results: std::mem::transmute::<*const (), ResultsFn>(address("results")?),
                 });
             }
         }
@@ -157,6 +172,8 @@ impl CompiledSigns {
             sums: sums.filter(|_| product.bases.len() == 1),
             builder,
             pack,
+            finish,
+            packings: packings(product),
             _jit: jit.clone(),
         })
     }
@@ -179,6 +196,8 @@ pub(super) struct Sums {
     pub(super) tables: TablesFn,
     pub(super) add: AddFn,
     pub(super) add_wide: AddFn,
+    pub(super) turn: TurnFn,
+    pub(super) results: ResultsFn,
 }
 
 /// A product of signs that can be run.
@@ -198,7 +217,33 @@ pub struct SignCode {
     pub(super) sums: Option<Sums>,
     pub(super) builder: Builder,
     pub(super) pack: PackFn,
+    /// What finishes a row of numbers, and of bits.
+    pub(super) finish: [FinishFn; 2],
+    packings: Vec<Packing>,
     _jit: Arc<Jit>,
+}
+
+/// The matrix in the order of windows, if rows are such.
+fn packings(product: &SignProduct) -> Vec<Packing> {
+    let packing = |windows: &Windows| {
+        let what = format!(
+            "{} {} {windows:?}",
+            env!("CARGO_PKG_VERSION"),
+            product.matrix
+        );
+        Packing {
+            operand: product.signs,
+            bytes: product.matrix_bytes(),
+            layout: Key::of(&[b"signs of windows", what.as_bytes()]).short(),
+            folder: None,
+        }
+    };
+    product
+        .windows
+        .as_deref()
+        .map(packing)
+        .into_iter()
+        .collect()
 }
 
 impl SignCode {
@@ -226,21 +271,26 @@ impl SignCode {
         sums::ROWS * (4 + 2 * 8 * self.product.matrix.row_bytes())
     }
 
-    /// Rows of bits that are repeated at once; all where none are.
+    /// Whether kernels read rows of bits where they are.
+    pub(super) fn reads_rows(&self) -> bool {
+        self.form.width() == 1 && self.product.windows.is_none()
+    }
+
+    /// Rows of bits that are repeated, or taken from windows, at once; all where none are.
     pub(super) fn repeated_rows(&self, m: usize) -> usize {
-        if self.form.width() == 1 {
+        if self.reads_rows() {
             return m;
         }
-        let bytes = self.form.width() * self.product.matrix.row_bytes().max(1);
+        let bytes = self.form.width() * self.product.row_bytes().max(1);
         (REPEATED / bytes / BLOCK * BLOCK).max(BLOCK).min(m)
     }
 
-    /// Bytes of repeated bits.
+    /// Bytes of these.
     pub(super) fn repeated_bytes(&self, m: usize) -> usize {
-        let bytes = self.form.width() * self.product.matrix.row_bytes();
-        match self.form.width() {
-            1 => 0,
-            _ => (self.repeated_rows(m) * bytes).next_multiple_of(64),
+        let bytes = self.form.width() * self.product.row_bytes();
+        match self.reads_rows() {
+            true => 0,
+            false => (self.repeated_rows(m) * bytes).next_multiple_of(64),
         }
     }
 
@@ -259,6 +309,9 @@ impl NativeCode for SignCode {
         let start = params.len();
         evaluate(&[self.product.m], symbols, params)?;
         let m = params[start].max(0) as usize;
+        if let Some(windows) = &self.product.windows {
+            windows.evaluate(symbols, params)?;
+        }
         let matrix = self.product.matrix;
         let planes = self.planes.as_ref();
         let products = m
@@ -307,6 +360,25 @@ impl NativeCode for SignCode {
             }
         }
         Ok(())
+    }
+
+    fn packings(&self) -> &[Packing] {
+        &self.packings
+    }
+
+    // SAFETY: the trait's contract: an operand of its type's size, and room for the packing.
+    unsafe fn pack(&self, _: usize, from: *const u8, to: *mut u8, _: usize) {
+        let windows = self.product.windows.as_ref();
+        let windows = windows.expect("only these have a packing");
+        let matrix = self.product.matrix;
+        // SAFETY: the contract again.
+        let (from, to) = unsafe {
+            (
+                std::slice::from_raw_parts(from, matrix.bytes()),
+                std::slice::from_raw_parts_mut(to, self.product.matrix_bytes()),
+            )
+        };
+        windows.order(matrix, from, to);
     }
 
     fn code_key(&self) -> u64 {

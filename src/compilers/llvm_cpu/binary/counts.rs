@@ -31,7 +31,7 @@ use crate::op::Planes;
 ///
 /// Arguments: bytes of a row; rows of bits, as [`Form::width`] says, and bytes from one to the next; a panel's bits; the
 /// result and what is from one row to the next; what there is for the columns, and for the rows; columns; whether the result is
-/// added to what is there; [`TABLES`].
+/// added to what is there; [`TABLES`]; bits of a row that count, all of its bytes or those of its columns.
 ///
 /// - [`Output::Numbers`]: the result is `f32`, steps are numbers; 64 scales, and sizes of the rows.
 /// - [`Output::Planes`]: the same, of rows of planes.
@@ -48,6 +48,7 @@ pub type CountFn = unsafe extern "C" fn(
     columns: i64,
     add: i64,
     tables: *const Tables,
+    counted: i64,
 );
 
 /// What a kernel writes.
@@ -84,12 +85,21 @@ impl Output {
 /// Every byte four times.
 ///
 /// # Panics
-/// If `to` has not as many words as `from` has bytes.
-pub fn splat(from: &[u8], to: &mut [u32]) {
-    assert_eq!(from.len(), to.len());
-    for (byte, word) in from.iter().zip(to) {
-        *word = u32::from(*byte) * 0x0101_0101;
+/// If `to` has not four bytes for each of `from`.
+pub fn splat(from: &[u8], to: &mut [u8]) {
+    assert_eq!(4 * from.len(), to.len());
+    let repeat = |from: &[u8], to: &mut [u8]| {
+        for (byte, word) in from.iter().zip(to.as_chunks_mut::<4>().0) {
+            *word = (u32::from(*byte) * 0x0101_0101).to_ne_bytes();
+        }
+    };
+    // As many at a time as windows of few channels have: a length that is known becomes a few vectors.
+    let (fours, rest) = from.as_chunks::<4>();
+    let (to, to_rest) = to.split_at_mut(16 * fours.len());
+    for (four, to) in fours.iter().zip(to.as_chunks_mut::<16>().0) {
+        repeat(four, to);
     }
+    repeat(rest, to_rest);
 }
 
 /// `popcount(a ^ i)` for all `i` below 16, for all `a` below 16.
@@ -176,7 +186,7 @@ pub fn emit_count<'c>(
         context.i64_type().into(),
         context.ptr_type(Default::default()).into(),
     );
-    let arguments = [int, ptr, int, ptr, ptr, int, ptr, ptr, int, int, ptr];
+    let arguments = [int, ptr, int, ptr, ptr, int, ptr, ptr, int, int, ptr, int];
     let e = Emit::function(context, module, name, &arguments);
     e.noalias(4);
     let kernel = Kernel {
@@ -188,8 +198,8 @@ pub fn emit_count<'c>(
     };
     let words = context.i16_type().vec_type(lanes).const_zero();
     let zeros = vec![words.into(); kernel.none().len()];
-    let (bytes, columns) = (e.int_argument(0), e.int_argument(8));
-    let whole = e.builder.build_right_shift(columns, e.int(3), false, "");
+    let (bytes, counted) = (e.int_argument(0), e.int_argument(11));
+    let whole = e.builder.build_right_shift(counted, e.int(3), false, "");
     let whole = whole.expect(BUILT);
     let counts = e.carry((e.int(0), whole, FLUSH), zeros, |from, counts| {
         let to = e.min(e.add(from, e.int(FLUSH)), whole);
@@ -238,13 +248,13 @@ impl<'c> Kernel<'_, '_, 'c> {
         vec![self.bytes().const_zero().into(); self.rows * self.planes * self.n()]
     }
 
-    /// The bits of the last byte that are columns, if it is not full.
+    /// The bits of the last byte that count, if it is not full.
     fn mask(&self) -> IntValue<'c> {
         let (e, b) = (self.e, &self.e.builder);
         let byte = e.context.i8_type();
-        let columns = b.build_int_truncate(e.int_argument(8), byte, "");
+        let counted = b.build_int_truncate(e.int_argument(11), byte, "");
         let seven = byte.const_int(7, false);
-        let n = b.build_and(columns.expect(BUILT), seven, "").expect(BUILT);
+        let n = b.build_and(counted.expect(BUILT), seven, "").expect(BUILT);
         let one = byte.const_int(1, false);
         let more = b.build_left_shift(one, n, "").expect(BUILT);
         b.build_int_sub(more, one, "").expect(BUILT)

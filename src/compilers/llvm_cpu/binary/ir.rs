@@ -4,7 +4,8 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use crate::blocks::SignMatrix;
+use super::windows::Windows;
+use crate::blocks::{PANEL_ROWS, SignMatrix};
 use crate::compilers::llvm_cpu::contraction::{reordered, roles};
 use crate::compilers::llvm_cpu::ir::Access;
 use crate::dtype::DType;
@@ -43,6 +44,8 @@ pub struct SignProduct {
     pub factor: Factor,
     /// Rows of that.
     pub m: Expr,
+    /// How rows of bits lie, if not one after the other.
+    pub windows: Option<Box<Windows>>,
     /// The bases, in the order of additions.
     pub bases: SmallVec<[usize; 4]>,
     /// Whether there are scales; if not there is one base.
@@ -61,6 +64,31 @@ pub struct SignProduct {
 }
 
 impl SignProduct {
+    /// Bytes of a row of bits, and of those of a row of the matrix.
+    pub fn row_bytes(&self) -> usize {
+        let plain = || self.matrix.row_bytes();
+        let windows = self.windows.as_deref();
+        windows.map_or_else(plain, Windows::row_bytes)
+    }
+
+    /// How many bits of these count: of what is behind them rows may hold anything.
+    pub fn row_bits(&self) -> usize {
+        match &self.windows {
+            Some(windows) => 8 * windows.row_bytes(),
+            None => self.matrix.columns(),
+        }
+    }
+
+    /// Bytes of the scales and bits of one base of a panel, as kernels read them.
+    pub fn base_bytes(&self) -> usize {
+        PANEL_ROWS * (4 + self.row_bytes())
+    }
+
+    /// Bytes of the matrix, as kernels read it.
+    pub fn matrix_bytes(&self) -> usize {
+        self.matrix.panels() * self.matrix.bases() * self.base_bytes()
+    }
+
     /// The product that a kernel's steps are, if they are one.
     pub fn of(kernel: &Kernel) -> Option<SignProduct> {
         let last = kernel.steps.len().checked_sub(1)?;
@@ -248,12 +276,13 @@ fn sum(kernel: &Kernel, step: &KernelStep, axes: &AxisSet) -> Option<SignProduct
         },
         _ => return None,
     };
-    let m = rows_of((other, x), (signs, w), seen, axes)?;
+    let (m, windows) = rows_of((other, x), (signs, w), seen, axes)?;
     let fits = matrix.columns() <= MOST_COLUMNS && matrix.columns() > 0;
     Some(SignProduct {
         matrix,
         factor: kind,
         m,
+        windows,
         bases: [base].into_iter().collect(),
         scaled: false,
         sizes: None,
@@ -274,13 +303,13 @@ fn whole_operand(kernel: &Kernel, step: &KernelStep) -> Option<usize> {
     view.is_identity(size).then_some(*operand)
 }
 
-/// Rows of x, if the product is of whole rows of both factors, and its result has their order.
+/// Rows of x, if the product is of whole rows of both factors, or of windows and whole rows, and its result has their order.
 fn rows_of(
     (other, x): (&KernelStep, &View),
     (signs, w): (&KernelStep, &View),
     seen: &View,
     axes: &AxisSet,
-) -> Option<Expr> {
+) -> Option<(Expr, Option<Box<Windows>>)> {
     let access = |view: &View| Access {
         input: 0,
         dtype: DType::F32,
@@ -290,6 +319,7 @@ fn rows_of(
     let roles = roles(&lhs.view, &rhs.view, axes);
     let in_order = roles.m.iter().max() < roles.n.iter().min();
     let single = roles.batch.is_empty() && roles.n.len() == 1 && roles.k.len() == 1;
+    let rank = roles.m.len();
     if !in_order || !single {
         return None;
     }
@@ -299,8 +329,17 @@ fn rows_of(
     let whole = |view: &View, step: &KernelStep| {
         view.is_identity(numel(&step.ty.dims)) && row(step) == view.dims().last().copied()
     };
-    let fits = whole(&lhs, other) && whole(&rhs, signs);
-    fits.then(|| numel(&lhs.dims()[..roles.m.len()]))
+    if !whole(&rhs, signs) {
+        return None;
+    }
+    if whole(&lhs, other) {
+        return Some((numel(&lhs.dims()[..rank]), None));
+    }
+    let Op::UnpackSigns(channels) = other.op else {
+        return None;
+    };
+    let windows = Windows::of(&lhs, rank, channels)?;
+    Some((windows.m(), Some(windows.into())))
 }
 
 impl fmt::Display for SignProduct {

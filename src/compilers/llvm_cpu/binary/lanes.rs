@@ -8,14 +8,12 @@ use super::code::{Sums, TURNED};
 use super::run::Run;
 use super::sums::{BYTES, ROWS, STEPS, TABLES};
 use super::tables::quantized;
+use super::turned::COLUMNS;
 use crate::blocks::PANEL_ROWS;
 use crate::exec::pool;
 
 /// Panels that use a table as long as it is there.
 const PANELS: usize = 8;
-
-/// Columns whose numbers are turned at a time.
-const TILE: usize = 64;
 
 /// Working memory of a unit.
 #[repr(C, align(64))]
@@ -49,7 +47,7 @@ impl Run<'_> {
                 (row, ROWS.min(rows - row))
             };
             pool::for_each_range(n_threads, blocks, &|some| {
-                some.for_each(|block| self.turn(block, rows_of(block)));
+                some.for_each(|block| self.turn(&sums, block, rows_of(block)));
             });
             pool::for_each_range(n_threads, blocks * groups, &|units| {
                 units.for_each(|unit| {
@@ -60,13 +58,14 @@ impl Run<'_> {
         }
     }
 
-    /// Rounds `n` rows from row `row` on, and turns them to lanes; other lanes, and columns that are not there, are 0.
-    fn turn(&self, block: usize, (row, n): (usize, usize)) {
+    /// Rounds `n` rows from row `row` on, and turns them to lanes. Other lanes are those of the last row; columns that are not there
+    /// are 0.
+    fn turn(&self, sums: &Sums, block: usize, (row, n): (usize, usize)) {
         let (to, scales) = self.block(block);
         let columns = self.code.product.matrix.columns();
         // SAFETY: the block's own memory, aligned to 64 bytes; rows of x that are there.
         unsafe {
-            if n < ROWS || !columns.is_multiple_of(8) {
+            if !columns.is_multiple_of(8) {
                 to.cast::<u8>().write_bytes(0, self.lane_bytes());
             }
             let x: [_; ROWS] = std::array::from_fn(|i| self.row(row + i.min(n - 1)));
@@ -76,14 +75,19 @@ impl Run<'_> {
                 factors[i] = factor;
                 scales.add(i).write(scale);
             }
-            for start in (0..columns).step_by(TILE) {
-                let end = columns.min(start + TILE);
-                for (i, x) in x.iter().enumerate().take(n) {
-                    let mut numbers = [0; TILE];
-                    quantized(&x[start..end], factors[i], &mut numbers);
-                    for (k, number) in (start..end).zip(numbers) {
-                        to.add(k * ROWS + i).write(number);
-                    }
+            let starts = x.each_ref().map(|x| x.as_ptr());
+            let whole = columns / COLUMNS * COLUMNS;
+            (sums.turn)(
+                (whole / COLUMNS) as i64,
+                starts.as_ptr(),
+                factors.as_ptr(),
+                to,
+            );
+            for (i, x) in x.iter().enumerate() {
+                let mut numbers = [0; COLUMNS];
+                quantized(&x[whole..], factors[i], &mut numbers);
+                for (k, number) in (whole..columns).zip(numbers) {
+                    to.add(k * ROWS + i).write(number);
                 }
             }
         }
@@ -132,35 +136,46 @@ impl Run<'_> {
         }
         for i in 0..panels {
             // SAFETY: they were set to 0 at least; so many scales.
-            let (wide, scales) = unsafe {
-                let wide = &(*space).wide[i];
-                (wide, std::slice::from_raw_parts(scales, ROWS))
-            };
-            self.lane_results(panel + i, wide, scales, rows);
+            unsafe {
+                let wide = &raw mut (*space).wide[i];
+                self.lane_results(sums, panel + i, (wide.cast(), scales), rows);
+            }
         }
     }
 
     /// Stores what a panel's sums are to become.
-    fn lane_results(
+    ///
+    /// # Safety
+    /// The sums of 64 columns, aligned to 64 bytes, which are written over, and the scales of lanes.
+    unsafe fn lane_results(
         &self,
+        functions: &Sums,
         panel: usize,
-        sums: &[[i32; ROWS]; PANEL_ROWS],
-        scales: &[f32],
+        (sums, scales): (*mut i32, *const f32),
         (row, n): (usize, usize),
     ) {
-        let (after, columns) = (self.after(panel), self.columns(panel));
+        let columns = self.columns(panel);
         let sizes: [f32; ROWS] = std::array::from_fn(|i| self.size(row + i.min(n - 1)));
-        let mut results = [[0f32; ROWS]; PANEL_ROWS];
-        for (at, column) in results.iter_mut().enumerate().take(columns.1) {
-            for (y, (sum, scale)) in column.iter_mut().zip(sums[at].iter().zip(scales)) {
-                *y = *sum as f32 * scale;
-            }
-            after.column(at, &sizes, column);
-        }
+        let (by_column, _) = self.part(panel, self.code.product.bases[0]);
+        let steps = self.steps();
+        // SAFETY: the caller's; operands with a number for every column.
+        let results = unsafe {
+            (functions.results)(
+                columns.1 as i64,
+                sums,
+                scales,
+                by_column,
+                sizes.as_ptr(),
+                steps.len() as i64,
+                steps.as_ptr(),
+                columns.0 as i64,
+            );
+            &*sums.cast::<[[f32; ROWS]; PANEL_ROWS]>()
+        };
         if !self.code.product.packed {
             let mut of_row = [0.0; PANEL_ROWS];
             for (row, lane) in (row..row + n).zip(0..) {
-                for (y, column) in of_row.iter_mut().zip(&results) {
+                for (y, column) in of_row.iter_mut().zip(results) {
                     *y = column[lane];
                 }
                 self.store((row, columns.0), &of_row[..columns.1]);

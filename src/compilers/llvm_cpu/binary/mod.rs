@@ -20,11 +20,13 @@
 //! It may be levels too, `unpack_planes<K, 4, levels>(x)`: each of their planes is signs, and the sums of products with planes are
 //! added as heavy as they are. The scales of rows, `unpack_planes<K, 4, scales>(x)`, are part of the kernel, which reads them in x.
 //!
-//! - [`counts`]: signs by signs, and planes by signs; [`after`]: which counts give which sign of what is computed of them;
-//! - [`lookups`]: a row of bytes; [`sums`]: many rows of bytes at once;
-//! - [`rows`]: packing signs and [`planes`], and what stands alone.
+//! - [`counts`]: signs by signs, and planes by signs; [`finish`]: what is computed of results by columns; [`after`]: which counts
+//!   give which sign of that;
+//! - [`lookups`]: a row of bytes; [`sums`], [`turned`]: many rows of bytes at once;
+//! - [`rows`]: packing signs and [`planes`], and what stands alone; [`windows`]: these as rows.
 //!
-//! Not taken: a matrix of one row (a dot product), more than 65535 columns, weights that are looked at through a view. These
+//! Not taken: a matrix of one row (a dot product), more than 65535 columns, weights that are looked at through a view, rows of bits that are neither all
+//! of a buffer nor its windows. These
 //! read what the ops give.
 
 use rustc_hash::FxHashSet;
@@ -40,6 +42,7 @@ use crate::op::{
 pub mod after;
 pub mod code;
 pub mod counts;
+pub mod finish;
 pub mod ir;
 mod lanes;
 pub mod lookups;
@@ -50,6 +53,8 @@ mod run;
 mod serial;
 pub mod sums;
 pub mod tables;
+pub mod turned;
+pub mod windows;
 
 use ir::SignProduct;
 use rows::SignRows;

@@ -1,7 +1,10 @@
 //! Rows of numbers → bits or planes of bits, and what stands for these and matrices of signs alone.
 //!
-//! Packing is generated: 32 numbers are compared with 0 and become a word. The rest of a row, and decoding, are the functions
+//! Packing is generated: 32 numbers, or 8, are compared with 0 and become a word. The rest of a row, and decoding, are the functions
 //! that define the ops; threads take rows, or panels of a matrix.
+//!
+//! Rows may be pixels with others around them ([`Pixels`]), whose signs are those of 0; neighbouring pixels are packed together.
+//! Not taken: rows whose numbers lie apart.
 
 use std::sync::Arc;
 
@@ -22,22 +25,100 @@ use crate::exec::pool;
 use crate::op::planes::scale_of_row;
 use crate::op::{Kernel, KernelCall, KernelInput, NativeCode, Op, Work};
 use crate::op::{PlanePart, Planes, SignPart, pack_signs, unpack_signs};
-use crate::shape::{Expr, Symbols, numel};
+use crate::shape::{Expr, Symbols, View, numel};
 
 /// Numbers below which a second thread costs more than it brings.
 const SERIAL: usize = 1 << 16;
 
 /// Numbers that are packed at a time.
-const WORD: usize = 32;
+pub const WORD: usize = 32;
 
-/// Packs so many words of numbers.
+/// Packs so many words of numbers, of as many bits as the function was made for.
 pub type PackFn = unsafe extern "C" fn(words: i64, x: *const f32, bits: *mut u8);
 
+/// How rows lie that are not one after the other: axes of rows.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Pixels {
+    /// For each axis its size, its step in numbers, the first that is there and the first behind these.
+    axes: Vec<[Expr; 4]>,
+    /// The place of coordinates that are all 0.
+    first: Expr,
+}
+
+impl Pixels {
+    /// The rows that a view shows, without their own axis.
+    pub fn of(view: &View) -> Option<Pixels> {
+        let layer = view.single()?;
+        let (last, outer) = (view.rank().checked_sub(1)?, view.rank() - 1);
+        let (low, high) = layer.range(last);
+        let is_row = layer.strides[last].is_one() || layer.dims[last].is_one();
+        let fits = is_row && low.is_zero() && high == layer.dims[last] && outer > 0;
+        let axis = |axis: usize| {
+            let (low, high) = layer.range(axis);
+            [layer.dims[axis], layer.strides[axis], low, high]
+        };
+        fits.then(|| Pixels {
+            axes: (0..outer).map(axis).collect(),
+            first: layer.offset,
+        })
+    }
+
+    /// All expressions; lines are what all axes but the last one walk.
+    fn exprs(&self) -> Vec<Expr> {
+        let all = self.axes.iter().flatten().copied();
+        all.chain([self.first]).collect()
+    }
+}
+
+/// A line of pixels.
+struct Line {
+    /// Pixels, and numbers from one to the next.
+    n: usize,
+    step: i64,
+    /// Those that are there.
+    there: std::ops::Range<usize>,
+    /// The place of the first, there or not.
+    start: i64,
+}
+
+impl Line {
+    /// Line `number` of these, as [`Pixels::exprs`] were evaluated.
+    fn new(number: usize, params: &[i64]) -> Line {
+        let (first, axes) = params.split_last().expect("the first place is the last");
+        let (last, outer) = axes
+            .as_chunks::<4>()
+            .0
+            .split_last()
+            .expect("there is an axis");
+        let [n, step, low, high] = *last;
+        let (mut rest, mut start, mut is_there) = (number as i64, *first, true);
+        for [size, step, low, high] in outer.iter().rev() {
+            let at = rest % size;
+            rest /= size;
+            start += at * step;
+            is_there &= (low..high).contains(&&at);
+        }
+        let n = n.max(0) as usize;
+        let there = match is_there {
+            true => low.max(0) as usize..(high.max(0) as usize).min(n),
+            false => 0..0,
+        };
+        Line {
+            n,
+            step,
+            there,
+            start,
+        }
+    }
+}
+
 /// What is made of a row.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Make {
     /// Bits of this many numbers.
     Bits(usize),
+    /// Bits of this many numbers of pixels.
+    Pixels(usize, Pixels),
     /// This many numbers of bits.
     Signs(usize),
     /// A part of a matrix, whose panels are the rows.
@@ -68,23 +149,26 @@ impl SignRows {
         let whole = view.is_identity(stored.numel());
         let (last, outer) = view.dims().split_last()?;
         let make = match step.op {
-            Op::PackSigns => Make::Bits(last.as_usize()?),
+            Op::PackSigns if whole => Make::Bits(last.as_usize()?),
+            Op::PackSigns => Make::Pixels(last.as_usize()?, Pixels::of(view)?),
             Op::UnpackSigns(k) => Make::Signs(k),
             Op::SignMatrix(matrix, part) => Make::Part(matrix, part),
             Op::PackPlanes(planes) => Make::Planes(planes, last.as_usize()?),
             Op::UnpackPlanes(k, planes, part) => Make::Plane(planes, k, part),
             _ => return None,
         };
-        whole.then_some(SignRows {
-            make,
-            rows: numel(outer),
-        })
+        let (rows, is_bits) = match make {
+            Make::Pixels(..) => (numel(&outer[..outer.len() - 1]), true),
+            _ => (numel(outer), false),
+        };
+        (whole || is_bits).then_some(SignRows { make, rows })
     }
 
     /// For names: what is made, rows and their length.
     pub fn words(&self) -> (&'static str, Vec<Expr>) {
         let (name, k) = match self.make {
             Make::Bits(k) => ("pack_signs", k),
+            Make::Pixels(k, _) => ("pack_pixels", k),
             Make::Signs(k) => ("unpack_signs", k),
             Make::Part(matrix, _) => ("sign_matrix", matrix.columns()),
             Make::Planes(_, k) => ("pack_planes", k),
@@ -94,16 +178,17 @@ impl SignRows {
     }
 
     /// Numbers in a row.
-    fn numbers(&self) -> usize {
+    fn numbers(&self, params: &[i64]) -> usize {
         match self.make {
             Make::Bits(k) | Make::Signs(k) | Make::Planes(_, k) | Make::Plane(_, k, _) => k,
+            Make::Pixels(k, _) => k * Line::new(0, &params[1..]).n,
             Make::Part(matrix, _) => PANEL_ROWS * matrix.columns(),
         }
     }
 }
 
-/// Writes the function that packs words of signs into `module`.
-pub fn emit_pack<'c>(context: &'c Context, module: &Module<'c>, name: &str) {
+/// Writes the function that packs words of so many signs into `module`.
+pub fn emit_pack<'c>(context: &'c Context, module: &Module<'c>, name: &str, bits: usize) {
     let (int, ptr) = (
         context.i64_type().into(),
         context.ptr_type(Default::default()).into(),
@@ -114,21 +199,23 @@ pub fn emit_pack<'c>(context: &'c Context, module: &Module<'c>, name: &str) {
         let from = e.at(
             e.f32(),
             e.pointer_argument(1),
-            e.mul(at, e.int(WORD as i64)),
+            e.mul(at, e.int(bits as i64)),
         );
-        let kind = e.context.f32_type().vec_type(WORD as u32);
+        let kind = e.context.f32_type().vec_type(bits as u32);
         let x = e.load(kind, from, 4).into_vector_value();
         // Not below 0, as NaN is not.
-        let bits = e
+        let signs = e
             .builder
             .build_float_compare(FloatPredicate::UGE, x, kind.const_zero(), "");
-        let word = e.context.i32_type();
-        let bits = e
+        let bits = std::num::NonZeroU32::new(bits as u32).expect("words have bits");
+        let word = e.context.custom_width_int_type(bits);
+        let word = word.expect("LLVM has integers of any width");
+        let signs = e
             .builder
-            .build_bit_cast(bits.expect(BUILT), word, "")
+            .build_bit_cast(signs.expect(BUILT), word, "")
             .expect(BUILT);
         let to = e.at(word, e.pointer_argument(2), at);
-        e.store(bits.into_int_value(), to, 1);
+        e.store(signs.into_int_value(), to, 1);
     });
     e.finish();
 }
@@ -139,7 +226,8 @@ pub struct RowsCode {
     name: String,
     key: u64,
     rows: SignRows,
-    pack: PackFn,
+    /// By words of 32 numbers, and of 8.
+    pack: [PackFn; 2],
     /// Where planes are packed.
     planes: Option<PlanePacker>,
     _jit: Arc<Jit>,
@@ -156,17 +244,20 @@ impl RowsCode {
         (target, cache): (&Target, &ObjectCache),
         jit: &Arc<Jit>,
     ) -> Result<RowsCode> {
-        let symbol = format!("pack_signs_{}", target.symbol_part());
+        let symbols = [WORD, 8].map(|bits| format!("pack_{bits}_signs_{}", target.symbol_part()));
         static MADE: OncePerProcess<Target, Vec<u8>> = OncePerProcess::new();
         let object = MADE.get_or_make(target.clone(), |target| {
             compile_module_cached(target, cache, |context, module| {
-                emit_pack(context, module, &symbol);
+                for (symbol, bits) in symbols.iter().zip([WORD, 8]) {
+                    emit_pack(context, module, symbol, bits);
+                }
                 Ok(())
             })
         })?;
-        jit.add_once(&symbol, &object)?;
-        // SAFETY: the symbol is of the function that `emit_pack` wrote, with this signature.
-        let pack = unsafe { std::mem::transmute::<*const (), PackFn>(jit.address(&symbol)?) };
+        jit.add_once(&symbols[0], &object)?;
+        let addresses = [jit.address(&symbols[0])?, jit.address(&symbols[1])?];
+        // SAFETY: the symbols are of functions that `emit_pack` wrote, with this signature.
+        let pack = unsafe { std::mem::transmute::<[*const (); 2], [PackFn; 2]>(addresses) };
         let planes = match rows.make {
             Make::Planes(planes, _) => Some(PlanePacker::link(planes, (target, cache), jit)?),
             _ => None,
@@ -181,26 +272,73 @@ impl RowsCode {
         })
     }
 
+    /// Packs `n` numbers.
+    ///
+    /// # Safety
+    /// They are there, and room for their bits.
+    unsafe fn pack(&self, x: *const f32, n: usize, bits: *mut u8) {
+        let (words, bytes) = (n / WORD, n % WORD / 8);
+        let [first, second] = [words * WORD, words * WORD + bytes * 8];
+        // SAFETY: the caller's; whole words, then whole bytes, then what is left.
+        unsafe {
+            (self.pack[0])(words as i64, x, bits);
+            (self.pack[1])(bytes as i64, x.add(first), bits.add(first / 8));
+            let x = super::run::floats(x.add(second), n - second);
+            let bits = std::slice::from_raw_parts_mut(bits.add(second / 8), x.len().div_ceil(8));
+            pack_signs(&x, bits);
+        }
+    }
+
+    /// Packs a line of pixels of `k` numbers.
+    ///
+    /// # Safety
+    /// `x` is the buffer in which it is.
+    unsafe fn line(&self, x: *const f32, k: usize, line: &Line, bits: &mut [u8]) {
+        let bytes = k.div_ceil(8);
+        let there = line.there.start * bytes..line.there.end.max(line.there.start) * bytes;
+        let (before, rest) = bits.split_at_mut(there.start);
+        let (bits, after) = rest.split_at_mut(there.len());
+        for around in [before, after] {
+            around.fill(0xff);
+            if !k.is_multiple_of(8) {
+                let last = around.iter_mut().skip(bytes - 1).step_by(bytes);
+                last.for_each(|byte| *byte >>= 8 - k % 8);
+            }
+        }
+        let start = line.start + line.there.start as i64 * line.step;
+        let x = |pixel: usize| x.wrapping_offset((start + pixel as i64 * line.step) as isize);
+        let n = line.there.len();
+        // SAFETY: a view never leaves its buffer; a pixel's bytes, or those of all where pixels fill them and are neighbours.
+        unsafe {
+            if line.step == k as i64 && k.is_multiple_of(8) {
+                return self.pack(x(0), n * k, bits.as_mut_ptr());
+            }
+            for pixel in 0..n {
+                self.pack(x(pixel), k, bits[pixel * bytes..].as_mut_ptr());
+            }
+        }
+    }
+
     /// Makes row `row` of `call`.
     ///
     /// # Safety
     /// The buffers are as large as the steps say; nobody else makes this row.
-    unsafe fn row(&self, from: *const u8, to: *mut u8, row: usize) {
+    unsafe fn row(&self, from: *const u8, to: *mut u8, row: usize, params: &[i64]) {
         // SAFETY: each slice is a row of its buffer, or a panel of the matrix and its share of the result.
         unsafe {
             let floats = |start: usize, n: usize| {
                 std::slice::from_raw_parts_mut(to.cast::<f32>().add(start), n)
             };
             match self.rows.make {
+                Make::Pixels(k, _) => {
+                    let line = Line::new(row, &params[1..]);
+                    let bytes = line.n * k.div_ceil(8);
+                    let bits = std::slice::from_raw_parts_mut(to.add(row * bytes), bytes);
+                    self.line(from.cast(), k, &line, bits);
+                }
                 Make::Bits(k) => {
                     let (x, bytes) = (from.cast::<f32>().add(row * k), k.div_ceil(8));
-                    let bits = to.add(row * bytes);
-                    let words = k / WORD;
-                    (self.pack)(words as i64, x, bits);
-                    let x = super::run::floats(x.add(words * WORD), k % WORD);
-                    let bits = bits.add(words * WORD / 8);
-                    let bits = std::slice::from_raw_parts_mut(bits, x.len().div_ceil(8));
-                    pack_signs(&x, bits);
+                    self.pack(x, k, to.add(row * bytes));
                 }
                 Make::Signs(k) => {
                     let bytes = k.div_ceil(8);
@@ -242,10 +380,10 @@ impl RowsCode {
     }
 }
 
-struct Run(*const u8, *mut u8);
+struct Run<'a>(*const u8, *mut u8, &'a [i64]);
 
 // SAFETY: operands are only read; each row of the result is written by one thread.
-unsafe impl Sync for Run {}
+unsafe impl Sync for Run<'_> {}
 
 impl NativeCode for RowsCode {
     fn name(&self) -> &str {
@@ -255,8 +393,11 @@ impl NativeCode for RowsCode {
     fn prepare(&self, symbols: &Symbols, n_threads: usize, params: &mut Vec<i64>) -> Result<Work> {
         let start = params.len();
         evaluate(&[self.rows.rows], symbols, params)?;
+        if let Make::Pixels(_, pixels) = &self.rows.make {
+            evaluate(&pixels.exprs(), symbols, params)?;
+        }
         let units = params[start].max(0) as usize;
-        let cost = units.saturating_mul(self.rows.numbers());
+        let cost = units.saturating_mul(self.rows.numbers(&params[start..]));
         Ok(Work {
             units,
             cost,
@@ -266,17 +407,21 @@ impl NativeCode for RowsCode {
     }
 
     fn depends_on(&self, symbol: char) -> bool {
-        has(&[self.rows.rows], symbol)
+        let pixels = match &self.rows.make {
+            Make::Pixels(_, pixels) => pixels.exprs(),
+            _ => vec![],
+        };
+        has(&[self.rows.rows], symbol) || has(&pixels, symbol)
     }
 
     // SAFETY: the trait's contract: the buffers fit the types under the call's symbols and do not overlap.
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()> {
-        let run = Run(call.buffers[0].cast_const(), call.buffers[1]);
+        let run = Run(call.buffers[0].cast_const(), call.buffers[1], call.params);
         pool::for_each_range(call.work.n_threads, call.work.units, &|rows| {
             let run = &run;
             for row in rows {
                 // SAFETY: as above; a range is one thread's alone.
-                unsafe { self.row(run.0, run.1, row) };
+                unsafe { self.row(run.0, run.1, row, run.2) };
             }
         });
         Ok(())

@@ -1,15 +1,17 @@
 //! The loops around kernels of products of signs.
 
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::after::{After, Limits, Operands};
 use super::code::{BLOCK, SignCode, TABLED};
-use super::counts::{TABLES, splat};
+use super::counts::{Output, TABLES, splat};
+use super::finish::Step;
 use super::tables::RowFacts;
 use crate::blocks::PANEL_ROWS;
 use crate::exec::pool;
-use crate::op::{KernelCall, Work, pack_signs};
+use crate::op::{KernelCall, NativeCode, Work};
 
 /// The most rows of a kernel.
 pub(super) const MOST_ROWS: usize = 8;
@@ -23,6 +25,8 @@ pub(super) struct Run<'a> {
     pub(super) work: Work,
     pub(super) m: usize,
     pub(super) x: *const u8,
+    /// The numbers of the axes of windows.
+    sizes_of_rows: &'a [i64],
     signs: *const u8,
     sizes: Option<*const f32>,
     /// What is multiplied or added by columns.
@@ -65,19 +69,28 @@ struct Rows<'a> {
 unsafe impl Sync for Rows<'_> {}
 
 impl<'a> Run<'a> {
-    pub(super) fn new(code: &'a SignCode, call: &KernelCall<'_>) -> Run<'a> {
+    pub(super) fn new(code: &'a SignCode, call: &KernelCall<'a>) -> Run<'a> {
         let product = &code.product;
         let buffer = |at: usize| call.buffers[at].cast_const();
+        // Behind the result is what is packed.
+        let out = call.buffers.len() - 1 - code.packings().len();
+        let signs = match product.windows {
+            Some(_) => out + 1,
+            None => product.signs,
+        };
         let after = product.after.iter();
         Run {
             code,
             work: call.work,
             m: call.params[0].max(0) as usize,
             x: buffer(product.x),
-            signs: buffer(product.signs),
+            sizes_of_rows: &call.params[1..],
+            signs: buffer(signs),
             sizes: product.sizes.map(|at| buffer(at).cast()),
-            after: after.map(|&(op, at)| (op, buffer(at).cast())).collect(),
-            out: call.buffers[call.buffers.len() - 1].cast(),
+            after: after
+                .map(|&(op, at)| Step::new(op, buffer(at).cast()))
+                .collect(),
+            out: call.buffers[out].cast(),
             scratch: call.scratch,
         }
     }
@@ -89,15 +102,14 @@ impl<'a> Run<'a> {
             true => self.limits(),
             false => None,
         };
-        let bytes = self.code.product.matrix.row_bytes();
+        let bytes = self.code.product.row_bytes();
         let width = self.code.form.width();
         let round = self.code.repeated_rows(self.m).max(1);
         for first in (0..self.m).step_by(round) {
             let n = round.min(self.m - first);
-            let from = self.x.wrapping_add(first * bytes);
-            let bits = match width {
-                1 => from,
-                _ => {
+            let bits = match self.code.reads_rows() {
+                true => self.x.wrapping_add(first * bytes),
+                false => {
                     pool::for_each_range(n_threads, n.div_ceil(BLOCK), &|blocks| {
                         let (start, end) = (blocks.start * BLOCK, n.min(blocks.end * BLOCK));
                         self.repeat(first + start, start, end - start);
@@ -123,14 +135,34 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Repeats the bytes of `n` rows from row `row` on, to where rows from `to` on are.
+    /// Writes the bytes of `n` rows from row `row` on as kernels read them, to where rows from `to` on are.
     fn repeat(&self, row: usize, to: usize, n: usize) {
-        let bytes = self.code.product.matrix.row_bytes();
-        // SAFETY: rows of x; words of the scratch memory that are this piece's alone.
+        let (product, width) = (&self.code.product, self.code.form.width());
+        let bytes = product.row_bytes();
+        // SAFETY: room in the scratch memory that is this piece's alone.
+        let mut to = unsafe {
+            let to = self.scratch.add(to * bytes * width);
+            std::slice::from_raw_parts_mut(to, n * bytes * width)
+        };
+        let mut write = |from: &[u8]| {
+            let (here, rest) = std::mem::take(&mut to).split_at_mut(from.len() * width);
+            match width {
+                1 => here.copy_from_slice(from),
+                _ => splat(from, here),
+            }
+            to = rest;
+        };
+        // SAFETY: rows of x.
         unsafe {
-            let from = std::slice::from_raw_parts(self.x.add(row * bytes), n * bytes);
-            let to = self.scratch.cast::<u32>().add(to * bytes);
-            splat(from, std::slice::from_raw_parts_mut(to, n * bytes));
+            match &product.windows {
+                Some(windows) => {
+                    windows.for_each_run(self.x, self.sizes_of_rows, row..row + n, write);
+                }
+                None => write(std::slice::from_raw_parts(
+                    self.x.add(row * bytes),
+                    n * bytes,
+                )),
+            }
         }
     }
 
@@ -163,7 +195,7 @@ impl<'a> Run<'a> {
     }
 
     /// What is done to the results of a panel.
-    pub(super) fn after(&self, panel: usize) -> After {
+    fn after(&self, panel: usize) -> After {
         let base = self.code.product.bases[0];
         let (first, columns) = self.columns(panel);
         // SAFETY: 64 scales, and operands with a number for every column.
@@ -179,8 +211,8 @@ impl<'a> Run<'a> {
 
     /// Scales and bits of one base of a panel.
     pub(super) fn part(&self, panel: usize, base: usize) -> (*const f32, *const u8) {
-        let matrix = self.code.product.matrix;
-        let at = panel * matrix.panel_bytes() + base * matrix.base_bytes();
+        let product = &self.code.product;
+        let at = (panel * product.matrix.bases() + base) * product.base_bytes();
         let start = self.signs.wrapping_add(at);
         let scales = match self.code.product.scaled {
             true => start.cast(),
@@ -206,46 +238,65 @@ impl<'a> Run<'a> {
     }
 
     /// Has `rows` rows of a panel's results from row `row` on written by `write`, which gets an address and the numbers from
-    /// one row to the next.
+    /// one row to the next, and finishes them.
     pub(super) fn results(
         &self,
-        (panel, after): (usize, Option<&After>),
+        panel: usize,
         (row, rows): (usize, usize),
         write: impl Fn(*mut f32, usize),
     ) {
         let product = &self.code.product;
         let n = product.matrix.rows();
         let (first, columns) = self.columns(panel);
-        if columns == PANEL_ROWS && after.is_none() {
+        let is_plain = !product.packed && self.after.is_empty();
+        if columns == PANEL_ROWS && is_plain {
             return write(self.out.wrapping_add(row * n + first), n);
         }
-        let mut results = [[0f32; PANEL_ROWS]; MOST_ROWS];
-        write(results.as_mut_ptr().cast(), PANEL_ROWS);
-        for (i, results) in results.iter_mut().take(rows).enumerate() {
-            if let Some(after) = after {
-                after.apply(results);
-            }
-            self.store((row + i, first), &results[..columns]);
+        let mut results = MaybeUninit::<[[f32; PANEL_ROWS]; MOST_ROWS]>::uninit();
+        let results: *mut f32 = results.as_mut_ptr().cast();
+        write(results, PANEL_ROWS);
+        for i in 0..rows {
+            // SAFETY: `write` wrote 64 numbers of each row.
+            unsafe { self.finish((panel, row + i), results.add(i * PANEL_ROWS)) };
         }
     }
 
-    /// Stores results of a row from column `first`, a multiple of 64, on: the numbers, or their signs.
+    /// Stores what a panel's results for a row become.
+    ///
+    /// # Safety
+    /// There are 64 results.
+    unsafe fn finish(&self, (panel, row): (usize, usize), results: *const f32) {
+        let (first, columns) = self.columns(panel);
+        let is_packed = self.code.product.packed;
+        let call = |output: Output, out: *mut u8| {
+            let function = self.code.finish[usize::from(output == Output::Bits)];
+            let (n, steps) = (self.after.len() as i64, self.after.as_ptr());
+            // SAFETY: 64 results; operands with a number for every column; room for the columns that there are, or a word.
+            unsafe { function(columns as i64, results, n, steps, first as i64, out) };
+        };
+        if is_packed {
+            let mut word = 0u64;
+            call(Output::Bits, (&raw mut word).cast());
+            return self.store_word(row, (first, columns), word);
+        }
+        let n = self.code.product.matrix.rows();
+        call(
+            Output::Numbers,
+            self.out.wrapping_add(row * n + first).cast(),
+        );
+    }
+
+    /// What is done by columns.
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.after
+    }
+
+    /// Stores a row's numbers of columns from `first` on.
     pub(super) fn store(&self, (row, first): (usize, usize), results: &[f32]) {
         let n = self.code.product.matrix.rows();
-        if !self.code.product.packed {
-            let out = self.out.wrapping_add(row * n + first);
-            // SAFETY: elements of the result that are this unit's alone.
-            return unsafe { out.copy_from_nonoverlapping(results.as_ptr(), results.len()) };
-        }
-        let bits = self.bits(row, first);
-        // SAFETY: bytes of the result that are this unit's alone.
-        unsafe {
-            if results.len() == PANEL_ROWS {
-                return (self.code.pack)(PANEL_ROWS as i64 / 32, results.as_ptr(), bits);
-            }
-            let bits = std::slice::from_raw_parts_mut(bits, results.len().div_ceil(8));
-            pack_signs(results, bits);
-        }
+        let out = self.out.wrapping_add(row * n + first);
+        // SAFETY: elements of the result that are this unit's alone.
+        unsafe { out.copy_from_nonoverlapping(results.as_ptr(), results.len()) };
     }
 
     /// Where the bits of a row from column `first`, a multiple of 64, on are stored.
@@ -265,10 +316,6 @@ impl<'a> Run<'a> {
     /// A panel by some rows of bits.
     fn counts(&self, panel: usize, rows: &Rows<'_>, range: std::ops::Range<usize>) {
         let product = &self.code.product;
-        let after = match rows.limits {
-            None if product.packed || !product.after.is_empty() => Some(self.after(panel)),
-            _ => None,
-        };
         let kernels = match rows.limits {
             Some(_) => &self.code.bits,
             None => &self.code.numbers,
@@ -279,15 +326,16 @@ impl<'a> Run<'a> {
             let (n, function) = fits.expect("there is a kernel for one row");
             let row = rows.first + at;
             let call = |out, step, (by_column, by_row), (number, bits)| {
-                let bytes = product.matrix.row_bytes() as i64;
+                let bytes = product.row_bytes() as i64;
                 let a = rows.bits.wrapping_add(at * rows.step);
                 let columns = product.matrix.columns() as i64;
+                let counted = product.row_bits() as i64;
                 let (a_step, step) = (rows.step as i64, step as i64);
                 // SAFETY: whole rows of bits, a panel's bits and scales or limits, room for the results.
                 unsafe {
                     function(
                         bytes, a, a_step, bits, out, step, by_column, by_row, columns, number,
-                        &TABLES,
+                        &TABLES, counted,
                     )
                 };
             };
@@ -308,7 +356,7 @@ impl<'a> Run<'a> {
                     self.store_word(row + i, self.columns(panel), *word);
                 }
             } else {
-                self.results((panel, after.as_ref()), (row, *n), |out, step| {
+                self.results(panel, (row, *n), |out, step| {
                     for (number, &base) in product.bases.iter().enumerate() {
                         let (scales, bits) = self.part(panel, base);
                         let by = (scales.cast(), self.sizes_of(number, row).cast());
@@ -379,11 +427,9 @@ impl<'a> Run<'a> {
     /// A panel by the rows of which there are tables.
     fn lookups(&self, panel: usize, first: usize, rows: usize) {
         let product = &self.code.product;
-        let has_after = product.packed || !product.after.is_empty();
-        let after = has_after.then(|| self.after(panel));
         for at in 0..rows {
             let row = first + at;
-            self.results((panel, after.as_ref()), (row, 1), |out, _| {
+            self.results(panel, (row, 1), |out, _| {
                 for (number, &base) in product.bases.iter().enumerate() {
                     let (scales, bits) = self.part(panel, base);
                     // SAFETY: a row's tables and facts, a panel's bits and scales, room for the results.

@@ -117,8 +117,8 @@ impl Run<'_> {
             // SAFETY: a row of x; words of the scratch memory that are this row's alone.
             unsafe {
                 let from = std::slice::from_raw_parts(self.x.add(from), words);
-                let to = self.scratch.cast::<u32>().add(row * words);
-                splat(from, std::slice::from_raw_parts_mut(to, words));
+                let to = self.scratch.add(4 * row * words);
+                splat(from, std::slice::from_raw_parts_mut(to, 4 * words));
             }
         }
     }
@@ -132,8 +132,6 @@ impl Run<'_> {
         range: std::ops::Range<usize>,
     ) {
         let product = &self.code.product;
-        let has_after = product.packed || !product.after.is_empty();
-        let after = has_after.then(|| self.after(panel));
         let (bytes, columns) = (product.matrix.row_bytes(), product.matrix.columns());
         let mut at = range.start;
         while at < range.end {
@@ -141,7 +139,7 @@ impl Run<'_> {
             let row = lines.first + at;
             let a = lines.bits.wrapping_add(at * lines.step);
             let (sizes, ones) = (self.sizes_of_planes(kernels, row, n), [1.0; MOST_ROWS]);
-            self.results((panel, after.as_ref()), (row, n), |out, step| {
+            self.results(panel, (row, n), |out, step| {
                 for (number, &base) in product.bases.iter().enumerate() {
                     let (scales, bits) = self.part(panel, base);
                     let is_last = number + 1 == product.bases.len();
@@ -160,6 +158,7 @@ impl Run<'_> {
                             columns as i64,
                             number as i64,
                             &TABLES,
+                            columns as i64,
                         )
                     };
                 }
