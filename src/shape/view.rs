@@ -159,6 +159,28 @@ impl View {
         }
     }
 
+    /// The first layer as a view of the buffer, and the others as a view of a contiguous copy of what that shows; `None` if
+    /// there are no others.
+    ///
+    /// ```
+    /// # use brain_blitz::shape::View;
+    /// // Windows of three over five elements with a zero on both sides.
+    /// let padded = View::contiguous(5).pad(0, 1, 1)?;
+    /// let windows = padded.unfold(0, 3, 1, 1)?;
+    /// let (first, rest) = windows.split_first().expect("a mask and overlapping windows");
+    /// assert_eq!((first.compose(&rest), first), (windows, padded));
+    /// # Ok::<(), brain_blitz::shape::ShapeError>(())
+    /// ```
+    pub fn split_first(&self) -> Option<(View, View)> {
+        let (first, rest) = self.layers.split_first()?;
+        let part = |layers: &[Layer]| View {
+            layers: layers.iter().cloned().collect(),
+            requirements: self.requirements.clone(),
+        };
+        let first = std::slice::from_ref(first);
+        (!rest.is_empty()).then(|| (part(first), part(rest)))
+    }
+
     fn top(&self) -> &Layer {
         self.layers.last().expect("a view has at least one layer")
     }

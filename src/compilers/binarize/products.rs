@@ -94,15 +94,19 @@ struct Rewrite<'a> {
 impl Rewrite<'_> {
     fn write(&self, patch: &mut Patch, activations: SignActivations) -> Result<()> {
         let Product { sum, k, .. } = self.product;
-        let (x, view) = self.site.dag.operands(self.product.mul)[1 - self.product.weight];
+        let dag = self.site.dag;
+        let (x, view) = dag.operands(self.product.mul)[1 - self.product.weight];
         // A sign has no size to scale by.
-        let activations = match binary_sign(self.site.dag, x) {
+        let is_sign = binary_sign(dag, x);
+        let activations = match is_sign {
             true => SignActivations::Signs,
             false => activations,
         };
         // Signs of signs are those of the numbers themselves, which then need not be written.
-        let x = signed(self.site.dag, x).unwrap_or(x);
-        let x = levels(self.site.dag, x).unwrap_or(x);
+        let (x, view) = match signed(dag, x) {
+            Some((x, seen)) => (x, seen.compose(view)),
+            None => (levels(dag, x).unwrap_or(x), view.clone()),
+        };
         let mut walked: Vec<usize> = (0..view.rank())
             .filter(|&axis| axis != k && view.walks(axis))
             .collect();
@@ -113,7 +117,7 @@ impl Rewrite<'_> {
         walked.push(k);
         let (rows, back) = view.written_out(&walked).expect("axes of the view");
         // Where it is said already what is lost, rounding again would be a little different.
-        let is_rounded = rounded(self.site.dag, x).is_some_and(|is| is.scheme().is_some());
+        let is_rounded = !is_sign && rounded(dag, x).is_some_and(|is| is.scheme().is_some());
         let planes = match is_rounded {
             true => self.before_rounding(x, &rows),
             false => {
@@ -277,8 +281,9 @@ fn levels(dag: &Dag, node: NodeIndex) -> Option<NodeIndex> {
     }
 }
 
-/// The `x` of which a node is `where(x < 0, -1, 1)`, if that is what it is, element by element.
-fn signed(dag: &Dag, node: NodeIndex) -> Option<NodeIndex> {
+/// The `x` of which a node is `where(x < 0, -1, 1)`, if that is what it is, and the view of it: around it, in padding, there is 0,
+/// whose sign is 1 wherever it is taken.
+fn signed(dag: &Dag, node: NodeIndex) -> Option<(NodeIndex, View)> {
     if !binary_sign(dag, node) {
         return None;
     }
@@ -291,9 +296,9 @@ fn signed(dag: &Dag, node: NodeIndex) -> Option<NodeIndex> {
     let [(x, view), (limit, _)] = dag.operands(condition)[..] else {
         return None;
     };
-    let same = dag.node(x).ty == dag.node(node).ty;
-    let fits = same && dag.is_whole(condition, seen) && dag.is_whole(x, view);
-    (fits && is_literal(dag, limit, 0.0)).then_some(x)
+    let same = dag.node(x).ty.dtype == dag.node(node).ty.dtype;
+    let fits = same && dag.is_whole(condition, seen);
+    (fits && is_literal(dag, limit, 0.0)).then(|| (x, view.clone()))
 }
 
 /// Whether a node is this number.

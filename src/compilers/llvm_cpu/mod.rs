@@ -234,6 +234,8 @@ pub(super) fn kernels(list: &mut PassList) {
     list.push(materialize::Materialize);
     list.push(layout::Layout);
     list.push(super::generic::Cse);
+    list.push(binary::pixels::SignWindows);
+    list.push(super::generic::DeadCode);
     list.push(blocks::RoundedRows);
     list.push(binary::SignProducts);
     list.push(blocks::BlockProducts);

@@ -23,7 +23,8 @@
 //! - [`counts`]: signs by signs, and planes by signs; [`finish`]: what is computed of results by columns; [`after`]: which counts
 //!   give which sign of that;
 //! - [`lookups`]: a row of bytes; [`sums`], [`turned`]: many rows of bytes at once;
-//! - [`rows`]: packing signs and [`planes`], and what stands alone; [`windows`]: these as rows.
+//! - [`rows`]: packing signs and [`planes`], and what stands alone; [`pixels`]: signs of windows, packed once; [`windows`]: these as
+//!   rows.
 //!
 //! Not taken: a matrix of one row (a dot product), more than 65535 columns, weights that are looked at through a view, rows of bits that are neither all
 //! of a buffer nor its windows. These
@@ -47,6 +48,7 @@ pub mod ir;
 mod lanes;
 pub mod lookups;
 pub(super) mod nibbles;
+pub mod pixels;
 pub mod planes;
 pub mod rows;
 mod run;

@@ -16,6 +16,7 @@
 //! Not taken: weights-only rounding (there the factor is a product of `f32`), types without a [`form::Form`], weights
 //! that are looked at through a view, products over part of a row. These read what `dequantize` gives.
 
+use super::binary::rows::Pixels;
 use super::contraction::replace;
 use crate::compilers::Pass;
 use crate::error::Result;
@@ -133,6 +134,7 @@ impl Pass for DecodedRows {
 }
 
 /// Activations that are rounded, or whose signs or planes are packed, through a view → written out first, for kernels read rows.
+/// What packs signs reads pixels with padding around them too.
 pub struct RoundedRows;
 
 impl Pass for RoundedRows {
@@ -147,7 +149,9 @@ impl Pass for RoundedRows {
                 continue;
             };
             let (source, view) = dag.operands(id)[0];
-            if view.is_identity(numel(&dag.node(source).ty.dims)) {
+            let is_plain = view.is_identity(numel(&dag.node(source).ty.dims));
+            let is_pixels = || view.is_masked() && Pixels::of(view).is_some();
+            if is_plain || (dag.node(id).op == Op::PackSigns && is_pixels()) {
                 continue;
             }
             let read = vec![(NodeRef::Old(source), view.clone())];
