@@ -54,9 +54,18 @@ impl Case {
         layer
     }
 
-    /// Runs it, rounding in the graph on the reference executor, or stored and compiled for a target.
+    /// Runs it on three images, rounding in the graph on the reference executor, or stored and compiled for a target.
     fn run(&self, inputs: SignInputs, target: Option<(&str, usize)>) -> (Vec<f32>, Graph) {
-        let (n, channels) = (3, self.channels);
+        self.run_on(3, inputs, target)
+    }
+
+    fn run_on(
+        &self,
+        n: usize,
+        inputs: SignInputs,
+        target: Option<(&str, usize)>,
+    ) -> (Vec<f32>, Graph) {
+        let channels = self.channels;
         let mut cx = Graph::new();
         let x = cx.input(('b', channels, 9, 7), DType::F32);
         x.set(noise(n * channels * 63, 1));
@@ -134,6 +143,12 @@ fn windows_have_the_bits_of_the_reference() {
             assert_eq!(cx.stats().native_steps, cx.stats().steps, "{names:?}");
         }
     }
+}
+
+#[test]
+fn an_empty_batch_is_nothing() {
+    let (y, cx) = Case::same(12, 5).run_on(0, SignInputs::Signs, Some(("native", 2)));
+    assert_eq!((y.len(), n_of(&cx, "pack_pixels")), (0, 1));
 }
 
 /// The image with what is around it, a bit for a number; never a window's numbers, or its bits, in memory.

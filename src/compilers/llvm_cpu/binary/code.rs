@@ -143,20 +143,7 @@ impl CompiledSigns {
             ]);
             (builder, pack, finish)
         };
-        let (mut lookup, mut sums) = (lookups::plain as LookupFn, None);
-        if has_lookups(target) {
-            // SAFETY: as above.
-            unsafe {
-                lookup = std::mem::transmute::<*const (), LookupFn>(address("lookup")?);
-                sums = Some(Sums {
-                    tables: std::mem::transmute::<*const (), TablesFn>(address("sums")?),
-                    add: std::mem::transmute::<*const (), AddFn>(address("add")?),
-                    add_wide: std::mem::transmute::<*const (), AddFn>(address("add_wide")?),
-                    turn: std::mem::transmute::<*const (), TurnFn>(address("turned")?),
-                    results: std::mem::transmute::<*const (), ResultsFn>(address("results")?),
-                });
-            }
-        }
+        let (lookup, sums) = self.by_bytes(address)?;
         Ok(SignCode {
             name: match has_limits(product) {
                 true => name.replacen("signs", "signs_limits", 1),
@@ -176,6 +163,28 @@ impl CompiledSigns {
             packings: packings(product),
             _jit: jit.clone(),
         })
+    }
+
+    /// What multiplies by bytes: one row, and many.
+    fn by_bytes(
+        &self,
+        address: impl Fn(&str) -> Result<*const ()>,
+    ) -> Result<(LookupFn, Option<Sums>)> {
+        if !has_lookups(&self.target) {
+            return Ok((lookups::plain, None));
+        }
+        // SAFETY: the symbols are of functions that `emit_all` wrote by what has these signatures.
+        unsafe {
+            let lookup = std::mem::transmute::<*const (), LookupFn>(address("lookup")?);
+            let sums = Sums {
+                tables: std::mem::transmute::<*const (), TablesFn>(address("sums")?),
+                add: std::mem::transmute::<*const (), AddFn>(address("add")?),
+                add_wide: std::mem::transmute::<*const (), AddFn>(address("add_wide")?),
+                turn: std::mem::transmute::<*const (), TurnFn>(address("turned")?),
+                results: std::mem::transmute::<*const (), ResultsFn>(address("results")?),
+            };
+            Ok((lookup, Some(sums)))
+        }
     }
 }
 

@@ -93,6 +93,8 @@ impl Line {
         let [n, step, low, high] = *last;
         let (mut rest, mut start, mut is_there) = (number as i64, *first, true);
         for [size, step, low, high] in outer.iter().rev() {
+            // Without lines, nobody asks for one.
+            let size = (*size).max(1);
             let at = rest % size;
             rest /= size;
             start += at * step;

@@ -83,7 +83,7 @@ impl Windows {
     /// The rows that a view `[.., columns]` of pixels `[.., channels]` is, of which the first `m` axes are rows and all others
     /// columns.
     pub fn of(view: &View, m: usize, channels: usize) -> Option<Windows> {
-        let (axes, first) = fine_axes(view)?;
+        let (axes, first) = fine_axes(view).filter(|_| channels > 0)?;
         let pixels = |places: Expr| {
             let places = places.as_usize()?;
             places.is_multiple_of(channels).then(|| places / channels)
