@@ -29,6 +29,8 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+use std::slice::SliceIndex;
+
 pub use concrete::{ConcreteLayer, ConcreteView};
 
 use super::{Dims, Expr, IntoDims, ResolveError, Symbols, numel, same_size};
@@ -172,13 +174,32 @@ impl View {
     /// # Ok::<(), brain_blitz::shape::ShapeError>(())
     /// ```
     pub fn split_first(&self) -> Option<(View, View)> {
-        let (first, rest) = self.layers.split_first()?;
-        let part = |layers: &[Layer]| View {
-            layers: layers.iter().cloned().collect(),
+        (self.layers.len() > 1).then(|| (self.part(..1), self.part(1..)))
+    }
+
+    /// The view without its last layer, and the last layer as a view of a contiguous copy of that: `below.compose(&top)`
+    /// shows what the view does. `None` if there is only one.
+    ///
+    /// ```
+    /// # use brain_blitz::shape::{IntoDims, View};
+    /// // Windows of three over a line with a zero at both ends.
+    /// let padded = View::contiguous(5).pad(0, 1, 1)?;
+    /// let (below, top) = padded.unfold(0, 3, 1, 1)?.split_top().unwrap();
+    /// assert_eq!(below, padded);
+    /// assert_eq!(top, View::contiguous(7).unfold(0, 3, 1, 1)?);
+    /// # Ok::<(), brain_blitz::shape::ShapeError>(())
+    /// ```
+    pub fn split_top(&self) -> Option<(View, View)> {
+        let below = self.layers.len() - 1;
+        (below > 0).then(|| (self.part(..below), self.part(below..)))
+    }
+
+    /// Some layers.
+    fn part(&self, range: impl SliceIndex<[Layer], Output = [Layer]>) -> View {
+        View {
+            layers: self.layers[range].iter().cloned().collect(),
             requirements: self.requirements.clone(),
-        };
-        let first = std::slice::from_ref(first);
-        (!rest.is_empty()).then(|| (part(first), part(rest)))
+        }
     }
 
     fn top(&self) -> &Layer {

@@ -24,6 +24,7 @@ use super::nest::nest_of;
 use super::packed::{self, Packs};
 use super::target::Target;
 use super::tune::{self, Choice, Tuning};
+use super::windows::{self, Windows};
 use crate::compilers::{Math, Pass};
 use crate::error::{Error, Result};
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
@@ -74,6 +75,8 @@ pub(super) enum Work {
     SignRows(Box<SignRows>),
     /// A matrix product, and loops for the shapes where packing does not pay.
     Product(Nest, Box<Contraction>),
+    /// A product of windows, and the loops that say which.
+    Windows(Nest, Box<Windows>),
     /// Scores, rows and values; loops for the two products.
     Attention(Box<Parts>, Box<[Nest; 2]>),
     /// Products and a map; loops for a product, and for everything where these have the same bits.
@@ -95,7 +98,9 @@ pub(super) enum Low {
 impl Work {
     pub(super) fn identity(&self) -> Identity {
         match self {
-            Work::Loops(nest) | Work::Product(nest, _) => (vec![nest.clone()], vec![], None),
+            Work::Loops(nest) | Work::Product(nest, _) | Work::Windows(nest, _) => {
+                (vec![nest.clone()], vec![], None)
+            }
             Work::Blocks(product) => (vec![], vec![], Some(Low::Product((**product).clone()))),
             Work::Decode(rows) => (vec![], vec![], Some(Low::Rows((**rows).clone()))),
             Work::Signs(product) => (vec![], vec![], Some(Low::Signs((**product).clone()))),
@@ -132,7 +137,7 @@ impl Work {
                 approximate(&mut parts.nest, math)
             }
             // No functions are in them.
-            Work::Product(..) | Work::Blocks(_) | Work::Decode(_) => 0,
+            Work::Product(..) | Work::Windows(..) | Work::Blocks(_) | Work::Decode(_) => 0,
             Work::Signs(_) | Work::SignRows(_) => 0,
         }
     }
@@ -144,6 +149,7 @@ impl Work {
             Work::Blocks(_) | Work::Decode(_) | Work::Signs(_) | Work::SignRows(_) => {
                 (vec![], vec![])
             }
+            Work::Windows(nest, _) => (vec![nest], vec![]),
             Work::Product(nest, product) => (vec![nest], vec![product]),
             Work::Attention(parts, _) => (
                 vec![&parts.nest],
@@ -161,7 +167,7 @@ impl Job {
             Work::Product(_, product) => Some(product),
             Work::Epilogue(parts, _) => Some(&parts.product),
             Work::Loops(_) | Work::Blocks(_) | Work::Decode(_) | Work::Attention(..) => None,
-            Work::Signs(_) | Work::SignRows(_) => None,
+            Work::Windows(..) | Work::Signs(_) | Work::SignRows(_) => None,
         }
     }
 }
@@ -307,6 +313,12 @@ impl Pass for Codegen {
             codes.len(),
             target.name()
         ));
+        let is_windows = |(_, job): &&(_, usize)| matches!(run.jobs[*job].work, Work::Windows(..));
+        let windows = kernels.iter().filter(is_windows).count();
+        if windows > 0 {
+            let note = format!("{windows} products of windows are computed where the image lies");
+            run.notes.push(note);
+        }
         self.tell_math(&mut run);
         let patch = if self.emit_only {
             Patch::new()
@@ -348,6 +360,10 @@ fn text_of(job: &Job, target: &Target, asm: bool) -> String {
     }
     if let (Work::Signs(_), true) = (&job.work, asm) {
         let text = binary::code::assembly(target);
+        return text.unwrap_or_else(|why| format!("; {why}"));
+    }
+    if let (Work::Windows(_, windows), true) = (&job.work, asm) {
+        let text = windows::code::assembly(windows, target);
         return text.unwrap_or_else(|why| format!("; {why}"));
     }
     let (nests, products) = job.work.listed();
@@ -406,7 +422,10 @@ fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> 
         let nest = nest_of(kernel)?;
         let dims = nest.space.iter().chain(&nest.reduce).copied().collect();
         match contraction_of(kernel) {
-            Some(contraction) => (Work::Product(nest, Box::new(contraction)), dims),
+            Some(contraction) => match Windows::ready(&contraction) {
+                Some(windows) => (Work::Windows(nest, Box::new(windows)), dims),
+                None => (Work::Product(nest, Box::new(contraction)), dims),
+            },
             None => (Work::Loops(nest), dims),
         }
     };

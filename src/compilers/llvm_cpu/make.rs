@@ -32,6 +32,7 @@ use super::packed::Packs;
 use super::sequence::Linker;
 use super::target::Target;
 use super::tune::Choice;
+use super::windows::code::WindowsCode;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::pool;
@@ -115,6 +116,13 @@ impl Maker<'_> {
                     Some(nest) if is_always_narrow(product) && is_little(product) => Arc::new(nest),
                     narrow => Arc::new(self.product(job, key, narrow, product)?),
                 }
+            }
+            Work::Windows(_, windows) => {
+                let Linker { jit, target } = &**self.linker;
+                let name = job.name.replacen("contraction", "windows", 1);
+                let named = (name, key);
+                let windows = (**windows).clone();
+                Arc::new(WindowsCode::new(named, windows, target, self.cache, jit)?)
             }
             Work::Epilogue(parts, nests) => return self.epilogue(job, key, parts, nests),
             Work::Attention(parts, nests) => Arc::new(AttentionCode {

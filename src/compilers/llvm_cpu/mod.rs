@@ -3,7 +3,9 @@
 //! The pipeline, in order:
 //! 1. [`forget_gradients`]: what only matters to gradients goes;
 //! 1. [`materialize`]: operands that must lie in memory are written out;
-//! 2. [`layout`]: factors of products whose steps lie apart are written out in rows; equal copies become one;
+//! 2. [`layout`]: factors of products whose steps lie apart are written out in rows; [`windows::border`]: the zeros
+//!    around an image are; equal copies become one. Before that, gradients by images become products of windows
+//!    ([`windows::shifted`]);
 //! 3. [`contraction`]: sums of products that are matrix products become one kernel node;
 //! 4. [`fusion`]: everything else is grouped into kernel nodes; reductions over the same [`rows`] share one;
 //! 5. [`attention`]: two products with rows between them become one kernel, whose scores are never all in memory;
@@ -11,7 +13,7 @@
 //! 7. [`codegen`]: kernel nodes get machine code, equal ones the same.
 //!
 //! A kernel is lowered from its steps: [`nest`] builds the loop IR ([`ir`]), [`lower`] turns that into LLVM IR with
-//! explicit vectors; matrix products go through [`gemm`]. [`approx`] has tables and polynomials for functions that need
+//! explicit vectors; matrix products go through [`gemm`], those of small convolutions through [`windows`]. [`approx`] has tables and polynomials for functions that need
 //! not be exact. [`target`] describes the machine, [`jit`] compiles and
 //! links, [`packed`] chooses operands that are packed once, [`cache`] keeps objects on disk, [`code`] is what the
 //! executor calls, [`mod@sequence`] makes one function of a
@@ -50,6 +52,7 @@ pub mod sequence;
 pub mod target;
 pub mod tune;
 pub mod vmath;
+pub mod windows;
 
 #[cfg(all(feature = "llvm19", not(feature = "llvm22")))]
 use llvm_sys_19 as llvm_sys;
@@ -232,7 +235,10 @@ pub(super) fn kernels(list: &mut PassList) {
     list.push(forget_gradients::ForgetGradients);
     list.push(super::generic::DeadCode);
     list.push(materialize::Materialize);
+    list.push(windows::shifted::Shifted);
+    list.push(super::generic::DeadCode);
     list.push(layout::Layout);
+    list.push(windows::border::Border);
     list.push(super::generic::Cse);
     list.push(binary::pixels::SignWindows);
     list.push(super::generic::DeadCode);

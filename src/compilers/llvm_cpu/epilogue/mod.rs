@@ -14,7 +14,7 @@
 //! - the product lies in memory as `[batch, m, n]`.
 //!
 //! Not taken: products that are wanted themselves or that two kernels read; products that are reduced (a norm, softmax:
-//! [`super::attention`] takes some); gathers.
+//! [`super::attention`] takes some); products of windows ([`super::windows`]); gathers.
 //!
 //! Bits: those of the kernels one after the other, for any number of threads. Whether a product runs as a loop nest, as
 //! dot products or packed depends on the same sizes, and each point is computed once, by the same code.

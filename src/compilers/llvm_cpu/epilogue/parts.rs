@@ -16,6 +16,7 @@ use crate::compilers::llvm_cpu::gemm::tiled::MOST;
 use crate::compilers::llvm_cpu::ir::{Nest, Scalar};
 use crate::compilers::llvm_cpu::lower::tile::{TileNest, can_lower};
 use crate::compilers::llvm_cpu::nest::nest_of;
+use crate::compilers::llvm_cpu::windows::Windows;
 use crate::op::Kernel;
 use crate::shape::{Dims, Expr, View, numel, same_size};
 
@@ -48,7 +49,7 @@ pub fn parts_of(kernel: &Kernel) -> Option<Parts> {
     let products: Vec<Part> = sums.iter().map(|&at| extract(kernel, at, &[])).collect();
     let alike = |part: &Part| part.kernel == products[0].kernel;
     let product = contraction_of(&products[0].kernel).filter(is_row_major)?;
-    if !products.iter().all(alike) {
+    if Windows::ready(&product).is_some() || !products.iter().all(alike) {
         return None;
     }
     let rest = extract(kernel, last, &sums);

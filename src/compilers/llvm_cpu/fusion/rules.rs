@@ -3,6 +3,7 @@
 //! These are facts about single nodes and edges; [`super::groups`] decides with them.
 
 use crate::compilers::llvm_cpu::contraction::contraction_of;
+use crate::compilers::llvm_cpu::windows::Windows;
 use crate::error::Result;
 use crate::graph::{Dag, NodeIndex};
 use crate::op::{BinaryOp, Op, UnaryOp};
@@ -90,7 +91,10 @@ pub struct Work {
 /// in the product's place.
 pub fn finish(dag: &Dag, order: &[NodeIndex], is_kept: &[bool]) -> Vec<bool> {
     let mut finishes = vec![false; dag.bound()];
-    let is_product = |op: &Op| matches!(op, Op::Kernel(kernel) if contraction_of(kernel).is_some());
+    let is_product = |op: &Op| match op {
+        Op::Kernel(kernel) => contraction_of(kernel).is_some_and(|c| Windows::ready(&c).is_none()),
+        _ => false,
+    };
     for &id in order.iter().filter(|&&id| is_elementwise(&dag.node(id).op)) {
         let is_own = |&(operand, view): &(NodeIndex, &View)| {
             let node = dag.node(operand);
