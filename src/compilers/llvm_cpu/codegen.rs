@@ -22,6 +22,7 @@ use super::lower;
 use super::make::{Code, compile_all};
 use super::nest::nest_of;
 use super::packed::{self, Packs};
+use super::refine::refined;
 use super::target::Target;
 use super::tune::{self, Choice, Tuning};
 use super::windows::{self, Windows};
@@ -426,7 +427,7 @@ fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> 
                 Some(windows) => (Work::Windows(nest, Box::new(windows)), dims),
                 None => (Work::Product(nest, Box::new(contraction)), dims),
             },
-            None => (Work::Loops(nest), dims),
+            None => (Work::Loops(refined(nest)), dims),
         }
     };
     let dims: Vec<String> = dims

@@ -12,7 +12,7 @@
 //! 6. [`epilogue`]: products and the elementwise kernel that alone reads them become one;
 //! 7. [`codegen`]: kernel nodes get machine code, equal ones the same.
 //!
-//! A kernel is lowered from its steps: [`nest`] builds the loop IR ([`ir`]), [`lower`] turns that into LLVM IR with
+//! A kernel is lowered from its steps: [`nest`] builds the loop IR ([`ir`]), whose dims [`refine`] takes apart where views do, [`lower`] turns that into LLVM IR with
 //! explicit vectors; matrix products go through [`gemm`], those of small convolutions through [`windows`]. [`approx`] has tables and polynomials for functions that need
 //! not be exact. [`target`] describes the machine, [`jit`] compiles and
 //! links, [`packed`] chooses operands that are packed once, [`cache`] keeps objects on disk, [`code`] is what the
@@ -47,6 +47,7 @@ pub mod materialize;
 pub mod nest;
 mod once;
 pub mod packed;
+pub mod refine;
 pub mod rows;
 pub mod sequence;
 pub mod target;

@@ -1,0 +1,149 @@
+//! Maps over a dim that a view takes apart → the same maps over the parts.
+//!
+//! ```text
+//! over [s, 192]:  load x {[s, 192] <- [s, 4, 2, 24] * (..)}     →     over [s, 4, 2, 24]:  load x {[s, 4, 2, 24] * (..)}
+//! ```
+//! Heads that are joined, halves of heads that change places, and their gradients. Where the layers stay, each lane's
+//! address is computed with divisions, and its element is read alone; taken apart, the innermost part is read in vectors.
+//!
+//! Not touched: reductions, whose order is part of their meaning; parts too short for a vector; views with padding
+//! between the layers that does not come apart; symbolic sizes.
+
+use super::ir::{Nest, Scalar};
+use crate::shape::view::Layer;
+use crate::shape::{Dims, Expr, View};
+
+/// The fewest neighbours that are worth a row of their own.
+const SHORT: i64 = 8;
+
+/// The nest over parts of its dims, if that makes fewer layers; the nest itself elsewhere.
+pub fn refined(nest: Nest) -> Nest {
+    match parts(&nest).and_then(|dims| over(&nest, &dims)) {
+        Some(finer) => finer,
+        None => nest,
+    }
+}
+
+/// What a row-major coordinate of each dim counts, without the whole and single elements.
+fn counts(dims: &[Expr]) -> Option<Vec<i64>> {
+    let sizes: Option<Vec<i64>> = dims.iter().map(|dim| dim.as_const()).collect();
+    let mut count = 1;
+    let mut counts = Vec::new();
+    for size in sizes?.into_iter().rev() {
+        if count > 1 {
+            counts.push(count);
+        }
+        count *= size;
+    }
+    Some(counts)
+}
+
+/// The dims below a layer that only says how they are merged.
+fn merged(view: &View) -> Option<&Layer> {
+    let [.., below, top] = view.layers() else {
+        return None;
+    };
+    top.is_contiguous().then_some(below)
+}
+
+/// The finest dims that views take the map's dims apart into.
+fn parts(nest: &Nest) -> Option<Dims> {
+    let moves = |node: &Scalar| matches!(node, Scalar::Gather { .. } | Scalar::Coord(_));
+    if !nest.reduce.is_empty() || !nest.stages.is_empty() || nest.body.iter().any(moves) {
+        return None;
+    }
+    let all: Option<Vec<i64>> = nest.space.iter().map(|dim| dim.as_const()).collect();
+    let all: i64 = all?.into_iter().product();
+    let own = counts(&nest.space)?;
+    let mut each = own.clone();
+    for layer in nest.loads.iter().filter_map(|load| merged(&load.view)) {
+        let counts = counts(&layer.dims).filter(|counts| counts.iter().all(|&n| n >= SHORT));
+        each.extend(counts.into_iter().flatten().filter(|&n| n < all));
+    }
+    each.sort_unstable_by(|a, b| b.cmp(a));
+    each.dedup();
+    if each.len() == own.len() || all == 0 {
+        return None;
+    }
+    let bounds: Vec<i64> = [all].into_iter().chain(each).chain([1]).collect();
+    let divides = |pair: &[i64]| pair[0] % pair[1] == 0;
+    let dims = bounds.windows(2).map(|pair| Expr::from(pair[0] / pair[1]));
+    bounds.windows(2).all(divides).then(|| dims.collect())
+}
+
+/// The map over other dims of as many points, if some view has fewer layers there and none has more.
+fn over(nest: &Nest, dims: &Dims) -> Option<Nest> {
+    let mut finer = nest.clone();
+    finer.space = dims.clone();
+    let mut n_fewer = 0;
+    for load in &mut finer.loads {
+        let view = load.view.reshape(dims.clone()).ok()?;
+        let [before, after] = [&load.view, &view].map(|view| view.layers().len());
+        if after > before {
+            return None;
+        }
+        n_fewer += usize::from(after < before);
+        load.view = view;
+    }
+    (n_fewer > 0).then_some(finer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compilers::llvm_cpu::ir::Access;
+    use crate::dtype::DType;
+    use crate::shape::IntoDims;
+
+    fn map(views: Vec<View>) -> Nest {
+        let space: Dims = views[0].dims().iter().copied().collect();
+        let access = |(input, view)| Access {
+            input,
+            dtype: DType::F32,
+            view,
+        };
+        Nest {
+            space,
+            reduce: Dims::new(),
+            n_inputs: views.len(),
+            loads: views.into_iter().enumerate().map(access).collect(),
+            body: vec![Scalar::Load(0)],
+            stages: vec![],
+            per_point: false,
+            result: 0,
+            dtype: DType::F32,
+        }
+    }
+
+    /// `[2, heads, 5, d]`, joined to `[2, 5, heads * d]`.
+    fn joined(heads: i64, d: i64) -> View {
+        let view = View::contiguous((2, heads, 5, d));
+        let view = view.permute(&[0, 2, 1, 3]).unwrap();
+        view.reshape((2, 5, heads * d)).unwrap()
+    }
+
+    #[test]
+    fn joined_heads_are_walked_one_by_one() {
+        let plain = View::contiguous((2, 5, 192));
+        let nest = refined(map(vec![plain, joined(4, 48)]));
+        assert_eq!(nest.space, (2, 5, 4, 48).into_dims());
+        assert!(nest.loads.iter().all(|load| load.view.single().is_some()));
+        assert!(nest.loads[0].view.is_contiguous());
+        // Two views that take different parts apart.
+        let nest = refined(map(vec![joined(4, 48), joined(8, 24)]));
+        assert_eq!(nest.space, (2, 5, 4, 2, 24).into_dims());
+        assert!(nest.loads.iter().all(|load| load.view.single().is_some()));
+    }
+
+    #[test]
+    fn short_parts_and_what_does_not_divide_stay_together() {
+        for views in [
+            vec![joined(48, 4)],
+            vec![joined(4, 48), joined(6, 32)],
+            vec![View::contiguous((2, 5, 192))],
+        ] {
+            let nest = map(views);
+            assert_eq!(refined(nest.clone()), nest);
+        }
+    }
+}
