@@ -55,9 +55,9 @@ pub(super) fn compile_all(jobs: &[Job], target: &Target, packs: &Packs) -> Resul
         linker: &linker,
         packs,
     };
-    let n_threads = pool::default_threads();
+    let (n_threads, order) = (pool::default_threads(), order(jobs));
     pool::for_each_range(n_threads, jobs.len(), &|range| {
-        for i in range {
+        for &i in &order[range] {
             let code = maker.compile(&jobs[i]).map_err(|e| e.to_string());
             *results[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
         }
@@ -66,6 +66,21 @@ pub(super) fn compile_all(jobs: &[Job], target: &Target, packs: &Packs) -> Resul
         .into_iter()
         .map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner));
     Ok(taken.map(|code| code.expect("every job was run")).collect())
+}
+
+/// In which order jobs are begun: a product first, the others last. They share code that the first one makes, for which
+/// the others would have to wait.
+fn order(jobs: &[Job]) -> Vec<usize> {
+    let is_product = |&i: &usize| {
+        let work = &jobs[i].work;
+        matches!(
+            work,
+            Work::Product(..) | Work::Epilogue(..) | Work::Attention(..)
+        )
+    };
+    let (products, others): (Vec<usize>, Vec<usize>) = (0..jobs.len()).partition(is_product);
+    let (first, rest) = products.split_at(products.len().min(1));
+    [first, &others, rest].concat()
 }
 
 /// The most multiply-adds of a product that is little.
