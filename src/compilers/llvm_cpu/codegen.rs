@@ -314,12 +314,7 @@ impl Pass for Codegen {
             codes.len(),
             target.name()
         ));
-        let is_windows = |(_, job): &&(_, usize)| matches!(run.jobs[*job].work, Work::Windows(..));
-        let windows = kernels.iter().filter(is_windows).count();
-        if windows > 0 {
-            let note = format!("{windows} products of windows are computed where the image lies");
-            run.notes.push(note);
-        }
+        tell_windows(&mut run, &kernels);
         self.tell_math(&mut run);
         let patch = if self.emit_only {
             Patch::new()
@@ -442,6 +437,17 @@ fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> 
         choice: None,
         n_approximations: 0,
     })
+}
+
+/// Says how many kernels are products of windows.
+fn tell_windows(run: &mut Run, kernels: &[(NodeIndex, usize)]) {
+    let is_windows = |(_, job): &&(_, usize)| matches!(run.jobs[*job].work, Work::Windows(..));
+    let n = kernels.iter().filter(is_windows).count();
+    if n > 0 {
+        run.notes.push(format!(
+            "{n} products of windows are computed where the image lies"
+        ));
+    }
 }
 
 /// Gives the nodes their code.

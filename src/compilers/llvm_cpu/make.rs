@@ -32,6 +32,7 @@ use super::packed::Packs;
 use super::sequence::Linker;
 use super::target::Target;
 use super::tune::Choice;
+use super::windows::Windows;
 use super::windows::code::WindowsCode;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -132,13 +133,7 @@ impl Maker<'_> {
                     narrow => Arc::new(self.product(job, key, narrow, product)?),
                 }
             }
-            Work::Windows(_, windows) => {
-                let Linker { jit, target } = &**self.linker;
-                let name = job.name.replacen("contraction", "windows", 1);
-                let named = (name, key);
-                let windows = (**windows).clone();
-                Arc::new(WindowsCode::new(named, windows, target, self.cache, jit)?)
-            }
+            Work::Windows(_, windows) => Arc::new(self.windows(job, key, windows)?),
             Work::Epilogue(parts, nests) => return self.epilogue(job, key, parts, nests),
             Work::Attention(parts, nests) => Arc::new(AttentionCode {
                 name: job.name.clone(),
@@ -160,6 +155,12 @@ impl Maker<'_> {
                 reach: Reach::of(parts),
             }),
         })
+    }
+
+    fn windows(&self, job: &Job, key: u64, windows: &Windows) -> Result<WindowsCode> {
+        let Linker { jit, target } = &**self.linker;
+        let name = job.name.replacen("contraction", "windows", 1);
+        WindowsCode::new((name, key), windows.clone(), target, self.cache, jit)
     }
 
     fn epilogue(
