@@ -127,7 +127,7 @@ impl Case {
         let factor = factor.set(numbers(self.y_dims().iter().product(), 2));
         let y = x.conv(weight, None, &self.rule()).retrieve();
         let loss = (y * factor).sum(..);
-        let grads = cx.compile(Autograd::new(&[weight, x], loss), ());
+        let grads = cx.compile(Autograd::new([weight, x], loss), ());
         let results = [y, grads[0].retrieve(), grads[1].retrieve()];
         let report = cx.compile((Generic, LlvmCpu::for_cpu(cpu)), ());
         for note in report.notes() {

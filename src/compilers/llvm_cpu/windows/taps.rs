@@ -149,6 +149,9 @@ struct Taps<'e, 'm, 'c> {
 
 type Values<'c> = Vec<BasicValueEnum<'c>>;
 
+/// Writes the code for some positions.
+type Body<'b> = dyn Fn(&[(i64, i64)]) + 'b;
+
 impl<'c> Taps<'_, '_, 'c> {
     /// Writes the vectors of step `at` of the dims before `axes`, and all steps of these.
     fn pack(&self, axes: &[Axis], from: PointerValue<'c>, at: IntValue<'c>) {
@@ -174,7 +177,7 @@ impl<'c> Taps<'_, '_, 'c> {
     }
 
     /// Writes code for each list of positions, of which the one with number `chunk` runs.
-    fn choose(&self, first: usize, chunk: IntValue<'c>, body: &dyn Fn(&[(i64, i64)])) {
+    fn choose(&self, first: usize, chunk: IntValue<'c>, body: &Body<'_>) {
         let (e, positions) = (self.e, &self.plan.chunks[first]);
         if first + 1 == self.plan.chunks.len() {
             return body(positions);
