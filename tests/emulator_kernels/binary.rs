@@ -90,9 +90,9 @@ fn add_count(
     let repeated = match form {
         Form::Table => x.clone(),
         Form::Popcount => {
-            let mut words = vec![0; x.len()];
+            let mut words = vec![0; 4 * x.len()];
             splat(&x, &mut words);
-            bytemuck::cast_slice(&words).to_vec()
+            words
         }
     };
     let (by_column, by_row, step, want) = expected((rows, output), columns, &counts);
@@ -112,6 +112,7 @@ fn add_count(
         Arg::Int(columns as i64),
         Arg::Int(0),
         Arg::Pointer(tables),
+        Arg::Int(columns as i64),
     ];
     batch.call(symbol, &args);
     (want, out)
