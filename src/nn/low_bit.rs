@@ -29,7 +29,7 @@ pub enum SignInputs {
     Kept,
     /// 8 bits with a scale for each row; gradients flow as if nothing were rounded.
     Bytes,
-    /// 16 levels with a scale for each row ([`Planes`](crate::op::Planes)); gradients flow to all within the levels.
+    /// 16 levels with a scale for each row ([`Planes`]); gradients flow to all within the levels.
     FourBits,
     /// 4 levels, alike.
     TwoBits,

@@ -6,8 +6,8 @@
 //! ```
 //! Both are matrix products whose one operand sees every element of an image several times. Packing it ([`super::gemm`])
 //! writes each of these sights; with few rows in the other operand that takes longer than the product itself. Here nothing of the
-//! image is packed. [`rows`]: neighbouring outputs are the lanes of vectors, loaded from the image as they lie, times one
-//! weight. [`taps`]: the rows of the other operand are the lanes, times one element of the image.
+//! image is packed. `rows`: neighbouring outputs are the lanes of vectors, loaded from the image as they lie, times one
+//! weight. `taps`: the rows of the other operand are the lanes, times one element of the image.
 //!
 //! The zeros around an image are written out before ([`border`]), so that no element is padding. The gradient by an image
 //! is a convolution too ([`shifted`]).
