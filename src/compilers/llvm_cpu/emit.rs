@@ -11,10 +11,11 @@ use inkwell::context::Context;
 use inkwell::intrinsics::Intrinsic;
 use inkwell::module::Module;
 use inkwell::types::{
-    BasicMetadataTypeEnum, BasicType, BasicTypeEnum, FloatType, IntType, PointerType,
+    BasicMetadataTypeEnum, BasicType, BasicTypeEnum, FloatType, IntType, PointerType, VectorType,
 };
 use inkwell::values::{
     BasicMetadataValueEnum, BasicValue, BasicValueEnum, FunctionValue, IntValue, PointerValue,
+    VectorValue,
 };
 use inkwell::{AddressSpace, IntPredicate};
 
@@ -273,6 +274,18 @@ impl<'m, 'c> Emit<'m, 'c> {
             one => self.builder.build_select(one.into_int_value(), yes, no, ""),
         }
         .expect(BUILT)
+    }
+
+    /// A whole number of so many bits (8, 16, 32 or 64) in every lane.
+    pub fn constants(&self, bits: u32, value: i64, lanes: u32) -> VectorValue<'c> {
+        let kind = match bits {
+            8 => self.context.i8_type(),
+            16 => self.context.i16_type(),
+            32 => self.context.i32_type(),
+            _ => self.i64(),
+        };
+        let value = kind.const_int(value as u64, true);
+        VectorType::const_vector(&vec![value; lanes as usize])
     }
 
     /// `value` in every lane; itself for one lane.

@@ -88,7 +88,7 @@ impl<'e, 'm, 'c> Whole<'e, 'm, 'c> {
         let Some(pairs) = sum.pairs else {
             return sum.wide;
         };
-        let ones = self.splat(16, 1, 2 * self.lanes);
+        let ones = self.e.constants(16, 1, 2 * self.lanes);
         let fours = self.call(
             "llvm.x86.avx2.pmadd.wd",
             &[pairs.into(), ones.into()],
@@ -102,18 +102,6 @@ impl<'e, 'm, 'c> Whole<'e, 'm, 'c> {
         let kind = self.e.context.f32_type().vec_type(self.lanes);
         let float = self.e.builder.build_signed_int_to_float(x, kind, "");
         float.expect(BUILT)
-    }
-
-    /// A constant in every lane.
-    pub fn splat(&self, bits: u32, value: i64, lanes: u32) -> VectorValue<'c> {
-        let context = self.e.context;
-        let kind = match bits {
-            8 => context.i8_type(),
-            16 => context.i16_type(),
-            _ => context.i32_type(),
-        };
-        let value = kind.const_int(value as u64, true);
-        self.e.splat(value.into(), lanes).into_vector_value()
     }
 
     /// `a + b`.

@@ -71,10 +71,6 @@ pub fn emit_tables<'c>(context: &'c Context, module: &Module<'c>, name: &str) {
     (1..3).for_each(|pointer| e.noalias(pointer));
     let (b, byte, word) = (&e.builder, context.i8_type(), context.i16_type());
     let lanes = 64;
-    let constant = |value: i64| {
-        let value = word.const_int(value as u64, true);
-        e.splat(value.into(), lanes).into_vector_value()
-    };
     e.each(e.int(0), e.int_argument(0), 1, |group| {
         let from = e.mul(group, e.int(GROUP as i64));
         let numbers = e.load(
@@ -101,11 +97,13 @@ pub fn emit_tables<'c>(context: &'c Context, module: &Module<'c>, name: &str) {
             });
             let add = |x, y| b.build_int_add(x, y, "").expect(BUILT);
             let sum = terms.reduce(add).expect("there are four");
-            let low = b.build_and(sum, constant(15), "").expect(BUILT);
-            let high = b
-                .build_right_shift(sum, constant(4), true, "")
+            let low = b
+                .build_and(sum, e.constants(16, 15, lanes), "")
                 .expect(BUILT);
-            let high = add(high, constant(OFFSET));
+            let high = b
+                .build_right_shift(sum, e.constants(16, 4, lanes), true, "")
+                .expect(BUILT);
+            let high = add(high, e.constants(16, OFFSET, lanes));
             for (part, x) in [low, high].into_iter().enumerate() {
                 let narrow = b.build_int_truncate(x, byte.vec_type(lanes), "");
                 let at = e.mul(group, e.int(TABLE_BYTES as i64));
@@ -161,17 +159,6 @@ struct Parts<'c> {
 }
 
 impl<'c> Kernel<'_, '_, 'c> {
-    fn constant(&self, bits: u32, value: i64, lanes: u32) -> VectorValue<'c> {
-        let context = self.e.context;
-        let kind = match bits {
-            8 => context.i8_type(),
-            16 => context.i16_type(),
-            _ => context.i32_type(),
-        };
-        let value = kind.const_int(value as u64, true);
-        self.e.splat(value.into(), lanes).into_vector_value()
-    }
-
     fn plus(&self, a: VectorValue<'c>, b: VectorValue<'c>) -> VectorValue<'c> {
         self.e.builder.build_int_add(a, b, "").expect(BUILT)
     }
@@ -246,7 +233,7 @@ impl<'c> Kernel<'_, '_, 'c> {
         let kind = byte.vec_type(self.bytes);
         let tables = self.place((4, 0), (block, GROUPS * TABLE_BYTES));
         let from = i64::from(vector * self.bytes);
-        let words = self.constant(16, 0, self.bytes / 2);
+        let words = self.e.constants(16, 0, self.bytes / 2);
         let mut all: Vec<Parts<'c>> = numbers
             .iter()
             .map(|_| Parts {
@@ -290,14 +277,14 @@ impl<'c> Kernel<'_, '_, 'c> {
         let kind = self.e.context.i16_type().vec_type(n);
         let words = b.build_bit_cast(bytes, kind, "").expect(BUILT);
         let words = words.into_vector_value();
-        let even = b.build_and(words, self.constant(16, 0xff, n), "");
-        let odd = b.build_right_shift(words, self.constant(16, 8, n), false, "");
+        let even = b.build_and(words, self.e.constants(16, 0xff, n), "");
+        let odd = b.build_right_shift(words, self.e.constants(16, 8, n), false, "");
         [even.expect(BUILT), odd.expect(BUILT)]
     }
 
     /// Lower parts plus 16 times upper ones, of even and of odd lanes.
     fn whole(&self, parts: Parts<'c>) -> [VectorValue<'c>; 2] {
-        let four = self.constant(16, 4, self.bytes / 2);
+        let four = self.e.constants(16, 4, self.bytes / 2);
         let lower = self.words(parts.lower);
         [0, 1].map(|odd| {
             let upper = self.e.builder.build_left_shift(parts.upper[odd], four, "");
@@ -327,7 +314,9 @@ impl<'c> Kernel<'_, '_, 'c> {
             .build_int_z_extend(all.into_vector_value(), kind, "")
             .expect(BUILT);
         // Every part that was looked up had its share.
-        let taken = self.constant(32, OFFSET * 16 * (GROUPS * GROUP / 4) as i64, n);
+        let taken = self
+            .e
+            .constants(32, OFFSET * 16 * (GROUPS * GROUP / 4) as i64, n);
         b.build_int_sub(all, taken, "").expect(BUILT)
     }
 

@@ -299,7 +299,7 @@ impl<'c> Kernel<'_, '_, 'c> {
             let from = e.at(e.context.i8_type(), numbers, from);
             let mut bits = e.load(whole.ints(), from, 32).into_vector_value();
             let (is, should) = (four / plane.bits * plane.bits, plane.at);
-            let by = |n: usize| whole.splat(32, n as i64, whole.lanes);
+            let by = |n: usize| e.constants(32, n as i64, whole.lanes);
             if is > should {
                 let moved = b.build_right_shift(bits, by(is - should), false, "");
                 bits = moved.expect(BUILT);
@@ -309,7 +309,7 @@ impl<'c> Kernel<'_, '_, 'c> {
             if plane.bits < 8 {
                 // What came from a neighbouring byte goes away here too.
                 let mask = ((1 << plane.bits) - 1) << plane.at;
-                let mask = whole.splat(32, mask * 0x0101_0101, whole.lanes);
+                let mask = e.constants(32, mask * 0x0101_0101, whole.lanes);
                 bits = b.build_and(bits, mask, "").expect(BUILT);
             }
             all = Some(match all {
@@ -347,15 +347,15 @@ impl<'c> Kernel<'_, '_, 'c> {
         let [low, high] = [mixed(bytes[0], bytes[1]), mixed(bytes[2], bytes[3])];
         let all = cast(mixed(cast(low, pairs), cast(high, pairs)), whole.ints());
         let moved = match four.cmp(&1) {
-            Ordering::Less => b.build_left_shift(all, whole.splat(32, 1, lanes), ""),
+            Ordering::Less => b.build_left_shift(all, e.constants(32, 1, lanes), ""),
             Ordering::Equal => Ok(all),
             Ordering::Greater => {
-                let by = whole.splat(32, four as i64 - 1, lanes);
+                let by = e.constants(32, four as i64 - 1, lanes);
                 b.build_right_shift(all, by, false, "")
             }
         };
         // A bit is worth 2.
-        let mask = whole.splat(32, 0x0202_0202, lanes);
+        let mask = e.constants(32, 0x0202_0202, lanes);
         let bits = b.build_and(moved.expect(BUILT), mask, "").expect(BUILT);
         cast(bits, whole.bytes())
     }
