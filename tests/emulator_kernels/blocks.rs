@@ -193,7 +193,7 @@ impl Kernels<'_> {
             self.wanted
                 .push((format!("{tile} on {}", self.name), want, place));
         }
-        if lookup::fits(target, &form, scheme) {
+        if lookup::fits(target, &form, summed) {
             self.add_lookups(ty, &round);
         }
     }

@@ -1,4 +1,4 @@
-//! Kernels of products with block weights, and the loops around them.
+//! Kernels of products with block weights, compiled and linked; [`run`](super::run) has the loops around them.
 
 use std::sync::Arc;
 
@@ -182,9 +182,7 @@ impl Kind {
 
     /// Whether there are kernels that look products up.
     fn looks_up(&self) -> bool {
-        let form = self.form();
-        let mut schemes = self.schemes();
-        schemes.any(|scheme| lookup::fits(&self.target, &form, scheme))
+        lookup::fits(&self.target, &self.form(), self.summed)
     }
 
     fn emit<'c>(

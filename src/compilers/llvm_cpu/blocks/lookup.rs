@@ -24,7 +24,6 @@ use super::form::{COLUMNS, Form, GROUP};
 use crate::compilers::llvm_cpu::binary::nibbles::{halves, look_up};
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::target::Target;
-use crate::op::ActivationScheme;
 
 /// `fn(groups, numbers, tables)`: the tables of a row.
 pub type TablesFn = unsafe extern "C" fn(groups: i64, numbers: *const u8, tables: *mut u8);
@@ -55,10 +54,9 @@ const OFFSET: i64 = 32;
 /// How many blocks ahead memory is asked for: into the second cache, for the first one has tables to hold.
 const AHEAD: i64 = 16;
 
-/// Whether a target has kernels for such blocks and activations.
-pub fn fits(target: &Target, form: &Form, scheme: ActivationScheme) -> bool {
-    let is_whole = form.summed(scheme) == GROUPS && form.groups == GROUPS;
-    target.lanes() >= 8 && form.is_signs() && is_whole
+/// Whether a target has kernels for such blocks, of which the products of so many groups are added up as whole numbers.
+pub fn fits(target: &Target, form: &Form, summed: usize) -> bool {
+    target.lanes() >= 8 && form.is_signs() && summed == GROUPS
 }
 
 /// Writes [`TablesFn`] into `module`.
@@ -163,7 +161,7 @@ impl<'c> Kernel<'_, '_, 'c> {
         self.e.builder.build_int_add(a, b, "").expect(BUILT)
     }
 
-    /// A place `bytes` behind what a block has at `index`, of `each` bytes, in a panel's region.
+    /// Where a panel has its share of a block in a region, given by its argument: `each` bytes for every block before.
     fn place(
         &self,
         (region, panel): (u32, usize),

@@ -81,8 +81,8 @@ impl Run<'_> {
         self.tables.wrapping_add(row * self.code.table_bytes())
     }
 
-    /// Some panels of weights, by a row of activations.
-    fn look_up(&self, lookups: &Lookups, row: usize, panels: Range<usize>) {
+    /// Some panels of weights, by all rows of activations: the next row finds a panel in a cache.
+    fn look_up(&self, lookups: &Lookups, panels: Range<usize>) {
         let (code, product) = (self.code, &self.code.product);
         let mut at = panels.start;
         while at < panels.end {
@@ -91,23 +91,25 @@ impl Run<'_> {
             let (n, function) = fits.expect("there is a kernel for one panel");
             let region = |(from, _)| self.panels.wrapping_add(from);
             let [numbers, _, scales] = code.panel(at).map(region);
-            let mut results = [0f32; PANELS[0] * COLUMNS];
-            // SAFETY: so many panels of so many blocks, a row's record and its tables, room for the results.
-            unsafe {
-                function(
-                    product.n_blocks() as i64,
-                    numbers,
-                    scales,
-                    self.record(row),
-                    self.tables(row),
-                    results.as_mut_ptr(),
-                )
-            };
             let first = at * COLUMNS;
             let columns = (n * COLUMNS).min(product.n - first);
-            let to = self.out.wrapping_add(row * product.n + first);
-            // SAFETY: elements of the result that are these panels' alone.
-            unsafe { std::ptr::copy_nonoverlapping(results.as_ptr(), to, columns) };
+            for row in 0..self.m {
+                let mut results = [0f32; PANELS[0] * COLUMNS];
+                // SAFETY: so many panels of so many blocks, a row's record and its tables, room for the results.
+                unsafe {
+                    function(
+                        product.n_blocks() as i64,
+                        numbers,
+                        scales,
+                        self.record(row),
+                        self.tables(row),
+                        results.as_mut_ptr(),
+                    )
+                };
+                let to = self.out.wrapping_add(row * product.n + first);
+                // SAFETY: elements of the result that are these panels' alone.
+                unsafe { std::ptr::copy_nonoverlapping(results.as_ptr(), to, columns) };
+            }
             at += n;
         }
     }
@@ -115,9 +117,7 @@ impl Run<'_> {
     /// Some panels of weights, by all rows of activations.
     pub(super) fn panels(&self, panels: Range<usize>) {
         match self.code.lookups(self.m) {
-            Some(lookups) => {
-                (0..self.m).for_each(|row| self.look_up(lookups, row, panels.clone()));
-            }
+            Some(lookups) => self.look_up(lookups, panels),
             None => panels.for_each(|at| self.panel(at)),
         }
     }
