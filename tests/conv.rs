@@ -5,17 +5,10 @@
 use brain_blitz::hl_ops::{Conv, Padding, Pool};
 use brain_blitz::prelude::*;
 
-fn numbers(n: usize, phase: usize) -> Vec<f32> {
-    (0..n)
-        .map(|i| ((i * 37 + phase * 29 + 5) % 83) as f32 / 40.0 - 1.0)
-        .collect()
-}
+#[path = "support/small.rs"]
+mod small;
 
-fn input(cx: &mut Graph, dims: &[usize], phase: usize) -> GraphTensor {
-    let exprs: Vec<Expr> = dims.iter().map(|&dim| Expr::from(dim)).collect();
-    cx.input(exprs, DType::F32)
-        .set(numbers(dims.iter().product(), phase))
-}
+use small::{input, numbers};
 
 /// A convolution over two axes, as its definition says.
 struct Case {

@@ -7,17 +7,10 @@ use brain_blitz::compilers::Report;
 use brain_blitz::hl_ops::{Conv, Padding};
 use brain_blitz::prelude::*;
 
-fn numbers(n: usize, phase: usize) -> Vec<f32> {
-    (0..n)
-        .map(|i| ((i * 37 + phase * 29 + 5) % 83) as f32 / 40.0 - 1.0)
-        .collect()
-}
+#[path = "support/small.rs"]
+mod small;
 
-fn input(cx: &mut Graph, dims: &[usize], phase: usize) -> GraphTensor {
-    let exprs: Vec<Expr> = dims.iter().map(|&dim| Expr::from(dim)).collect();
-    cx.input(exprs, DType::F32)
-        .set(numbers(dims.iter().product(), phase))
-}
+use small::{input, numbers};
 
 /// Images of `c` channels, a convolution to `out` channels with square windows.
 #[derive(Clone, Copy)]
@@ -166,6 +159,21 @@ fn check(case: Case, expected: usize) {
             );
         }
     }
+    check_bits(case, expected);
+    // So many products that threads share them.
+    check_bits(
+        Case {
+            n: 8 * case.n,
+            ..case
+        },
+        expected,
+    );
+}
+
+/// Checks the bits on several machines with several numbers of threads, and how many products are computed where the image
+/// lies.
+fn check_bits(case: Case, expected: usize) {
+    let (first, _) = case.compiled("native", 1, false);
     for (cpu, threads) in [
         ("native", 2),
         ("native", 3),
@@ -285,5 +293,41 @@ fn bits_are_those_of_packed_products() {
         assert!(windows(&report) >= 2 && windows(&other) == 0);
         // The gradient by the image is another sum.
         assert_eq!(direct[..2], packed[..2]);
+    }
+}
+
+/// The gradient by the image of a convolution whose result is seen at places that a factor repeats: there is no zero around
+/// what is the same everywhere.
+#[test]
+fn windows_that_nothing_bounds_are_not_one_product() {
+    for repeated in [[true, false], [false, true], [true, true]] {
+        for padding in [0, 2] {
+            let run = |cpu: Option<&str>| {
+                let mut cx = Graph::new();
+                let (h, w, k) = (12 + 2 * padding, 16 + 2 * padding, 5);
+                let x = input(&mut cx, &[2, 6, 12, 16], 0);
+                let weight = input(&mut cx, &[16, 6, k, k], 1);
+                let [o, p] = [h - k + 1, w - k + 1];
+                let sizes = [(o, repeated[0]), (p, repeated[1])];
+                let [oh, ow] = sizes.map(|(size, is)| if is { 1 } else { size });
+                let factor = input(&mut cx, &[2, 16, oh, ow], 2);
+                let rule = Conv {
+                    padding: Padding::By(padding.into()),
+                    ..Conv::default()
+                };
+                let loss = (factor * x.conv(weight, None, &rule)).sum(..);
+                let grads = cx.compile(Autograd::new([x], loss), ());
+                let by_x = grads[0].retrieve();
+                if let Some(cpu) = cpu {
+                    cx.compile((Generic, LlvmCpu::for_cpu(cpu)), ());
+                }
+                cx.execute();
+                by_x.data()
+            };
+            let expected: Vec<f32> = run(None);
+            for (got, want) in run(Some("native")).into_iter().zip(expected) {
+                assert!((got - want).abs() < 1e-3, "{got}, not {want}");
+            }
+        }
     }
 }

@@ -29,8 +29,6 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-use std::slice::SliceIndex;
-
 pub use concrete::{ConcreteLayer, ConcreteView};
 
 use super::{Dims, Expr, IntoDims, ResolveError, Symbols, numel, same_size};
@@ -161,45 +159,26 @@ impl View {
         }
     }
 
-    /// The first layer as a view of the buffer, and the others as a view of a contiguous copy of what that shows; `None` if
-    /// there are no others.
+    /// The first `n` layers as a view of the buffer, and the others as a view of a contiguous copy of what these show:
+    /// `below.compose(&top)` shows what the view does. `None` if one of both would have no layer.
     ///
     /// ```
     /// # use brain_blitz::shape::View;
     /// // Windows of three over five elements with a zero on both sides.
     /// let padded = View::contiguous(5).pad(0, 1, 1)?;
     /// let windows = padded.unfold(0, 3, 1, 1)?;
-    /// let (first, rest) = windows.split_first().expect("a mask and overlapping windows");
-    /// assert_eq!((first.compose(&rest), first), (windows, padded));
-    /// # Ok::<(), brain_blitz::shape::ShapeError>(())
-    /// ```
-    pub fn split_first(&self) -> Option<(View, View)> {
-        (self.layers.len() > 1).then(|| (self.part(..1), self.part(1..)))
-    }
-
-    /// The view without its last layer, and the last layer as a view of a contiguous copy of that: `below.compose(&top)`
-    /// shows what the view does. `None` if there is only one.
-    ///
-    /// ```
-    /// # use brain_blitz::shape::{IntoDims, View};
-    /// // Windows of three over a line with a zero at both ends.
-    /// let padded = View::contiguous(5).pad(0, 1, 1)?;
-    /// let (below, top) = padded.unfold(0, 3, 1, 1)?.split_top().unwrap();
-    /// assert_eq!(below, padded);
+    /// let (below, top) = windows.split_layers(1).expect("a mask and overlapping windows");
     /// assert_eq!(top, View::contiguous(7).unfold(0, 3, 1, 1)?);
+    /// assert_eq!((below.compose(&top), below), (windows, padded));
     /// # Ok::<(), brain_blitz::shape::ShapeError>(())
     /// ```
-    pub fn split_top(&self) -> Option<(View, View)> {
-        let below = self.layers.len() - 1;
-        (below > 0).then(|| (self.part(..below), self.part(below..)))
-    }
-
-    /// Some layers.
-    fn part(&self, range: impl SliceIndex<[Layer], Output = [Layer]>) -> View {
-        View {
-            layers: self.layers[range].iter().cloned().collect(),
+    pub fn split_layers(&self, n: usize) -> Option<(View, View)> {
+        let part = |layers: &[Layer]| View {
+            layers: layers.iter().cloned().collect(),
             requirements: self.requirements.clone(),
-        }
+        };
+        let (below, top) = self.layers.split_at_checked(n)?;
+        (!below.is_empty() && !top.is_empty()).then(|| (part(below), part(top)))
     }
 
     fn top(&self) -> &Layer {

@@ -146,11 +146,10 @@ impl Work {
     /// Loops and products, for reading.
     fn listed(&self) -> (Vec<&Nest>, Vec<&Contraction>) {
         match self {
-            Work::Loops(nest) => (vec![nest], vec![]),
+            Work::Loops(nest) | Work::Windows(nest, _) => (vec![nest], vec![]),
             Work::Blocks(_) | Work::Decode(_) | Work::Signs(_) | Work::SignRows(_) => {
                 (vec![], vec![])
             }
-            Work::Windows(nest, _) => (vec![nest], vec![]),
             Work::Product(nest, product) => (vec![nest], vec![product]),
             Work::Attention(parts, _) => (
                 vec![&parts.nest],
@@ -350,16 +349,14 @@ pub fn text(kernel: &Kernel, target: &Target, asm: bool) -> String {
 }
 
 fn text_of(job: &Job, target: &Target, asm: bool) -> String {
-    if let (Work::Blocks(product), true) = (&job.work, asm) {
-        let text = blocks::code::assembly(product, target);
-        return text.unwrap_or_else(|why| format!("; {why}"));
-    }
-    if let (Work::Signs(_), true) = (&job.work, asm) {
-        let text = binary::code::assembly(target);
-        return text.unwrap_or_else(|why| format!("; {why}"));
-    }
-    if let (Work::Windows(_, windows), true) = (&job.work, asm) {
-        let text = windows::code::assembly(windows, target);
+    let whole = match &job.work {
+        _ if !asm => None,
+        Work::Blocks(product) => Some(blocks::code::assembly(product, target)),
+        Work::Signs(_) => Some(binary::code::assembly(target)),
+        Work::Windows(_, windows) => Some(windows::code::assembly(windows, target)),
+        _ => None,
+    };
+    if let Some(text) = whole {
         return text.unwrap_or_else(|why| format!("; {why}"));
     }
     let (nests, products) = job.work.listed();

@@ -62,6 +62,38 @@ pub(super) fn replace(
     Ok(())
 }
 
+/// A sum of products over factors of which some are written out first: `written` says what of a factor to write, and how the
+/// factor is seen in that. Nothing changes where it says so of no factor.
+///
+/// # Errors
+/// If such a view does not fit.
+pub(super) fn write_factors(
+    patch: &mut Patch,
+    dag: &Dag,
+    id: NodeIndex,
+    written: impl Fn(NodeIndex, &View) -> Option<(View, View)>,
+) -> Result<()> {
+    let (product, seen) = dag.operands(id)[0];
+    let (mut factors, mut n_written) = (Vec::new(), 0);
+    for (factor, view) in dag.operands(product) {
+        factors.push(match written(factor, view) {
+            Some((write, back)) => {
+                n_written += 1;
+                let read = vec![(NodeRef::Old(factor), write)];
+                (patch.add(dag, Op::Contiguous, read, product)?, back)
+            }
+            None => (NodeRef::Old(factor), view.clone()),
+        });
+    }
+    if n_written == 0 {
+        return Ok(());
+    }
+    let mul = patch.add(dag, dag.node(product).op.clone(), factors, product)?;
+    let sum = patch.add(dag, dag.node(id).op.clone(), vec![(mul, seen.clone())], id)?;
+    patch.replace_with(dag, id, sum);
+    Ok(())
+}
+
 /// The steps of a sum of products rooted at `id`, with the nodes whose buffers they read.
 pub(super) fn candidate(dag: &Dag, id: NodeIndex) -> Option<(Kernel, Vec<NodeIndex>)> {
     let Op::Reduce(ReduceOp::Sum, _) = dag.node(id).op else {

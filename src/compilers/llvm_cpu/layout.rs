@@ -12,12 +12,12 @@
 //! Not touched: inputs and constants (weights would be written at every execution), views that repeat elements or pad
 //! (windows of a convolution would multiply), factors of other formats than `F32`.
 
-use super::contraction::{candidate, contraction_of};
+use super::contraction::{candidate, contraction_of, write_factors};
 use super::gemm::ir::collapse;
 use crate::compilers::Pass;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
+use crate::graph::{Dag, NodeIndex, Patch};
 use crate::op::{AxisSet, Op};
 use crate::shape::{Expr, View};
 
@@ -43,25 +43,9 @@ impl Pass for Layout {
             if !is_product || !alone {
                 continue;
             }
-            let mut factors = Vec::new();
-            let mut n_written = 0;
-            for (factor, view) in dag.operands(product) {
-                let rows = rows_of(dag, factor, view, axes);
-                n_written += usize::from(rows.is_some());
-                factors.push(match rows {
-                    Some((rows, back)) => {
-                        let read = vec![(NodeRef::Old(factor), rows)];
-                        (patch.add(dag, Op::Contiguous, read, product)?, back)
-                    }
-                    None => (NodeRef::Old(factor), view.clone()),
-                });
-            }
-            if n_written == 0 {
-                continue;
-            }
-            let mul = patch.add(dag, dag.node(product).op.clone(), factors, product)?;
-            let sum = patch.add(dag, dag.node(id).op.clone(), vec![(mul, seen.clone())], id)?;
-            patch.replace_with(dag, id, sum);
+            write_factors(&mut patch, dag, id, |factor, view| {
+                rows_of(dag, factor, view, axes)
+            })?;
         }
         Ok(patch)
     }

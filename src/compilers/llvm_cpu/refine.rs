@@ -29,7 +29,7 @@ fn counts(dims: &[Expr]) -> Option<Vec<i64>> {
     let sizes: Option<Vec<i64>> = dims.iter().map(|dim| dim.as_const()).collect();
     let mut count = 1;
     let mut counts = Vec::new();
-    for size in sizes?.into_iter().rev() {
+    for size in sizes?.into_iter().rev().filter(|&size| size != 1) {
         if count > 1 {
             counts.push(count);
         }
@@ -129,6 +129,10 @@ mod tests {
         assert_eq!(nest.space, (2, 5, 4, 48).into_dims());
         assert!(nest.loads.iter().all(|load| load.view.single().is_some()));
         assert!(nest.loads[0].view.is_contiguous());
+        // A dim of one element takes nothing apart.
+        let with_one = |view: View| view.reshape((2, 5, 1, 192)).unwrap();
+        let nest = refined(map(vec![with_one(joined(4, 48))]));
+        assert_eq!(nest.space, (2, 5, 4, 48).into_dims());
         // Two views that take different parts apart.
         let nest = refined(map(vec![joined(4, 48), joined(8, 24)]));
         assert_eq!(nest.space, (2, 5, 4, 2, 24).into_dims());

@@ -78,7 +78,7 @@ impl Found {
             return None;
         }
         let is_masked = view.layers()[0].valid.is_some();
-        let (image, windows) = match view.split_first().filter(|_| is_masked) {
+        let (image, windows) = match view.split_layers(1).filter(|_| is_masked) {
             Some(both) => both,
             None => (View::contiguous(dag.node(x).ty.dims.clone()), view.clone()),
         };
@@ -295,7 +295,7 @@ impl Channels<'_> {
             let walked = (0..view.rank()).filter(|&axis| axis != channels && view.walks(axis));
             let walked: Vec<usize> = walked.chain([channels]).collect();
             let is_last = view.walks(channels);
-            let (write, back) = match view.split_first().filter(|_| is_around) {
+            let (write, back) = match view.split_layers(1).filter(|_| is_around) {
                 Some(both) => both,
                 None if is_small(dag, source) && is_last => {
                     view.written_out(&walked).expect("axes of the view")

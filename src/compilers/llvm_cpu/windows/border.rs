@@ -13,11 +13,10 @@
 
 use super::Windows;
 use crate::compilers::Pass;
-use crate::compilers::llvm_cpu::contraction::{candidate, contraction_of};
+use crate::compilers::llvm_cpu::contraction::{candidate, contraction_of, write_factors};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
-use crate::op::Op;
+use crate::graph::{Dag, NodeIndex, Patch};
 use crate::shape::View;
 
 /// How many times as many elements an image may have with its zeros.
@@ -40,26 +39,9 @@ impl Pass for Border {
             if candidate(dag, id).filter(is_windows).is_none() {
                 continue;
             }
-            let product = dag.operands(id)[0].0;
-            let mut factors = Vec::new();
-            let mut n_written = 0;
-            for (factor, view) in dag.operands(product) {
-                factors.push(match padded(dag, factor, view) {
-                    Some((padded, windows)) => {
-                        n_written += 1;
-                        let read = vec![(NodeRef::Old(factor), padded)];
-                        (patch.add(dag, Op::Contiguous, read, product)?, windows)
-                    }
-                    None => (NodeRef::Old(factor), view.clone()),
-                });
-            }
-            if n_written == 0 {
-                continue;
-            }
-            let seen = dag.operands(id)[0].1.clone();
-            let mul = patch.add(dag, dag.node(product).op.clone(), factors, product)?;
-            let sum = patch.add(dag, dag.node(id).op.clone(), vec![(mul, seen)], id)?;
-            patch.replace_with(dag, id, sum);
+            write_factors(&mut patch, dag, id, |factor, view| {
+                padded(dag, factor, view)
+            })?;
         }
         Ok(patch)
     }
@@ -68,7 +50,7 @@ impl Pass for Border {
 /// For windows over padding: the view of the image with its zeros, and that of the windows over it.
 fn padded(dag: &Dag, factor: NodeIndex, view: &View) -> Option<(View, View)> {
     let node = dag.node(factor);
-    let (below, top) = view.split_top()?;
+    let (below, top) = view.split_layers(view.layers().len() - 1)?;
     if node.ty.dtype != DType::F32 || !below.is_masked() || top.is_masked() {
         return None;
     }

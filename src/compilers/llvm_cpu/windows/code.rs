@@ -72,8 +72,9 @@ fn emit<'c>(
     match windows.kind {
         Kind::Rows => rows::emit(context, module, sums, windows, lanes),
         Kind::Taps => {
-            taps::emit_pack(context, module, pack, windows, lanes);
-            taps::emit(context, module, sums, windows, lanes);
+            let plan = taps::Plan::of(windows, lanes);
+            taps::emit_pack(context, module, pack, (windows, &plan));
+            taps::emit(context, module, sums, (windows, &plan));
         }
     }
 }
@@ -97,7 +98,6 @@ impl WindowsCode {
         })?;
         jit.add_once(&sums, &object)?;
         let address = jit.address(&sums)?;
-        let plan = taps::Plan::of(&windows, target.lanes());
         let (functions, units, scratch) = match windows.kind {
             Kind::Rows => {
                 // SAFETY: the symbol is of a function that `rows::emit` wrote, with this signature.
@@ -113,6 +113,7 @@ impl WindowsCode {
                         std::mem::transmute::<*const (), TapsFn>(address),
                     )
                 };
+                let plan = taps::Plan::of(&windows, target.lanes());
                 (functions, plan.units(&windows), plan.packed(&windows) * 4)
             }
         };

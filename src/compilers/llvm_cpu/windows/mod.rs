@@ -24,6 +24,12 @@ mod rows;
 pub mod shifted;
 mod taps;
 
+use inkwell::context::Context;
+use inkwell::module::Module;
+use inkwell::types::BasicMetadataTypeEnum;
+use inkwell::values::IntValue;
+
+use super::emit::Emit;
 use super::gemm::ir::Contraction;
 use crate::dtype::DType;
 use crate::shape::view::Layer;
@@ -39,6 +45,40 @@ const NEIGHBOURS: i64 = 8;
 const POSITIONS: i64 = 64;
 /// The fewest steps of a sum of [`Kind::Taps`].
 const LONG: i64 = 512;
+
+/// A function of so many pointers, of which it writes through the last one alone, and of units: the first, and what is behind the
+/// last.
+fn function<'m, 'c>(
+    context: &'c Context,
+    module: &'m Module<'c>,
+    symbol: &str,
+    pointers: u32,
+) -> Emit<'m, 'c> {
+    let ptr: BasicMetadataTypeEnum<'c> = context.ptr_type(Default::default()).into();
+    let int: BasicMetadataTypeEnum<'c> = context.i64_type().into();
+    let mut kinds = vec![ptr; pointers as usize];
+    kinds.extend([int, int]);
+    let e = Emit::function(context, module, symbol, &kinds);
+    e.noalias(pointers - 1);
+    e
+}
+
+/// Where a number of some kept dims begins: in the image, and in the output.
+fn place<'c>(
+    e: &Emit<'_, 'c>,
+    number: IntValue<'c>,
+    axes: &[Axis],
+    start: i64,
+) -> [IntValue<'c>; 2] {
+    let sizes: Vec<_> = axes.iter().map(|axis| e.int(axis.size)).collect();
+    let each = e.unravel(number, &sizes).into_iter().zip(axes);
+    each.fold([e.int(start), e.int(0)], |[from, to], (at, axis)| {
+        [
+            e.add(from, e.mul(at, e.int(axis.from))),
+            e.add(to, e.mul(at, e.int(axis.to))),
+        ]
+    })
+}
 
 /// Along what the lanes of vectors lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -10,7 +10,7 @@ use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
 
-use super::{Axis, Windows, pieces};
+use super::{Axis, Windows, function, pieces, place};
 use crate::compilers::llvm_cpu::emit::Emit;
 
 /// `fn(image, other, out, first unit, behind the last unit)`.
@@ -66,12 +66,7 @@ pub(super) fn emit<'c>(
     windows: &Windows,
     lanes: u32,
 ) {
-    let (int, ptr) = (
-        context.i64_type().into(),
-        context.ptr_type(Default::default()).into(),
-    );
-    let e = Emit::function(context, module, symbol, &[ptr, ptr, ptr, int, int]);
-    e.noalias(2);
+    let e = function(context, module, symbol, 3);
     let tile = Tile::of(windows, lanes);
     let rows = Rows {
         e: &e,
@@ -114,18 +109,9 @@ impl<'c> Rows<'_, '_, 'c> {
     fn unit(&self, row: IntValue<'c>, block: IntValue<'c>, rows: i64) {
         let (e, w) = (self.e, self.windows);
         let outer = &w.kept[..w.kept.len() - 1];
-        let sizes: Vec<_> = outer.iter().map(|axis| e.int(axis.size)).collect();
-        let coordinates = e.unravel(row, &sizes);
-        let place = |start: i64, distance: fn(&Axis) -> i64| {
-            let terms = coordinates.iter().zip(outer);
-            terms.fold(e.int(start), |sum, (&at, axis)| {
-                e.add(sum, e.mul(at, e.int(distance(axis))))
-            })
-        };
-        let image = place(w.starts[0], |axis| axis.from);
+        let [image, out] = place(e, row, outer, w.starts[0]);
         let first = e.mul(block, e.int(self.tile.rows));
         let other = e.add(e.int(w.starts[1]), e.mul(first, e.int(w.rows.from)));
-        let out = place(0, |axis| axis.to);
         let out = e.add(out, e.mul(first, e.int(w.rows.to)));
         let [image, other, out] = [(0, image), (1, other), (2, out)]
             .map(|(argument, at)| e.at(e.f32(), e.pointer_argument(argument), at));

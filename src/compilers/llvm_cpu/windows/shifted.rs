@@ -13,6 +13,8 @@
 //! Not touched: sums over some of the windows' elements only, windows that lie apart (strides), and what would not become
 //! a product of [`Windows`]: with many channels the product is packed, and zeros would be multiplied for nothing.
 
+use std::collections::BTreeSet;
+
 use rustc_hash::FxHashSet;
 
 use super::Windows;
@@ -38,14 +40,16 @@ impl Pass for Shifted {
 
     fn run(&self, dag: &Dag) -> Result<Patch> {
         let mut patch = Patch::new();
+        let kept = dag.kept_nodes();
         let mut inner: FxHashSet<NodeIndex> = FxHashSet::default();
         for id in dag.topological()?.into_iter().rev() {
             if inner.contains(&id) || !is_sum(dag, id) {
                 continue;
             }
-            let mut terms = Vec::new();
-            collect(dag, id, &mut terms, &mut inner);
-            if let Some(product) = product_of(dag, &terms) {
+            let mut found = Found::default();
+            found.collect(dag, id, &kept);
+            if let Some(product) = product_of(dag, &found.terms) {
+                inner.extend(found.sums);
                 product.replace(dag, &mut patch, id)?;
             }
         }
@@ -58,32 +62,40 @@ fn is_sum(dag: &Dag, id: NodeIndex) -> bool {
     node.op == Op::Binary(BinaryOp::Add) && node.ty.dtype == DType::F32
 }
 
-/// The terms of a sum of sums that nothing else reads.
-fn collect<'a>(
-    dag: &'a Dag,
-    id: NodeIndex,
-    terms: &mut Vec<(NodeIndex, &'a View)>,
-    inner: &mut FxHashSet<NodeIndex>,
-) {
-    for (operand, view) in dag.operands(id) {
-        let is_inner = is_sum(dag, operand)
-            && dag.is_whole(operand, view)
-            && dag.node(operand).ty.dims == dag.node(id).ty.dims
-            && dag.readers(operand).count() == 1
-            && !dag.kept_nodes().contains(&operand);
-        if is_inner {
-            inner.insert(operand);
-            collect(dag, operand, terms, inner);
-        } else {
-            terms.push((operand, view));
+/// A sum of sums.
+#[derive(Default)]
+struct Found<'a> {
+    terms: Vec<(NodeIndex, &'a View)>,
+    /// The sums inside, which nothing else reads.
+    sums: Vec<NodeIndex>,
+}
+
+impl<'a> Found<'a> {
+    /// Adds what a sum is made of; some of it is left out where that are too many terms for a product.
+    fn collect(&mut self, dag: &'a Dag, id: NodeIndex, kept: &BTreeSet<NodeIndex>) {
+        for (operand, view) in dag.operands(id) {
+            if self.terms.len().max(self.sums.len()) > *TERMS.end() {
+                return;
+            }
+            let is_inner = is_sum(dag, operand)
+                && dag.is_whole(operand, view)
+                && dag.node(operand).ty.dims == dag.node(id).ty.dims
+                && dag.readers(operand).count() == 1
+                && !kept.contains(&operand);
+            if is_inner {
+                self.sums.push(operand);
+                self.collect(dag, operand, kept);
+            } else {
+                self.terms.push((operand, view));
+            }
         }
     }
 }
 
 /// The layer that moves a term, below one that only reshapes.
 fn mover(view: &View) -> Option<Layer> {
-    match view.split_top() {
-        Some((below, top)) if top.is_contiguous() => below.single().cloned(),
+    match view.split_layers(view.layers().len() - 1) {
+        Some((below, top)) if top.is_identity(below.numel()) => below.single().cloned(),
         Some(_) => None,
         None => view.single().cloned(),
     }
@@ -229,19 +241,12 @@ impl Walk {
     /// A factor of the product, seen over the product's axes and then the summed ones, as one of the new product's: seen
     /// over the sum's axes, the summed axes, and the elements of a window from the last to the first.
     fn factor(&self, view: &View, dims: &[i64]) -> Option<View> {
-        let walked = |axis: &usize| view.walks(*axis);
-        let mut axes: Vec<usize> = (0..view.rank()).filter(walked).collect();
-        let mut seen = view.clone();
-        for axis in (0..view.rank()).rev().filter(|axis| !walked(axis)) {
-            seen = seen.slice(axis, 0, 1, 1).ok()?.squeeze(axis).ok()?;
-        }
+        let mut axes: Vec<usize> = (0..view.rank()).filter(|&axis| view.walks(axis)).collect();
         // Neighbours stay neighbours where the factor is written out.
-        if let Some(layer) = seen.single() {
-            let mut order: Vec<usize> = (0..axes.len()).collect();
-            order.sort_by_key(|&i| std::cmp::Reverse(layer.strides[i].as_const()));
-            axes = order.iter().map(|&i| axes[i]).collect();
-            seen = seen.permute(&order).ok()?;
+        if let Some(layer) = view.single() {
+            axes.sort_by_key(|&axis| std::cmp::Reverse(layer.strides[axis].as_const()));
         }
+        let (mut seen, _) = view.written_out(&axes).ok()?;
         let at = |axes: &[usize], axis: usize| axes.iter().position(|&walked| walked == axis);
         // All zeros first: then the windows are one layer.
         for w in &self.windows {
@@ -307,11 +312,19 @@ fn product_of(dag: &Dag, terms: &[(NodeIndex, &View)]) -> Option<Product> {
     let walk = walk_of(&layers?, &dims)?;
     let kept = (0..seen.rank()).filter(|axis| !axes.contains(axis));
     let order: Vec<usize> = kept.chain(axes.iter().copied()).collect();
-    let factor = |(node, view): (NodeIndex, &View)| {
+    let over_axes = |(node, view): (NodeIndex, &View)| {
         let view = view.compose(seen).permute(&order).ok()?;
-        Some((node, walk.factor(&view, &dims)?))
+        Some((node, view))
     };
-    let factors: Option<Vec<_>> = dag.operands(mul).into_iter().map(factor).collect();
+    let operands = dag.operands(mul).into_iter().map(over_axes);
+    let operands: Vec<(NodeIndex, View)> = operands.collect::<Option<_>>()?;
+    // Windows that are not there count as zeros, which a factor has around it.
+    let is_bounded = |w: &Axis| operands.iter().any(|(_, view)| view.walks(w.window));
+    if !walk.windows.iter().all(is_bounded) {
+        return None;
+    }
+    let factor = |(node, view): (NodeIndex, View)| Some((node, walk.factor(&view, &dims)?));
+    let factors: Option<Vec<_>> = operands.into_iter().map(factor).collect();
     let product = Product {
         factors: <[_; 2]>::try_from(factors?).ok()?,
         n_kept: walk.sizes.len(),

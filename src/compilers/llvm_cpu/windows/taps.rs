@@ -10,7 +10,7 @@ use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
 
-use super::{Axis, POSITIONS, Windows, pieces};
+use super::{Axis, POSITIONS, Windows, function, pieces, place};
 use crate::compilers::llvm_cpu::emit::Emit;
 
 /// `fn(other, packed, first unit, behind the last unit)`: writes the other operand out; a unit is a step of the first
@@ -82,20 +82,13 @@ pub(super) fn emit_pack<'c>(
     context: &'c Context,
     module: &Module<'c>,
     symbol: &str,
-    windows: &Windows,
-    lanes: u32,
+    (windows, plan): (&Windows, &Plan),
 ) {
-    let (int, ptr) = (
-        context.i64_type().into(),
-        context.ptr_type(Default::default()).into(),
-    );
-    let e = Emit::function(context, module, symbol, &[ptr, ptr, int, int]);
-    e.noalias(1);
-    let plan = Plan::of(windows, lanes);
+    let e = function(context, module, symbol, 2);
     let taps = Taps {
         e: &e,
         windows,
-        plan: &plan,
+        plan,
     };
     let from = e.at(e.f32(), e.pointer_argument(0), e.int(windows.starts[1]));
     let (first, rest) = windows.steps.split_first().expect("something is summed");
@@ -111,16 +104,9 @@ pub(super) fn emit<'c>(
     context: &'c Context,
     module: &Module<'c>,
     symbol: &str,
-    windows: &Windows,
-    lanes: u32,
+    (windows, plan): (&Windows, &Plan),
 ) {
-    let (int, ptr) = (
-        context.i64_type().into(),
-        context.ptr_type(Default::default()).into(),
-    );
-    let e = Emit::function(context, module, symbol, &[ptr, ptr, ptr, int, int]);
-    e.noalias(2);
-    let plan = Plan::of(windows, lanes);
+    let e = function(context, module, symbol, 3);
     let most = plan.chunks.iter().map(Vec::len).max();
     let most = most.expect("a window has positions") as u32;
     let room = e.f32().array_type(most * plan.lanes);
@@ -129,7 +115,7 @@ pub(super) fn emit<'c>(
     let taps = Taps {
         e: &e,
         windows,
-        plan: &plan,
+        plan,
     };
     e.each(e.int_argument(3), e.int_argument(4), 1, |unit| {
         let (unit, block) = e.div_rem(unit, e.int(plan.blocks));
@@ -197,13 +183,7 @@ impl<'c> Taps<'_, '_, 'c> {
     ) {
         let (e, w) = (self.e, self.windows);
         let axes = &w.kept[..self.plan.n_outer];
-        let sizes: Vec<_> = axes.iter().map(|axis| e.int(axis.size)).collect();
-        let coordinates = e.unravel(outer, &sizes);
-        let (mut from, mut to) = (e.int(w.starts[0]), e.int(0));
-        for (&at, axis) in coordinates.iter().zip(axes) {
-            from = e.add(from, e.mul(at, e.int(axis.from)));
-            to = e.add(to, e.mul(at, e.int(axis.to)));
-        }
+        let [from, to] = place(e, outer, axes, w.starts[0]);
         let lanes = i64::from(self.plan.lanes);
         let image = e.at(e.f32(), e.pointer_argument(0), from);
         let packed = e.mul(block, e.int(w.n_steps() * lanes));
