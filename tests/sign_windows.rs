@@ -309,3 +309,77 @@ fn other_weights_are_ordered_again() {
     }
     assert_ne!(expected(2), expected(3));
 }
+
+/// Pixels that nobody packed may have anything behind their last channel; then windows are not read in them.
+#[test]
+fn bits_that_are_no_channels_do_not_count() {
+    for (channels, is_read) in [(12, false), (16, true)] {
+        let (n, k) = (5, 9 * channels);
+        let matrix = SignMatrix::new(n, k, 1).unwrap();
+        let mut signs = vec![0; matrix.bytes()];
+        matrix
+            .encode(SignFit::default(), &noise(n * k, 3), &mut signs)
+            .unwrap();
+        let pixels: Vec<u8> = (0..63 * 2)
+            .map(|i| (i * 89) as u8 | (i as u8 % 2 * 0xf0))
+            .collect();
+        let run = |target: Option<&str>| {
+            let mut cx = Graph::new();
+            let x = cx.input((1, 9, 7, 2), DType::U8).set(pixels.clone());
+            let w = cx.input((matrix.panels(), matrix.panel_bytes()), DType::U8);
+            w.set(signs.clone());
+            let x = x.unpack_signs(channels).permute([0, 3, 1, 2]);
+            let windows = x.window_columns([3, 3], 1.into(), 0.into(), 1.into());
+            let signs = w.sign_matrix(matrix, SignPart::Signs(0));
+            let rows = windows.permute([0, 2, 1]);
+            let y = rows.matmul(signs.transpose(0, 1)).retrieve();
+            if let Some(target) = target {
+                cx.compile((Generic, LlvmCpu::for_cpu(target)), ());
+            }
+            cx.execute();
+            (y.data(), n_of(&cx, "signs_"))
+        };
+        let (expected, _): (Vec<f32>, _) = run(None);
+        for target in targets() {
+            let found = run(Some(target));
+            assert_eq!(found, (expected.clone(), usize::from(is_read)), "{target}");
+        }
+    }
+}
+
+/// Rows behind others that are not there, of which a symbol says how many are looked at; and rows that lie apart between such.
+#[test]
+fn rows_are_packed_through_any_view() {
+    let (rows, k) = (5000, 20);
+    let run = |target: Option<&str>, seen: i64, threads: usize| {
+        let mut cx = Graph::new();
+        let x = cx.input((4, k), DType::F32).set(noise(4 * k, 1));
+        let behind = x.pad(0, 3, 0).slice_axis(0, 0, 's').pack_signs().retrieve();
+        let wide = cx.input((rows, 2 * k), DType::F32);
+        wide.set(noise(rows * 2 * k, 2));
+        let apart = wide.slice_axis(1, 0, k as i64).pad(0, 1, 2);
+        let apart = apart.pack_signs().retrieve();
+        cx.set_dim('s', seen as usize);
+        cx.set_threads(threads);
+        if let Some(target) = target {
+            cx.compile((Generic, LlvmCpu::for_cpu(target)), ());
+        }
+        cx.execute();
+        let bytes = |t: GraphTensor| t.try_array().unwrap().bytes().to_vec();
+        ([bytes(behind), bytes(apart)], n_of(&cx, "pack_pixels"))
+    };
+    for seen in [0, 2, 3, 5, 7] {
+        let (expected, _) = run(None, seen, 1);
+        for target in targets() {
+            for threads in [1, 3] {
+                let found = run(Some(target), seen, threads);
+                let is_same = [0, 1].map(|i| found.0[i] == expected[i]);
+                assert_eq!(
+                    (is_same, found.1),
+                    ([true; 2], 2),
+                    "{seen} rows on {target}"
+                );
+            }
+        }
+    }
+}

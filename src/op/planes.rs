@@ -21,11 +21,11 @@
 //! everywhere. A row whose scale is below the smallest normal number has scale 0; one with an infinity or a NaN, or whose sum
 //! is too large, has NaN.
 
+use super::signs::{row_length, with_last};
 use super::table::{Arity, EvalContext, OpRow, check_arity};
 use super::{Op, Sample, TensorType, samples};
 use crate::array::{Array, Data};
 use crate::dtype::DType;
-use crate::shape::Expr;
 
 pub(super) static PACK_PLANES: OpRow = OpRow::new(
     "pack_planes",
@@ -219,17 +219,8 @@ fn infer_pack(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
     let Op::PackPlanes(planes) = *op else {
         unreachable!("the row of pack_planes")
     };
-    let k = inputs[0].dims.last().and_then(|dim| dim.as_usize());
-    let Some(k) = k.filter(|_| inputs[0].dtype == DType::F32) else {
-        let what = &inputs[0];
-        return Err(format!("needs f32 with rows of known length, not {what}"));
-    };
-    let mut dims = inputs[0].dims.clone();
-    *dims.last_mut().expect("it has a last one") = Expr::from(planes.row_bytes(k));
-    Ok(TensorType {
-        dims,
-        dtype: DType::U8,
-    })
+    let k = row_length(&inputs[0])?;
+    Ok(with_last(&inputs[0], planes.row_bytes(k), DType::U8))
 }
 
 fn eval_pack(op: &Op, inputs: &[Array], context: &EvalContext<'_>) -> Result<Array, String> {
@@ -258,15 +249,11 @@ fn infer_unpack(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
             "{k} numbers of {n} bits need rows of {bytes} bytes (u8), not {what}"
         ));
     }
-    let mut dims = inputs[0].dims.clone();
-    dims.pop();
-    if part == PlanePart::Levels {
-        dims.push(Expr::from(k));
+    let mut ty = with_last(&inputs[0], k, DType::F32);
+    if part == PlanePart::Scales {
+        ty.dims.pop();
     }
-    Ok(TensorType {
-        dims,
-        dtype: DType::F32,
-    })
+    Ok(ty)
 }
 
 fn eval_unpack(op: &Op, inputs: &[Array], context: &EvalContext<'_>) -> Result<Array, String> {

@@ -92,17 +92,19 @@ impl std::str::FromStr for SignPart {
 
 fn infer_pack(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
     check_arity(op, inputs)?;
-    let k = inputs[0].dims.last().and_then(|dim| dim.as_usize());
-    match k.filter(|_| inputs[0].dtype == DType::F32) {
-        Some(k) => Ok(with_last(&inputs[0], k.div_ceil(8), DType::U8)),
-        None => Err(format!(
-            "needs f32 with rows of known length, not {}",
-            inputs[0]
-        )),
-    }
+    let k = row_length(&inputs[0])?;
+    Ok(with_last(&inputs[0], k.div_ceil(8), DType::U8))
 }
 
-fn with_last(ty: &TensorType, last: usize, dtype: DType) -> TensorType {
+/// The length of rows of `f32`, which is known.
+pub(super) fn row_length(ty: &TensorType) -> Result<usize, String> {
+    let k = ty.dims.last().and_then(|dim| dim.as_usize());
+    k.filter(|_| ty.dtype == DType::F32)
+        .ok_or_else(|| format!("needs f32 with rows of known length, not {ty}"))
+}
+
+/// A type with rows of another length, of which there are some, and another format.
+pub(super) fn with_last(ty: &TensorType, last: usize, dtype: DType) -> TensorType {
     let mut dims = ty.dims.clone();
     *dims.last_mut().expect("the caller saw it") = Expr::from(last);
     TensorType { dims, dtype }

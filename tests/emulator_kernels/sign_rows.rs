@@ -7,7 +7,7 @@ use brain_blitz::compilers::llvm_cpu::binary::tables::{
 };
 use brain_blitz::compilers::llvm_cpu::target::Target;
 use brain_blitz::op::Planes;
-use brain_blitz::op::planes::{LANES as SUMS, SCALE_BYTES, add_magnitudes, sum_of_magnitudes};
+use brain_blitz::op::planes::{LANES as SUMS, add_magnitudes};
 
 use crate::TARGETS;
 use crate::avx512::{CpuModel, Emulator};
@@ -62,6 +62,8 @@ fn planes_of_rows() {
             for words in [1, 3, 8] {
                 let mut x = numbers(32 * words);
                 (x[1], x[2], x[5], x[30]) = (-0.0, 0.0, 1e6, -1e6);
+                // Numbers below 4 in magnitude are at both ends of every interval, and beyond the last ones.
+                let factor = planes.levels() as f32 / 8.0;
                 let label = format!("{words} words of {name}");
                 batch.label(&label);
                 let place = batch.input(bytes_of(&x));
@@ -75,8 +77,9 @@ fn planes_of_rows() {
                 add_magnitudes(&x, &mut lanes);
                 wanted.push((format!("sums, {label}"), bytes_of(&lanes).to_vec(), sums));
 
-                let factor = planes.scale(x.len(), sum_of_magnitudes(&x)).1;
-                let factor = batch.input(&factor.to_le_bytes());
+                (x[3], x[4]) = (f32::NAN, f32::NEG_INFINITY);
+                let place = batch.input(bytes_of(&x));
+                let to = batch.input(&factor.to_le_bytes());
                 let step = 4 * words;
                 let bits = batch.output(planes.n() * step);
                 batch.call(
@@ -84,14 +87,17 @@ fn planes_of_rows() {
                     &[
                         Arg::Int(words as i64),
                         Arg::Pointer(place),
-                        Arg::Pointer(factor),
+                        Arg::Pointer(to),
                         Arg::Pointer(bits),
                         Arg::Int(step as i64),
                     ],
                 );
-                let mut row = vec![0; planes.row_bytes(x.len())];
-                planes.pack(&x, &mut row);
-                wanted.push((label, row[SCALE_BYTES..].to_vec(), bits));
+                let codes: std::collections::BTreeSet<usize> =
+                    x.iter().map(|x| planes.code(*x, factor)).collect();
+                assert!(words < 8 || codes.len() == planes.levels(), "{codes:?}");
+                let mut want = vec![0; planes.n() * step];
+                planes.pack_codes((&x, factor), &mut want, step);
+                wanted.push((label, want, bits));
             }
         }
         wanted

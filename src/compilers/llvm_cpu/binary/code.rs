@@ -6,6 +6,7 @@ use inkwell::context::Context;
 use inkwell::module::Module;
 
 use super::after::{LEAST_ROWS, Limits, has_limits};
+use super::by_rows;
 use super::counts::{self, CountFn, Form, Output, emit_count};
 use super::finish::{FinishFn, emit_finish};
 use super::ir::{Factor, SignProduct};
@@ -51,12 +52,6 @@ pub struct CompiledSigns {
     object: Vec<u8>,
 }
 
-fn count_symbol(target: &Target, output: Output, rows: usize) -> String {
-    let (form, output) = (Form::of(target).name(), output.name());
-    let target = target.symbol_part();
-    format!("signs_{rows}_{output}_{form}_{target}")
-}
-
 /// The function of a target that does this.
 fn symbol(target: &Target, what: &str) -> String {
     format!("signs_{what}_{}", target.symbol_part())
@@ -67,14 +62,13 @@ fn emit_all<'c>(context: &'c Context, module: &Module<'c>, target: &Target) {
     let form = (Form::of(target), counts::lanes(target));
     for &rows in counts::heights(target) {
         for output in [Output::Numbers, Output::Bits] {
-            let name = count_symbol(target, output, rows);
+            let name = by_rows::symbol(target, output, rows);
             emit_count(context, module, &name, form, (rows, output));
         }
     }
     emit_pack(context, module, &symbol(target, "packed"), WORD);
-    for output in [Output::Numbers, Output::Bits] {
-        let name = format!("finished_{}", output.name());
-        emit_finish(context, module, &symbol(target, &name), output);
+    for (packs, name) in [(false, "finished_numbers"), (true, "finished_bits")] {
+        emit_finish(context, module, &symbol(target, name), packs);
     }
     tables::emit_largest(context, module, &symbol(target, "largest"));
     tables::emit_build(context, module, &symbol(target, "tables"));
@@ -118,18 +112,9 @@ impl CompiledSigns {
         (jit, cache): (&Arc<Jit>, &ObjectCache),
     ) -> Result<SignCode> {
         let target = &self.target;
-        jit.add_once(&count_symbol(target, Output::Numbers, 1), &self.object)?;
+        jit.add_once(&by_rows::symbol(target, Output::Numbers, 1), &self.object)?;
         let address = |what: &str| jit.address(&symbol(target, what));
-        let counts = |output| -> Result<Vec<(usize, CountFn)>> {
-            let heights = counts::heights(target).iter();
-            let function = |&rows: &usize| {
-                let address = jit.address(&count_symbol(target, output, rows))?;
-                // SAFETY: the symbol is of a function that `emit_count` wrote, with this signature.
-                let function = unsafe { std::mem::transmute::<*const (), CountFn>(address) };
-                Ok((rows, function))
-            };
-            heights.map(function).collect()
-        };
+        let counts = |output| by_rows::linked(jit, (target, output), counts::heights(target));
         // SAFETY: the symbols are of functions that `emit_all` wrote by what has these signatures.
         let (builder, pack, finish) = unsafe {
             let builder = Builder {
@@ -255,6 +240,12 @@ fn packings(product: &SignProduct) -> Vec<Packing> {
         .collect()
 }
 
+/// Of `m` rows of so many bytes, those that are there at once: whole blocks of rows.
+pub(super) fn rows_at_once((bytes, block): (usize, usize), m: usize) -> usize {
+    let rows = REPEATED / bytes.max(1);
+    (rows / block * block).max(block).min(m.max(1))
+}
+
 impl SignCode {
     pub(super) fn table_bytes(&self) -> usize {
         TABLE_BYTES * self.product.matrix.row_bytes()
@@ -288,10 +279,9 @@ impl SignCode {
     /// Rows of bits that are repeated, or taken from windows, at once; all where none are.
     pub(super) fn repeated_rows(&self, m: usize) -> usize {
         if self.reads_rows() {
-            return m;
+            return m.max(1);
         }
-        let bytes = self.form.width() * self.product.row_bytes().max(1);
-        (REPEATED / bytes / BLOCK * BLOCK).max(BLOCK).min(m)
+        rows_at_once((self.form.width() * self.product.row_bytes(), BLOCK), m)
     }
 
     /// Bytes of these.
@@ -343,7 +333,7 @@ impl NativeCode for SignCode {
             }
         };
         Ok(Work {
-            units: matrix.panels() * m.div_ceil(BLOCK),
+            units: matrix.panels() * m.div_ceil(planes.map_or(BLOCK, SignCode::block_rows)),
             cost: products / 16,
             n_threads: if products < SERIAL { 1 } else { n_threads },
             scratch_bytes,

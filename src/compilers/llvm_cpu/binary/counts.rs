@@ -21,7 +21,7 @@ use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue, VectorValue};
 
-pub(super) use super::nibbles::{halves, look_up, table};
+use super::nibbles::{halves, look_up, table};
 use crate::blocks::PANEL_ROWS;
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::target::Target;
@@ -445,8 +445,7 @@ impl<'c> Kernel<'_, '_, 'c> {
                     let count = counts[(row * self.planes + plane) * self.n() + j];
                     let kind = word.vec_type(self.lanes);
                     let wide = b.build_int_z_extend(count.into_vector_value(), kind, "");
-                    let weight = word.const_int(plane as u64 + 1, false);
-                    let weight = e.splat(weight.into(), self.lanes).into_vector_value();
+                    let weight = e.constants(32, plane as i64 + 1, self.lanes);
                     let heavy = b.build_left_shift(wide.expect(BUILT), weight, "");
                     b.build_int_sub(sum, heavy.expect(BUILT), "").expect(BUILT)
                 });

@@ -8,10 +8,9 @@
 
 use inkwell::context::Context;
 use inkwell::module::Module;
-use inkwell::values::{BasicValueEnum, PointerValue};
+use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
 use inkwell::{FloatPredicate, IntPredicate};
 
-use super::counts::Output;
 use crate::blocks::PANEL_ROWS;
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::op::BinaryOp;
@@ -48,10 +47,25 @@ impl Step {
     }
 }
 
+impl Step {
+    /// Whether step `at` of `steps` multiplies, and its numbers from column `first` on.
+    pub(super) fn read<'c>(
+        e: &Emit<'_, 'c>,
+        steps: PointerValue<'c>,
+        (at, first): (IntValue<'c>, IntValue<'c>),
+    ) -> (IntValue<'c>, PointerValue<'c>) {
+        let step = e.at(e.i64(), steps, e.mul(at, e.int(2)));
+        let multiplies = e.load(e.i64(), step, 8).into_int_value();
+        let numbers = e.load(e.ptr(), e.at(e.i64(), step, e.int(1)), 8);
+        let numbers = e.at(e.f32(), numbers.into_pointer_value(), first);
+        (e.compare(IntPredicate::NE, multiplies, e.int(0)), numbers)
+    }
+}
+
 /// Finishes 64 results of a row.
 ///
 /// Arguments: columns that there are; the results; how many steps, and these; the first column; where numbers of these columns
-/// ([`Output::Numbers`]) or a word of bits ([`Output::Bits`]) is stored. Numbers may lie at any address.
+/// or a word of bits is stored. Numbers may lie at any address.
 pub type FinishFn = unsafe extern "C" fn(
     columns: i64,
     results: *const f32,
@@ -61,8 +75,8 @@ pub type FinishFn = unsafe extern "C" fn(
     out: *mut u8,
 );
 
-/// Writes [`FinishFn`] into `module`.
-pub fn emit_finish<'c>(context: &'c Context, module: &Module<'c>, name: &str, output: Output) {
+/// Writes [`FinishFn`] into `module`: what stores numbers, or packs their signs.
+pub fn emit_finish<'c>(context: &'c Context, module: &Module<'c>, name: &str, packs: bool) {
     let (int, ptr) = (
         context.i64_type().into(),
         context.ptr_type(Default::default()).into(),
@@ -76,17 +90,17 @@ pub fn emit_finish<'c>(context: &'c Context, module: &Module<'c>, name: &str, ou
     );
     e.branch(
         whole,
-        || finish(&e, output, None),
+        || finish(&e, packs, None),
         || {
             let columns = e.lanes_below(PANEL_ROWS as u32, e.int_argument(0));
-            finish(&e, output, Some(columns));
+            finish(&e, packs, Some(columns));
         },
     );
     e.finish();
 }
 
 /// The steps, and storing.
-fn finish<'c>(e: &Emit<'_, 'c>, output: Output, valid: Option<BasicValueEnum<'c>>) {
+fn finish<'c>(e: &Emit<'_, 'c>, packs: bool, valid: Option<BasicValueEnum<'c>>) {
     let kind = e.vector(PANEL_ROWS as u32);
     let read = |from: PointerValue<'c>| match valid {
         None => e.load(kind, from, 1),
@@ -95,25 +109,19 @@ fn finish<'c>(e: &Emit<'_, 'c>, output: Output, valid: Option<BasicValueEnum<'c>
     let results = e.load(kind, e.pointer_argument(1), 4);
     let range = (e.int(0), e.int_argument(2), 1);
     let results = e.carry(range, vec![results], |at, results| {
-        let step = e.at(e.i64(), e.pointer_argument(3), e.mul(at, e.int(2)));
-        let multiplies = e.load(e.i64(), step, 8).into_int_value();
-        let numbers = e.load(e.ptr(), e.at(e.i64(), step, e.int(1)), 8);
-        let numbers = e.at(e.f32(), numbers.into_pointer_value(), e.int_argument(4));
+        let (is_product, numbers) = Step::read(e, e.pointer_argument(3), (at, e.int_argument(4)));
         let (x, y) = (results[0].into_vector_value(), read(numbers));
         let product = e
             .builder
             .build_float_mul(x, y.into_vector_value(), "")
             .expect(BUILT);
-        let is_product = e.compare(IntPredicate::NE, multiplies, e.int(0));
         vec![e.select(is_product.into(), product.into(), e.fadd(x.into(), y))]
     });
     let out = e.pointer_argument(5);
-    match (output, valid) {
-        (Output::Numbers | Output::Planes(_), None) => e.store(results[0], out, 1),
-        (Output::Numbers | Output::Planes(_), Some(valid)) => {
-            e.masked_store(results[0], out, valid);
-        }
-        (Output::Bits, _) => {
+    match (packs, valid) {
+        (false, None) => e.store(results[0], out, 1),
+        (false, Some(valid)) => e.masked_store(results[0], out, valid),
+        (true, _) => {
             let x = results[0].into_vector_value();
             let zero = x.get_type().const_zero();
             // Not below 0, as NaN is not.

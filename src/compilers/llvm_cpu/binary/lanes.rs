@@ -66,14 +66,17 @@ impl Run<'_> {
         // SAFETY: the block's own memory, aligned to 64 bytes; rows of x that are there.
         unsafe {
             if !columns.is_multiple_of(8) {
-                to.cast::<u8>().write_bytes(0, self.lane_bytes());
+                // Some columns of the last byte are not there.
+                to.add(columns / 8 * 8 * ROWS).write_bytes(0, 8 * ROWS);
             }
             let x: [_; ROWS] = std::array::from_fn(|i| self.row(row + i.min(n - 1)));
-            let mut factors = [0.0; ROWS];
+            let (mut found, mut factors) = ((0.0, 0.0), [0.0; ROWS]);
             for (i, x) in x.iter().enumerate() {
-                let (scale, factor) = self.code.builder.scale(x);
-                factors[i] = factor;
-                scales.add(i).write(scale);
+                if i < n {
+                    found = self.code.builder.scale(x);
+                }
+                factors[i] = found.1;
+                scales.add(i).write(found.0);
             }
             let starts = x.each_ref().map(|x| x.as_ptr());
             let whole = columns / COLUMNS * COLUMNS;

@@ -11,7 +11,8 @@ use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::values::{BasicValueEnum, IntValue, VectorValue};
 
-use super::counts::{Place, finish, halves, look_up, table};
+use super::counts::{Place, finish};
+use super::nibbles::{halves, look_up, table};
 use super::tables::{OFFSET, RowFacts, TABLE_BYTES};
 use crate::blocks::PANEL_ROWS;
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
@@ -177,8 +178,7 @@ impl<'c> Kernel<'_, '_, 'c> {
         bytes: Vec<VectorValue<'c>>,
     ) -> Vec<BasicValueEnum<'c>> {
         let (e, b) = (self.e, &self.e.builder);
-        let eight = e.context.i16_type().const_int(8, false);
-        let eight = e.splat(eight.into(), self.lanes / 2).into_vector_value();
+        let eight = e.constants(16, 8, self.lanes / 2);
         let mut next = Vec::with_capacity(words.len());
         for (two, bytes) in words.chunks(2).zip(bytes) {
             let (all, upper) = (two[0].into_vector_value(), two[1].into_vector_value());
@@ -199,14 +199,7 @@ impl<'c> Kernel<'_, '_, 'c> {
         sums: &[BasicValueEnum<'c>],
     ) -> Vec<BasicValueEnum<'c>> {
         let (e, b) = (self.e, &self.e.builder);
-        let constant = |bits: u32, value: u64| {
-            let kind = match bits {
-                16 => e.context.i16_type(),
-                _ => e.context.i32_type(),
-            };
-            let value = kind.const_int(value, false);
-            e.splat(value.into(), self.lanes / 2).into_vector_value()
-        };
+        let constant = |bits, value| e.constants(bits, value, self.lanes / 2);
         let kind = e.context.i32_type().vec_type(self.lanes / 2);
         let wide = |x| b.build_int_z_extend(x, kind, "").expect(BUILT);
         let mut next = Vec::with_capacity(sums.len());

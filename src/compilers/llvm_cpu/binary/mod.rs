@@ -41,6 +41,7 @@ use crate::op::{
 };
 
 pub mod after;
+mod by_rows;
 pub mod code;
 pub mod counts;
 pub mod finish;
@@ -77,10 +78,16 @@ impl Pass for SignProducts {
         let mut inner = FxHashSet::default();
         let order = dag.topological()?;
         for &id in &order {
-            let Some((kernel, _)) = candidate(dag, id, &values) else {
+            let Some((kernel, nodes)) = candidate(dag, id, &values) else {
                 continue;
             };
-            if SignProduct::of(&kernel).is_none() {
+            let Some(product) = SignProduct::of(&kernel) else {
+                continue;
+            };
+            // Bits behind a pixel's last channel count too: only packing makes them 0.
+            let windows = product.windows.as_ref();
+            let is_packed = dag.node(nodes[product.x]).op == Op::PackSigns;
+            if windows.is_some_and(|windows| !windows.fills_bytes()) && !is_packed {
                 continue;
             }
             let parts = dag.operands(id).into_iter().map(|(part, _)| part);

@@ -16,11 +16,9 @@ pub(in crate::compilers::llvm_cpu) fn halves<'c>(
     b: VectorValue<'c>,
 ) -> [VectorValue<'c>; 2] {
     let (lanes, build) = (b.get_type().get_size(), &e.builder);
-    let mask = e.context.i8_type().const_int(15, false);
-    let mask = e.splat(mask.into(), lanes).into_vector_value();
+    let mask = e.constants(8, 15, lanes);
     let words = e.context.i16_type().vec_type(lanes / 2);
-    let four = e.context.i16_type().const_int(4, false);
-    let four = e.splat(four.into(), lanes / 2).into_vector_value();
+    let four = e.constants(16, 4, lanes / 2);
     let moved = build.build_bit_cast(b, words, "").expect(BUILT);
     let moved = build.build_right_shift(moved.into_vector_value(), four, false, "");
     let moved = build.build_bit_cast(moved.expect(BUILT), b.get_type(), "");

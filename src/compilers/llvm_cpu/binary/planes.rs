@@ -17,6 +17,7 @@ use inkwell::module::Module;
 use inkwell::values::{BasicValueEnum, VectorValue};
 use inkwell::{FloatPredicate, IntPredicate};
 
+use super::by_rows;
 use super::counts::{self, CountFn, Form, Output, emit_count};
 use super::ir::{Factor, SignProduct};
 use crate::compilers::llvm_cpu::cache::ObjectCache;
@@ -73,8 +74,7 @@ pub fn emit_pack_planes<'c>(context: &'c Context, module: &Module<'c>, name: &st
         let scaled = b.build_float_mul(x, factor.into_vector_value(), "");
         let codes = codes(&e, scaled.expect(BUILT), planes);
         for plane in 0..planes.n() {
-            let bit = word.const_int(1 << plane, false);
-            let bit = e.splat(bit.into(), WORD as u32).into_vector_value();
+            let bit = e.constants(32, 1 << plane, WORD as u32);
             let bits = b.build_and(codes, bit, "").expect(BUILT);
             let zero = codes.get_type().const_zero();
             let set = b.build_int_compare(IntPredicate::NE, bits, zero, "");
@@ -110,8 +110,7 @@ fn codes<'c>(e: &Emit<'_, 'c>, x: VectorValue<'c>, planes: Planes) -> VectorValu
     let is_more = b.build_float_compare(FloatPredicate::OLT, x, back.expect(BUILT), "");
     let one_less = b.build_int_s_extend(is_more.expect(BUILT), kind, "");
     let whole = b.build_int_add(whole, one_less.expect(BUILT), "");
-    let half = e.context.i32_type().const_int(half as u64, false);
-    let half = e.splat(half.into(), lanes).into_vector_value();
+    let half = e.constants(32, half as i64, lanes);
     b.build_int_add(whole.expect(BUILT), half, "").expect(BUILT)
 }
 
@@ -203,11 +202,6 @@ pub fn heights(target: &Target, planes: Planes) -> Vec<usize> {
     if rows.is_empty() { vec![1] } else { rows }
 }
 
-fn symbol(target: &Target, planes: Planes, rows: usize) -> String {
-    let (form, output) = (Form::of(target).name(), Output::Planes(planes).name());
-    format!("signs_{rows}_{output}_{form}_{}", target.symbol_part())
-}
-
 /// Writes the kernels that count planes into `module`.
 pub fn emit_counts<'c>(
     context: &'c Context,
@@ -215,9 +209,10 @@ pub fn emit_counts<'c>(
     (target, planes): (&Target, Planes),
 ) {
     let form = (Form::of(target), counts::lanes(target));
+    let output = Output::Planes(planes);
     for rows in heights(target, planes) {
-        let name = symbol(target, planes, rows);
-        emit_count(context, module, &name, form, (rows, Output::Planes(planes)));
+        let name = by_rows::symbol(target, output, rows);
+        emit_count(context, module, &name, form, (rows, output));
     }
 }
 
@@ -241,15 +236,9 @@ impl PlaneKernels {
                 Ok(())
             })
         })?;
-        jit.add_once(&symbol(target, planes, 1), &object)?;
-        let function = |rows: usize| {
-            let address = jit.address(&symbol(target, planes, rows))?;
-            // SAFETY: the symbol is of a function that `emit_count` wrote, with this signature.
-            let function = unsafe { std::mem::transmute::<*const (), CountFn>(address) };
-            Ok((rows, function))
-        };
-        let counts = heights(target, planes).into_iter().map(function);
-        let counts = counts.collect::<Result<_>>()?;
+        let output = Output::Planes(planes);
+        jit.add_once(&by_rows::symbol(target, output, 1), &object)?;
+        let counts = by_rows::linked(jit, (target, output), &heights(target, planes))?;
         Ok(Some(PlaneKernels { planes, counts }))
     }
 
@@ -260,7 +249,6 @@ impl PlaneKernels {
 
     /// The kernel of the most rows up to so many, at least one.
     pub fn for_rows(&self, n: usize) -> (usize, CountFn) {
-        let fits = self.counts.iter().find(|(rows, _)| *rows <= n);
-        *fits.expect("there is a kernel for one row")
+        by_rows::for_rows(&self.counts, n)
     }
 }

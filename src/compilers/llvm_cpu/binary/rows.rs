@@ -57,13 +57,24 @@ impl Pixels {
             let (low, high) = layer.range(axis);
             [layer.dims[axis], layer.strides[axis], low, high]
         };
-        fits.then(|| Pixels {
-            axes: (0..outer).map(axis).collect(),
+        let mut axes: Vec<_> = (0..outer).map(axis).collect();
+        if outer == 1 {
+            // Each row is a line, so that threads share them.
+            axes.push([1.into(), 0.into(), 0.into(), 1.into()]);
+        }
+        fits.then_some(Pixels {
+            axes,
             first: layer.offset,
         })
     }
 
-    /// All expressions; lines are what all axes but the last one walk.
+    /// The number of lines: what all axes but the last one walk.
+    fn lines(&self) -> Expr {
+        let (_, outer) = self.axes.split_last().expect("there is an axis");
+        outer.iter().fold(1.into(), |n: Expr, axis| n * axis[0])
+    }
+
+    /// All expressions.
     fn exprs(&self) -> Vec<Expr> {
         let all = self.axes.iter().flatten().copied();
         all.chain([self.first]).collect()
@@ -102,7 +113,10 @@ impl Line {
         }
         let n = n.max(0) as usize;
         let there = match is_there {
-            true => low.max(0) as usize..(high.max(0) as usize).min(n),
+            true => {
+                let end = (high.max(0) as usize).min(n);
+                (low.max(0) as usize).min(end)..end
+            }
             false => 0..0,
         };
         Line {
@@ -159,8 +173,8 @@ impl SignRows {
             Op::UnpackPlanes(k, planes, part) => Make::Plane(planes, k, part),
             _ => return None,
         };
-        let (rows, is_bits) = match make {
-            Make::Pixels(..) => (numel(&outer[..outer.len() - 1]), true),
+        let (rows, is_bits) = match &make {
+            Make::Pixels(_, pixels) => (pixels.lines(), true),
             _ => (numel(outer), false),
         };
         (whole || is_bits).then_some(SignRows { make, rows })
@@ -297,7 +311,7 @@ impl RowsCode {
     /// `x` is the buffer in which it is.
     unsafe fn line(&self, x: *const f32, k: usize, line: &Line, bits: &mut [u8]) {
         let bytes = k.div_ceil(8);
-        let there = line.there.start * bytes..line.there.end.max(line.there.start) * bytes;
+        let there = line.there.start * bytes..line.there.end * bytes;
         let (before, rest) = bits.split_at_mut(there.start);
         let (bits, after) = rest.split_at_mut(there.len());
         for around in [before, after] {

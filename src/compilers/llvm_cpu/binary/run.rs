@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::after::{After, Limits, Operands};
+use super::by_rows;
 use super::code::{BLOCK, SignCode, TABLED};
-use super::counts::{Output, TABLES, splat};
+use super::counts::{TABLES, splat};
 use super::finish::Step;
 use super::tables::RowFacts;
 use crate::blocks::PANEL_ROWS;
@@ -54,15 +56,16 @@ pub(super) unsafe fn floats<'a>(x: *const f32, n: usize) -> Cow<'a, [f32]> {
     }
 }
 
-/// Some rows of bits.
+/// Some rows of bits, or of planes.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
+pub(super) struct Rows<'a> {
     /// The first.
-    first: usize,
+    pub(super) first: usize,
     /// Their bits as kernels read them, and bytes from one to the next.
-    bits: *const u8,
-    step: usize,
-    limits: Option<&'a [Limits]>,
+    pub(super) bits: *const u8,
+    pub(super) step: usize,
+    /// For bits of results.
+    pub(super) limits: Option<&'a [Limits]>,
 }
 
 // SAFETY: what it points to is only read.
@@ -97,14 +100,14 @@ impl<'a> Run<'a> {
 
     /// The product with rows of bits.
     pub(super) fn by_signs(&self) {
-        let (n_threads, panels) = (self.work.n_threads, self.code.product.matrix.panels());
+        let n_threads = self.work.n_threads;
         let limits = match self.code.has_limits(self.m) {
             true => self.limits(),
             false => None,
         };
         let bytes = self.code.product.row_bytes();
         let width = self.code.form.width();
-        let round = self.code.repeated_rows(self.m).max(1);
+        let round = self.code.repeated_rows(self.m);
         for first in (0..self.m).step_by(round) {
             let n = round.min(self.m - first);
             let bits = match self.code.reads_rows() {
@@ -123,16 +126,23 @@ impl<'a> Run<'a> {
                 step: width * bytes,
                 limits,
             };
-            // Neighbouring units have the panel in common.
-            let blocks = n.div_ceil(BLOCK);
-            pool::for_each_range(n_threads, panels * blocks, &|units| {
-                let rows = &rows;
-                units.for_each(|unit| {
-                    let start = unit % blocks * BLOCK;
-                    self.counts(unit / blocks, rows, start..n.min(start + BLOCK));
-                });
-            });
+            self.each_block((n, BLOCK), |panel, range| self.counts(panel, &rows, range));
         }
+    }
+
+    /// Has every panel multiplied by every block of `n` rows. Neighbouring units have the panel in common.
+    pub(super) fn each_block(
+        &self,
+        (n, block): (usize, usize),
+        work: impl Fn(usize, Range<usize>) + Sync,
+    ) {
+        let (blocks, panels) = (n.div_ceil(block), self.code.product.matrix.panels());
+        pool::for_each_range(self.work.n_threads, panels * blocks, &|units| {
+            units.for_each(|unit| {
+                let start = unit % blocks * block;
+                work(unit / blocks, start..n.min(start + block));
+            });
+        });
     }
 
     /// Writes the bytes of `n` rows from row `row` on as kernels read them, to where rows from `to` on are.
@@ -268,22 +278,19 @@ impl<'a> Run<'a> {
     unsafe fn finish(&self, (panel, row): (usize, usize), results: *const f32) {
         let (first, columns) = self.columns(panel);
         let is_packed = self.code.product.packed;
-        let call = |output: Output, out: *mut u8| {
-            let function = self.code.finish[usize::from(output == Output::Bits)];
+        let call = |out: *mut u8| {
+            let function = self.code.finish[usize::from(is_packed)];
             let (n, steps) = (self.after.len() as i64, self.after.as_ptr());
             // SAFETY: 64 results; operands with a number for every column; room for the columns that there are, or a word.
             unsafe { function(columns as i64, results, n, steps, first as i64, out) };
         };
         if is_packed {
             let mut word = 0u64;
-            call(Output::Bits, (&raw mut word).cast());
+            call((&raw mut word).cast());
             return self.store_word(row, (first, columns), word);
         }
         let n = self.code.product.matrix.rows();
-        call(
-            Output::Numbers,
-            self.out.wrapping_add(row * n + first).cast(),
-        );
+        call(self.out.wrapping_add(row * n + first).cast());
     }
 
     /// What is done by columns.
@@ -314,7 +321,7 @@ impl<'a> Run<'a> {
     }
 
     /// A panel by some rows of bits.
-    fn counts(&self, panel: usize, rows: &Rows<'_>, range: std::ops::Range<usize>) {
+    fn counts(&self, panel: usize, rows: &Rows<'_>, range: Range<usize>) {
         let product = &self.code.product;
         let kernels = match rows.limits {
             Some(_) => &self.code.bits,
@@ -322,8 +329,7 @@ impl<'a> Run<'a> {
         };
         let mut at = range.start;
         while at < range.end {
-            let fits = kernels.iter().find(|(rows, _)| *rows <= range.end - at);
-            let (n, function) = fits.expect("there is a kernel for one row");
+            let (n, function) = by_rows::for_rows(kernels, range.end - at);
             let row = rows.first + at;
             let call = |out, step, (by_column, by_row), (number, bits)| {
                 let bytes = product.row_bytes() as i64;
@@ -352,11 +358,11 @@ impl<'a> Run<'a> {
                     by,
                     (0, self.part(panel, product.bases[0]).1),
                 );
-                for (i, word) in words.iter().take(*n).enumerate() {
+                for (i, word) in words.iter().take(n).enumerate() {
                     self.store_word(row + i, self.columns(panel), *word);
                 }
             } else {
-                self.results(panel, (row, *n), |out, step| {
+                self.results(panel, (row, n), |out, step| {
                     for (number, &base) in product.bases.iter().enumerate() {
                         let (scales, bits) = self.part(panel, base);
                         let by = (scales.cast(), self.sizes_of(number, row).cast());

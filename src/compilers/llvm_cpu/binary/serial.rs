@@ -10,28 +10,15 @@
 //! What it deliberately does not do: telling signs of results from counts ([`super::after`]), for what is compared would be a sum
 //! of counts; these are packed from numbers.
 
-use super::code::{BLOCK, SignCode};
+use std::ops::Range;
+
+use super::code::{BLOCK, SignCode, rows_at_once};
 use super::counts::{TABLES, splat};
 use super::ir::Factor;
 use super::planes::PlaneKernels;
-use super::run::{MOST_ROWS, Run};
+use super::run::{MOST_ROWS, Rows, Run};
 use crate::exec::pool;
 use crate::op::planes::{SCALE_BYTES, scale_of_row};
-
-/// Bytes of repeated bits that are there at once, about.
-const REPEATED: usize = 1 << 19;
-
-/// Some rows of planes.
-struct Lines {
-    /// The first.
-    first: usize,
-    /// Their planes as kernels read them, and bytes from one row to the next.
-    bits: *const u8,
-    step: usize,
-}
-
-// SAFETY: what it points to is only read.
-unsafe impl Sync for Lines {}
 
 impl SignCode {
     /// Bytes of all planes of a row, as kernels read them.
@@ -40,18 +27,16 @@ impl SignCode {
     }
 
     /// Rows of a block.
-    fn block_rows(kernels: &PlaneKernels) -> usize {
+    pub(super) fn block_rows(kernels: &PlaneKernels) -> usize {
         BLOCK / kernels.planes().n()
     }
 
     /// Rows of planes that are repeated at once; all where none are.
     fn repeated_lines(&self, kernels: &PlaneKernels, m: usize) -> usize {
-        if self.form.width() == 1 {
-            return m.max(1);
+        match self.form.width() {
+            1 => m.max(1),
+            _ => rows_at_once((self.line_bytes(kernels), SignCode::block_rows(kernels)), m),
         }
-        let block = SignCode::block_rows(kernels);
-        let rows = REPEATED / self.line_bytes(kernels).max(1);
-        (rows / block * block).max(block).min(m.max(1))
     }
 
     /// Bytes of scratch memory for `m` rows of planes.
@@ -66,37 +51,31 @@ impl SignCode {
 impl Run<'_> {
     /// The product with rows of planes.
     pub(super) fn by_planes(&self, kernels: &PlaneKernels) {
-        let (n_threads, panels) = (self.work.n_threads, self.code.product.matrix.panels());
         let row_bytes = self.row_of_planes(kernels);
         let block = SignCode::block_rows(kernels);
         let round = self.code.repeated_lines(kernels, self.m);
         for first in (0..self.m).step_by(round) {
             let n = round.min(self.m - first);
-            let blocks = n.div_ceil(block);
-            let range = |at: usize| at * block..n.min((at + 1) * block);
-            let lines = match self.code.form.width() {
-                1 => Lines {
-                    first,
-                    bits: self.x.wrapping_add(first * row_bytes + SCALE_BYTES),
-                    step: row_bytes,
-                },
+            let (bits, step) = match self.code.form.width() {
+                1 => (
+                    self.x.wrapping_add(first * row_bytes + SCALE_BYTES),
+                    row_bytes,
+                ),
                 _ => {
-                    pool::for_each_range(n_threads, blocks, &|some| {
-                        some.for_each(|at| self.repeat_planes(kernels, first, range(at)));
+                    pool::for_each_range(self.work.n_threads, n, &|rows| {
+                        self.repeat_planes(kernels, first, rows);
                     });
-                    Lines {
-                        first,
-                        bits: self.scratch.cast_const(),
-                        step: self.code.line_bytes(kernels),
-                    }
+                    (self.scratch.cast_const(), self.code.line_bytes(kernels))
                 }
             };
-            // Neighbouring units have the panel in common.
-            pool::for_each_range(n_threads, panels * blocks, &|units| {
-                let lines = &lines;
-                units.for_each(|unit| {
-                    self.planes_by_panel(kernels, unit / blocks, lines, range(unit % blocks));
-                });
+            let rows = Rows {
+                first,
+                bits,
+                step,
+                limits: None,
+            };
+            self.each_block((n, block), |panel, range| {
+                self.planes_by_panel(kernels, panel, &rows, range);
             });
         }
     }
@@ -109,7 +88,7 @@ impl Run<'_> {
     }
 
     /// Repeats the bytes of some rows behind row `first`, to the same place of the scratch memory.
-    fn repeat_planes(&self, kernels: &PlaneKernels, first: usize, rows: std::ops::Range<usize>) {
+    fn repeat_planes(&self, kernels: &PlaneKernels, first: usize, rows: Range<usize>) {
         let row_bytes = self.row_of_planes(kernels);
         let words = row_bytes - SCALE_BYTES;
         for row in rows {
@@ -128,16 +107,16 @@ impl Run<'_> {
         &self,
         kernels: &PlaneKernels,
         panel: usize,
-        lines: &Lines,
-        range: std::ops::Range<usize>,
+        rows: &Rows<'_>,
+        range: Range<usize>,
     ) {
         let product = &self.code.product;
         let (bytes, columns) = (product.matrix.row_bytes(), product.matrix.columns());
         let mut at = range.start;
         while at < range.end {
             let (n, function) = kernels.for_rows(range.end - at);
-            let row = lines.first + at;
-            let a = lines.bits.wrapping_add(at * lines.step);
+            let row = rows.first + at;
+            let a = rows.bits.wrapping_add(at * rows.step);
             let (sizes, ones) = (self.sizes_of_planes(kernels, row, n), [1.0; MOST_ROWS]);
             self.results(panel, (row, n), |out, step| {
                 for (number, &base) in product.bases.iter().enumerate() {
@@ -149,7 +128,7 @@ impl Run<'_> {
                         function(
                             bytes as i64,
                             a,
-                            lines.step as i64,
+                            rows.step as i64,
                             bits,
                             out.cast(),
                             step as i64,

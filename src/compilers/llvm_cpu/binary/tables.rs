@@ -117,8 +117,7 @@ pub fn emit_largest<'c>(context: &'c Context, module: &Module<'c>, name: &str) {
     );
     let e = Emit::function(context, module, name, &[int, ptr, ptr]);
     let kind = context.i32_type().vec_type(WIDE as u32);
-    let sign = context.i32_type().const_int(0x7fff_ffff, false);
-    let sign = e.splat(sign.into(), WIDE as u32).into_vector_value();
+    let sign = e.constants(32, 0x7fff_ffff, WIDE as u32);
     let range = (e.int(0), e.int_argument(0), 1);
     let largest = e.carry(range, vec![kind.const_zero().into()], |at, largest| {
         let from = e.at(kind, e.pointer_argument(1), at);
@@ -171,15 +170,11 @@ pub fn emit_build<'c>(context: &'c Context, module: &Module<'c>, name: &str) {
 
 /// The four tables of eight whole numbers, one after the other.
 fn sums<'c>(e: &Emit<'_, 'c>, whole: VectorValue<'c>) -> VectorValue<'c> {
-    let (b, byte, word) = (&e.builder, e.context.i8_type(), e.context.i32_type());
+    let (b, byte) = (&e.builder, e.context.i8_type());
     let narrow = |x| b.build_int_truncate(x, byte.vec_type(8), "").expect(BUILT);
-    let constant = |x: u64| {
-        e.splat(word.const_int(x, false).into(), 8)
-            .into_vector_value()
-    };
-    let low = narrow(b.build_and(whole, constant(15), "").expect(BUILT));
+    let low = narrow(b.build_and(whole, e.constants(32, 15, 8), "").expect(BUILT));
     let high = b
-        .build_right_shift(whole, constant(4), true, "")
+        .build_right_shift(whole, e.constants(32, 4, 8), true, "")
         .expect(BUILT);
     let high = narrow(high);
     let all: Vec<u32> = (0..16).collect();

@@ -7,7 +7,6 @@
 //! Rounding is that of [`super::tables::quantized`], the operations on results are those of [`super::after`], in its order: bit
 //! for bit, on every target.
 
-use inkwell::IntPredicate;
 use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::values::{BasicValueEnum, IntValue, VectorValue};
@@ -124,10 +123,7 @@ pub fn emit_results<'c>(context: &'c Context, module: &Module<'c>, name: &str) {
         e.store(x, place(column), 64);
     });
     e.each(e.int(0), e.int_argument(5), 1, |at| {
-        let step = e.at(e.i64(), e.pointer_argument(6), e.mul(at, e.int(2)));
-        let multiplies = e.load(e.i64(), step, 8).into_int_value();
-        let numbers = e.load(e.ptr(), e.at(e.i64(), step, e.int(1)), 8);
-        let numbers = e.at(e.f32(), numbers.into_pointer_value(), e.int_argument(7));
+        let (is_product, numbers) = Step::read(&e, e.pointer_argument(6), (at, e.int_argument(7)));
         let each_column =
             |apply: &dyn Fn(VectorValue<'c>, VectorValue<'c>) -> BasicValueEnum<'c>| {
                 e.each(e.int(0), e.int_argument(0), 1, |column| {
@@ -138,7 +134,7 @@ pub fn emit_results<'c>(context: &'c Context, module: &Module<'c>, name: &str) {
                 });
             };
         e.branch(
-            e.compare(IntPredicate::NE, multiplies, e.int(0)),
+            is_product,
             || each_column(&|x, y| times(x, y).into()),
             || each_column(&|x, y| e.fadd(x.into(), y.into())),
         );

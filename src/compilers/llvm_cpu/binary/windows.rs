@@ -5,7 +5,7 @@
 //! panels of [out, c h w]               ->   panels of [out, h w, c], a pixel's columns from a byte's first bit on
 //! ```
 //! A pixel's channels are packed once, however many windows it is in; a row is then copies of whole bytes. Bits of a pixel
-//! behind its last channel are 0 in rows and in the matrix, so that they never differ.
+//! behind its last channel are 0 in the matrix and, as packing made them, in rows, so that they never differ.
 //!
 //! Taken: windows whose axes walk pixels at steps that are known, over an unmasked image (what is around it was packed with it);
 //! any order of channels among a row's columns. Not taken: images with sizes of symbols, rows that begin inside of a pixel.
@@ -137,6 +137,11 @@ impl Windows {
         self.rows
             .iter()
             .fold(1.into(), |m: Expr, (dim, _)| m * *dim)
+    }
+
+    /// Whether there are no bits behind a pixel's last channel.
+    pub fn fills_bytes(&self) -> bool {
+        self.channels.is_multiple_of(8)
     }
 
     /// Bytes of a pixel.
