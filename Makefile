@@ -15,7 +15,7 @@ MIRI_TESTS = storage:: op:: graph:: exec:: shape:: --skip display --skip buffers
 	--skip round_trip --skip broken_texts --skip op::math --skip uniform_numbers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint-tools gemma2 test format lint test-llvm test-no-llvm doc test-long models bench peers miri clean
+.PHONY: help setup lint-tools gemma2 test format lint test-llvm test-no-llvm doc test-long models bench peers peers-models miri clean
 
 help: ## Show this help
 	@echo "brain-blitz: make TARGET"
@@ -56,6 +56,10 @@ models: ## Fetch the real models that long tests run (351 MB, into the user's ca
 
 bench: setup ## Run the benchmarks
 	$(WITH_LLVM) cargo bench $$CARGO_FEATURES $(ARGS)
+
+peers-models: setup ## Compare whole models with llama.cpp (builds it; 5.2 GB of random weights)
+	$(WITH_LLVM) cargo build --release $$CARGO_FEATURES --bin brain-blitz
+	python3 benches/peers/llama.py $(ARGS)
 
 peers: setup ## Compare with PyTorch, ONNX Runtime and numpy, row by row
 	$(WITH_LLVM) benches/peers/run.sh $(ARGS)
