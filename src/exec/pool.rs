@@ -309,7 +309,8 @@ pub fn broadcast(n_threads: usize, work: &(dyn Fn(usize, usize) + Sync)) {
     );
 }
 
-/// Splits `0..n_units` over threads in pieces that are handed out as threads become free.
+/// Splits `0..n_units` over threads. Each has a share of neighbouring units, which it does in pieces from the first on, so that
+/// it walks through memory as far as it can and meets the same data at the next execution; then it helps others.
 ///
 /// # Panics
 /// If `work` panics on any thread.
@@ -318,26 +319,59 @@ pub fn for_each_range(
     n_units: usize,
     work: &(dyn Fn(std::ops::Range<usize>) + Sync),
 ) {
+    for_each_range_after(n_threads, n_units, &|_| (), &|_, range| work(range));
+}
+
+/// As [`for_each_range`], and each thread first calls `begin` with its number, below `n_threads`, which `work` gets too: for
+/// what a thread makes sooner itself than another one could hand it over. A thread may begin and find nothing left.
+///
+/// # Panics
+/// If `begin` or `work` panics on any thread.
+pub fn for_each_range_after(
+    n_threads: usize,
+    n_units: usize,
+    begin: &(dyn Fn(usize) + Sync),
+    work: &(dyn Fn(usize, std::ops::Range<usize>) + Sync),
+) {
     // Many, so that a thread that the machine holds up leaves the rest to the others.
     const PIECES_PER_THREAD: usize = 16;
     let n_threads = n_threads.min(n_units);
     if n_threads <= 1 {
         if n_units > 0 {
-            work(0..n_units);
+            begin(0);
+            work(0, 0..n_units);
         }
         return;
     }
     let piece = n_units.div_ceil(n_threads * PIECES_PER_THREAD);
-    let next = AtomicUsize::new(0);
-    broadcast(n_threads, &|_, _| {
-        loop {
-            let begin = next.fetch_add(piece, Ordering::Relaxed);
-            if begin >= n_units {
-                break;
+    let n_shares = n_threads.min(Share::MOST);
+    // Whole pieces, so that what code does with several units at once stays together.
+    let share = n_units.div_ceil(n_shares).next_multiple_of(piece);
+    let shares: [Share; Share::MOST] =
+        std::array::from_fn(|i| Share(AtomicUsize::new((i * share).min(n_units))));
+    broadcast(n_threads, &|number, _| {
+        begin(number);
+        for i in 0..n_shares {
+            let mine = (number + i) % n_shares;
+            let end = ((mine + 1) * share).min(n_units);
+            loop {
+                let first = shares[mine].0.fetch_add(piece, Ordering::Relaxed);
+                if first >= end {
+                    break;
+                }
+                work(number, first..(first + piece).min(end));
             }
-            work(begin..(begin + piece).min(n_units));
         }
     });
+}
+
+/// The first unit of a share that nobody has taken, on a line of the cache of its own.
+#[repr(align(64))]
+struct Share(AtomicUsize);
+
+impl Share {
+    /// Shares that a call has at most; more threads begin in the same ones.
+    const MOST: usize = 16;
 }
 
 #[cfg(test)]
@@ -346,7 +380,15 @@ mod tests {
 
     #[test]
     fn every_unit_is_done_exactly_once() {
-        for (threads, units) in [(1, 5), (2, 1), (2, 1000), (4, 7), (3, 0)] {
+        for (threads, units) in [
+            (1, 5),
+            (2, 1),
+            (2, 1000),
+            (4, 7),
+            (3, 0),
+            (5, 163),
+            (20, 33),
+        ] {
             let counts: Vec<AtomicUsize> = (0..units).map(|_| AtomicUsize::new(0)).collect();
             for_each_range(threads, units, &|range| {
                 for i in range {

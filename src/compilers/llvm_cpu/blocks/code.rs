@@ -262,9 +262,14 @@ impl BlockCode {
         self.lookups.as_ref().filter(|_| m <= LOOKED_UP)
     }
 
-    /// Bytes of the tables of a row.
-    pub(super) fn table_bytes(&self) -> usize {
-        self.product.n_groups() * TABLE_BYTES
+    /// Bytes of a row's record and the tables behind it.
+    pub(super) fn looked_up_row(&self) -> usize {
+        self.record_bytes() + self.product.n_groups() * TABLE_BYTES
+    }
+
+    /// Bytes of what a thread makes of `m` rows to look their products up.
+    pub(super) fn looked_up_bytes(&self, m: usize) -> usize {
+        m * self.looked_up_row()
     }
 
     fn n_panels(&self) -> usize {
@@ -291,12 +296,16 @@ impl NativeCode for BlockCode {
         let cost = m
             .saturating_mul(self.product.n)
             .saturating_mul(self.product.k);
-        let tables = self.lookups(m).map_or(0, |_| self.table_bytes());
+        let n_threads = if cost < SERIAL { 1 } else { n_threads };
+        let scratch_bytes = match self.lookups(m) {
+            Some(_) => n_threads * self.looked_up_bytes(m),
+            None => m * self.record_bytes(),
+        };
         Ok(Work {
             units: self.n_panels(),
             cost,
-            n_threads: if cost < SERIAL { 1 } else { n_threads },
-            scratch_bytes: m * (self.record_bytes() + tables),
+            n_threads,
+            scratch_bytes,
         })
     }
 
@@ -316,10 +325,15 @@ impl NativeCode for BlockCode {
             activations: call.buffers[self.product.activations].cast_const().cast(),
             panels: panels.cast_const(),
             out: out.cast(),
-            records: call.scratch,
-            tables: call.scratch.wrapping_add(m * self.record_bytes()),
+            scratch: call.scratch,
         };
-        let n_threads = call.work.n_threads;
+        let (n_threads, n_panels) = (call.work.n_threads, call.work.units);
+        if let Some(lookups) = self.lookups(m) {
+            let begin = |thread| (0..m).for_each(|row| run.make_tables(lookups, thread, row));
+            let look_up = |thread, panels| run.look_up(lookups, thread, panels);
+            pool::for_each_range_after(n_threads, n_panels, &begin, &look_up);
+            return Ok(());
+        }
         // A single row is rounded faster than a thread starts.
         let rounding = if m * self.product.k < SERIAL {
             1
@@ -327,7 +341,9 @@ impl NativeCode for BlockCode {
             n_threads
         };
         pool::for_each_range(rounding, m, &|rows| rows.for_each(|row| run.round(row)));
-        pool::for_each_range(n_threads, call.work.units, &|panels| run.panels(panels));
+        pool::for_each_range(n_threads, n_panels, &|panels| {
+            panels.for_each(|at| run.panel(at));
+        });
         Ok(())
     }
 
@@ -379,8 +395,12 @@ mod tests {
     fn tables(code: &BlockCode, m: usize) -> usize {
         let mut symbols = Symbols::default();
         symbols.set('s', m as i64);
-        let work = code.prepare(&symbols, 1, &mut Vec::new()).unwrap();
-        work.scratch_bytes - m * code.record_bytes()
+        let bytes = |n_threads| {
+            let work = code.prepare(&symbols, n_threads, &mut Vec::new());
+            work.unwrap().scratch_bytes
+        };
+        assert_eq!(bytes(1), bytes(3), "too little work for several");
+        bytes(1) - m * code.record_bytes()
     }
 
     #[test]

@@ -17,12 +17,12 @@ pub(super) struct Run<'a> {
     pub(super) activations: *const f32,
     pub(super) panels: *const u8,
     pub(super) out: *mut f32,
-    pub(super) records: *mut u8,
-    /// Of rows whose products are looked up.
-    pub(super) tables: *mut u8,
+    /// All rows' records; of each thread, where products are looked up, all rows' records and tables.
+    pub(super) scratch: *mut u8,
 }
 
-// SAFETY: operands are only read; each unit of work writes its own records or columns of the result.
+// SAFETY: operands are only read; each unit of work writes its own records or columns of the result, each thread its own
+// records and tables.
 unsafe impl Sync for Run<'_> {}
 
 /// Weights to be packed, as all threads see them.
@@ -56,33 +56,40 @@ impl Pack<'_> {
 
 impl Run<'_> {
     fn record(&self, row: usize) -> *mut u8 {
-        self.records.wrapping_add(row * self.code.record_bytes())
+        self.scratch.wrapping_add(row * self.code.record_bytes())
     }
 
-    /// Rounds a row, and makes its tables if it needs them.
+    /// Rounds a row.
     pub(super) fn round(&self, row: usize) {
+        self.round_to(row, self.record(row));
+    }
+
+    /// Rounds a row into a record that is the caller's alone.
+    fn round_to(&self, row: usize, record: *mut u8) {
         let product = &self.code.product;
         let from = self.activations.wrapping_add(row * product.k);
-        // SAFETY: row `row` of the activations, and its own record.
-        unsafe { (self.code.round)(product.n_groups() as i64, from, self.record(row)) };
-        if let Some(lookups) = self.code.lookups(self.m) {
-            // SAFETY: the numbers lie at the record's beginning; the row's own tables.
-            unsafe {
-                (lookups.tables)(
-                    product.n_groups() as i64,
-                    self.record(row),
-                    self.tables(row),
-                )
-            };
-        }
+        // SAFETY: row `row` of the activations, and room for a record.
+        unsafe { (self.code.round)(product.n_groups() as i64, from, record) };
     }
 
-    fn tables(&self, row: usize) -> *mut u8 {
-        self.tables.wrapping_add(row * self.code.table_bytes())
+    /// A thread's record of a row, and the tables behind it.
+    fn looked_up(&self, thread: usize, row: usize) -> [*mut u8; 2] {
+        let code = self.code;
+        let from = thread * code.looked_up_bytes(self.m) + row * code.looked_up_row();
+        [from, from + code.record_bytes()].map(|at| self.scratch.wrapping_add(at))
+    }
+
+    /// Makes a thread's own tables of a row: they are in its cache then, and nobody waits for another thread's.
+    pub(super) fn make_tables(&self, lookups: &Lookups, thread: usize, row: usize) {
+        let [record, tables] = self.looked_up(thread, row);
+        self.round_to(row, record);
+        let n_groups = self.code.product.n_groups() as i64;
+        // SAFETY: the numbers lie at the record's beginning; room for the tables of a row.
+        unsafe { (lookups.tables)(n_groups, record, tables) };
     }
 
     /// Some panels of weights, by all rows of activations: the next row finds a panel in a cache.
-    fn look_up(&self, lookups: &Lookups, panels: Range<usize>) {
+    pub(super) fn look_up(&self, lookups: &Lookups, thread: usize, panels: Range<usize>) {
         let (code, product) = (self.code, &self.code.product);
         let mut at = panels.start;
         while at < panels.end {
@@ -94,6 +101,7 @@ impl Run<'_> {
             let first = at * COLUMNS;
             let columns = (n * COLUMNS).min(product.n - first);
             for row in 0..self.m {
+                let [record, tables] = self.looked_up(thread, row);
                 let mut results = [0f32; PANELS[0] * COLUMNS];
                 // SAFETY: so many panels of so many blocks, a row's record and its tables, room for the results.
                 unsafe {
@@ -101,8 +109,8 @@ impl Run<'_> {
                         product.n_blocks() as i64,
                         numbers,
                         scales,
-                        self.record(row),
-                        self.tables(row),
+                        record,
+                        tables,
                         results.as_mut_ptr(),
                     )
                 };
@@ -114,16 +122,8 @@ impl Run<'_> {
         }
     }
 
-    /// Some panels of weights, by all rows of activations.
-    pub(super) fn panels(&self, panels: Range<usize>) {
-        match self.code.lookups(self.m) {
-            Some(lookups) => self.look_up(lookups, panels),
-            None => panels.for_each(|at| self.panel(at)),
-        }
-    }
-
     /// A panel of weights, by all rows of activations.
-    fn panel(&self, at: usize) {
+    pub(super) fn panel(&self, at: usize) {
         let (code, product) = (self.code, &self.code.product);
         let first = at * COLUMNS;
         let columns = COLUMNS.min(product.n - first);
