@@ -248,6 +248,21 @@ fn bits_depend_on_neither_target_nor_threads() {
     }
 }
 
+/// Work enough that threads share it: each has tables of its own where products are looked up.
+#[test]
+fn bits_of_large_products_do_not_depend_on_threads() {
+    for ty in [BlockType::Q1_0, BlockType::Q4_0] {
+        for m in [1, 2, 3] {
+            let case = Case::new(ty, ActivationScheme::for_weights(ty), (m, 2100, 256));
+            let (expected, _) = case.run(Some("native"), 1);
+            for threads in [2, 3, 5] {
+                let (got, _) = case.run(Some("native"), threads);
+                assert_eq!(got, expected, "{ty} {m} {threads}");
+            }
+        }
+    }
+}
+
 /// A graph with both ways of rounding, executed twice with other activations.
 #[test]
 fn schemes_live_side_by_side_and_results_are_of_the_current_numbers() {
