@@ -112,6 +112,23 @@ fn ids_without_a_token_are_errors() {
     );
 }
 
+/// A list of pieces may have one twice: it is counted once, but its second id comes out of texts.
+#[test]
+fn the_vocabulary_reaches_to_the_last_id() {
+    let pieces = ["to", "<unk>", " ", "be", "to"];
+    let scores = (0u8..).map(|i| -f64::from(i));
+    let vocab: Vec<_> = pieces.into_iter().zip(scores).collect();
+    let description = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": { "type": "Unigram", "unk_id": 1, "vocab": vocab, "byte_fallback": false },
+    });
+    let tokenizer = parse(&description.to_string()).unwrap();
+    let ids = tokenizer.encode("to be", false).unwrap();
+    assert_eq!(ids, [4, 2, 3]);
+    assert_eq!(tokenizer.vocab_size(), 5);
+}
+
 #[test]
 fn a_missing_begin_token_is_an_error() {
     let mut tokenizer = tokenizer();

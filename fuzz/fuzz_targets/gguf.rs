@@ -9,7 +9,8 @@ use brain_blitz::formats::gguf::{Gguf, ModelWeights};
 use brain_blitz::formats::{Bytes, ModelConfig, Tokenizer, Weights};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| {
+// A panic that the tokenizer catches is an error; libFuzzer's own hook would end the run at it.
+fuzz_target!(init: std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))), |data: &[u8]| {
     let Ok(file) = Gguf::from_bytes(Path::new("fuzz.gguf"), Bytes::copy_of(data)) else {
         return;
     };

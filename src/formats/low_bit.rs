@@ -258,6 +258,10 @@ impl Packed {
                 format!("has the shape {:?}, of no matrix", parts[0].shape),
             );
         };
+        // Without rows any number of columns takes no bytes.
+        let Some(columns) = bytes.checked_mul(8) else {
+            return wrong(0, format!("has {bytes} bytes for the bits of a row"));
+        };
         let asked = [
             (StoredType::U8, vec![rows, bytes]),
             (StoredType::F16, vec![rows]),
@@ -269,7 +273,7 @@ impl Packed {
                 return wrong(at, format!("is {own}{:?}, not {ty}{shape:?}", part.shape));
             }
         }
-        Ok(([rows, bytes * 8], parts))
+        Ok(([rows, columns], parts))
     }
 
     /// The numbers of a layer.
@@ -455,6 +459,10 @@ mod tests {
             "{why}"
         );
         assert!(open(std::slice::from_ref(&signs), "signs a8_tok").contains("w.scales"));
+        let endless = TensorView::from_slice("w.signs", StoredType::U8, &[0, 1 << 61], &[0u8; 0]);
+        let scales = TensorView::from_slice("w.scales", StoredType::F16, &[0], &[0u16; 0]);
+        let why = open(&[endless, scales], "signs a8_tok");
+        assert!(why.contains("2305843009213693952 bytes"), "{why}");
         let why = open(&[signs], "signs of the times");
         assert!(
             why.contains("\"signs of the times\" is not `signs`"),

@@ -231,11 +231,15 @@ fn vocab_size(inner: &tokenizers::Tokenizer) -> usize {
     // Ids mostly have no gaps; then they need no list of all tokens, which takes long to make.
     let n = inner.get_vocab_size(true);
     let has = |id: usize| u32::try_from(id).is_ok_and(|id| inner.id_to_token(id).is_some());
-    if (0..n).all(has) {
-        return n;
-    }
-    let ids = inner.get_vocab(true).into_values();
-    ids.max().map_or(0, |largest| largest as usize + 1)
+    let known = match (0..n).all(has) {
+        true => n,
+        false => {
+            let ids = inner.get_vocab(true).into_values();
+            ids.max().map_or(0, |largest| largest as usize + 1)
+        }
+    };
+    // A token that a list has twice is counted once, but both of its ids may come out of a text.
+    known + (known..).take_while(|&id| has(id)).count()
 }
 
 /// Whether texts start with the begin-of-text token, if the folder's `tokenizer_config.json` says it.
