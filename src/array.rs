@@ -5,6 +5,7 @@
 
 use crate::dtype::DType;
 use crate::shape::ConcreteView;
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 /// The elements of an [`Array`], by format.
@@ -194,6 +195,13 @@ impl Array {
     pub fn to_f32(&self) -> Vec<f32> {
         match &self.data {
             Data::F32(v) => v.clone(),
+            // Exact, so without a detour over `f64`.
+            Data::F16(v) => {
+                let mut numbers = vec![0.0; v.len()];
+                v.convert_to_f32_slice(&mut numbers);
+                numbers
+            }
+            Data::BF16(v) => v.iter().map(|x| x.to_f32()).collect(),
             _ => self.to_f64().into_iter().map(|x| x as f32).collect(),
         }
     }

@@ -313,8 +313,11 @@ impl BlockType {
         } else {
             f32::MAX
         };
-        let wrong = |x: &f32| x.is_nan() || x.abs() > bound;
-        if let Some(at) = source.iter().position(wrong) {
+        let wrong = |x: &f32| x.is_nan() | (x.abs() > bound);
+        // To look at all of them is vector code; to stop at the first is not.
+        if source.iter().fold(false, |any, x| any | wrong(x))
+            && let Some(at) = source.iter().position(wrong)
+        {
             let (element, x) = (first + at, source[at]);
             let what = format!("element {element} is {x}, which {self} cannot hold");
             return Err(Error::msg(what));
@@ -461,6 +464,13 @@ fn truncate(x: f32) -> i32 {
     if x.abs() < LIMIT { x as i32 } else { i32::MIN }
 }
 
+/// `x` rounded to a whole number, halves away from zero, as [`f32::round`] does by a call for each number: the sum with
+/// the largest number below a half is cut.
+fn round(x: f32) -> i32 {
+    const BELOW_HALF: f32 = 0.499_999_97;
+    truncate(x + BELOW_HALF.copysign(x))
+}
+
 /// Numbers without a pattern for tests, from -1 to 1.
 #[cfg(test)]
 pub(crate) fn test_numbers(seed: u64) -> impl FnMut() -> f32 {
@@ -470,5 +480,14 @@ pub(crate) fn test_numbers(seed: u64) -> impl FnMut() -> f32 {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
         (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+#[test]
+fn rounding_without_a_call_is_that_of_the_language() {
+    let corners = [0.5, 1.5, 0.499_999_97, 8_388_607.5, 8_388_609.0, 3e9];
+    let many = (0..=u32::MAX).step_by(4099).map(f32::from_bits);
+    for x in corners.into_iter().chain(corners.map(|x| -x)).chain(many) {
+        assert_eq!(round(x), truncate(x.round()), "{x:e}");
     }
 }

@@ -6,7 +6,7 @@
 //! `Q2_0` has 64 numbers `d (q - 1)`, with the largest magnitude as `d`: the encoder uses three of the four codes, decoders
 //! take all.
 
-use super::{half_at, inverse, put_half, truncate};
+use super::{half_at, inverse, put_half, round};
 
 const SIGNS: usize = 128;
 const SIGN_BYTES: usize = 2 + SIGNS / 8;
@@ -53,7 +53,7 @@ pub(super) fn encode_q2_0(source: &[f32], target: &mut [u8]) {
         let d = x.iter().fold(0.0f32, |d, x| d.max(x.abs()));
         let id = inverse(d);
         put_half(block, 0, d);
-        let code = |x: f32| (truncate((x * id).round()) + 1).clamp(0, 3) as u8;
+        let code = |x: f32| (round(x * id) + 1).clamp(0, 3) as u8;
         for (four, byte) in x.chunks_exact(4).zip(&mut block[2..]) {
             let pair = |(i, x): (usize, &f32)| code(*x) << (2 * i);
             *byte = four.iter().enumerate().map(pair).sum();

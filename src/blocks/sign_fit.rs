@@ -5,6 +5,8 @@
 //! least squares, and signs to scales by taking the nearest of the sums, until no sign changes (alternating residual
 //! binarization: Guo et al. 2017, section 3; Xu et al. 2018).
 
+use std::borrow::Cow;
+
 use half::f16;
 
 use super::sign_matrix::SignFit;
@@ -36,16 +38,27 @@ pub(super) fn fit(x: &[f32], bases: usize, how: SignFit, codes: &mut [u8]) -> Ve
     scales
 }
 
-fn mean_magnitude(x: impl Iterator<Item = f32> + Clone) -> f64 {
-    let n = x.clone().count().max(1);
-    x.map(|x| f64::from(x.abs())).sum::<f64>() / n as f64
+/// Added in eight sums, so that it is vector code with the same bits on every machine.
+fn mean_magnitude(x: &[f32]) -> f64 {
+    let mut sums = [0f64; 8];
+    let (eights, rest) = x.as_chunks::<8>();
+    for eight in eights {
+        sums.iter_mut()
+            .zip(eight)
+            .for_each(|(sum, x)| *sum += f64::from(x.abs()));
+    }
+    for (sum, x) in sums.iter_mut().zip(rest) {
+        *sum += f64::from(x.abs());
+    }
+    sums.iter().sum::<f64>() / x.len().max(1) as f64
 }
 
 /// Three values in the first two bases; further ones have scale 0.
 fn ternary(x: &[f32], bases: usize, codes: &mut [u8]) -> Vec<f32> {
-    let limit = 0.75 * mean_magnitude(x.iter().copied());
+    let limit = 0.75 * mean_magnitude(x);
     let is_large = |x: &f32| f64::from(x.abs()) > limit;
-    let scale = mean_magnitude(x.iter().copied().filter(is_large)) / 2.0;
+    let large: Vec<f32> = x.iter().copied().filter(is_large).collect();
+    let scale = mean_magnitude(&large) / 2.0;
     for (code, x) in codes.iter_mut().zip(x) {
         *code = match (is_large(x), *x >= 0.0) {
             (true, true) => 3,
@@ -74,20 +87,21 @@ fn signs(x: &[f32], bases: usize, codes: &mut [u8]) -> Vec<f32> {
 /// Each base takes the signs and the mean magnitude of what the ones before leave.
 fn greedy(x: &[f32], bases: usize, codes: &mut [u8]) -> Vec<f64> {
     codes.fill(0);
-    let mut rest: Vec<f32> = x.to_vec();
+    // The first base, mostly the only one, leaves the numbers where they are.
+    let mut rest = Cow::Borrowed(x);
     let mut scales = Vec::with_capacity(bases);
     for base in 0..bases {
-        let scale = mean_magnitude(rest.iter().copied());
-        for (x, code) in rest.iter_mut().zip(codes.iter_mut()) {
-            let positive = *x >= 0.0;
-            *code |= u8::from(positive) << base;
-            *x -= if positive {
-                scale as f32
-            } else {
-                -scale as f32
-            };
-        }
+        let scale = mean_magnitude(&rest);
         scales.push(scale);
+        for (x, code) in rest.iter().zip(codes.iter_mut()) {
+            *code |= u8::from(*x >= 0.0) << base;
+        }
+        if base + 1 < bases {
+            let scale = scale as f32;
+            for (x, code) in rest.to_mut().iter_mut().zip(codes.iter()) {
+                *x -= if code >> base & 1 == 1 { scale } else { -scale };
+            }
+        }
     }
     scales
 }

@@ -212,7 +212,11 @@ impl SignMatrix {
             let what = format!("calibrated with {given} columns, but the matrix has {columns}");
             return Err(Error::msg(what));
         }
-        if let Some(at) = x.iter().position(|x| !x.is_finite()) {
+        let wrong = |x: &f32| !x.is_finite();
+        // To look at all of them is vector code; to stop at the first is not.
+        if x.iter().fold(false, |any, x| any | wrong(x))
+            && let Some(at) = x.iter().position(wrong)
+        {
             let (element, x) = (first + at, x[at]);
             let what = format!("element {element} is {x}, which has no sign and size");
             return Err(Error::msg(what));
@@ -225,10 +229,14 @@ impl SignMatrix {
         for (base, (part, scale)) in bases.zip(scales).enumerate() {
             let (all_scales, bits) = part.split_at_mut(4 * PANEL_ROWS);
             all_scales[4 * row..][..4].copy_from_slice(&scale.to_le_bytes());
-            let eights = codes.chunks(8).zip(bits.chunks_mut(PANEL_ROWS));
-            for (eight, column) in eights {
-                let bit = |(i, code): (usize, &u8)| (code >> base & 1) << i;
-                column[row] = eight.iter().enumerate().map(bit).sum();
+            let (eights, rest) = codes.as_chunks::<8>();
+            for (eight, column) in eights.iter().zip(bits.chunks_mut(PANEL_ROWS)) {
+                column[row] = gather(*eight, base);
+            }
+            if let Some(column) = bits.chunks_mut(PANEL_ROWS).nth(eights.len()) {
+                let mut last = [0; 8];
+                last[..rest.len()].copy_from_slice(rest);
+                column[row] = gather(last, base);
             }
         }
     }
@@ -238,11 +246,7 @@ impl SignMatrix {
     /// # Panics
     /// If the slices' lengths do not belong together.
     pub fn signs(self, bytes: &[u8], base: usize, out: &mut [f32]) {
-        self.each_row(bytes, out, |bit, _, row| {
-            for (k, x) in row.iter_mut().enumerate() {
-                *x = if bit(base, k) { 1.0 } else { -1.0 };
-            }
-        });
+        self.each_eight(bytes, out, [base], |[bits], _| spread(bits, 1.0));
     }
 
     /// The scales of one base.
@@ -262,17 +266,24 @@ impl SignMatrix {
     /// # Panics
     /// If the slices' lengths do not belong together.
     pub fn numbers(self, bytes: &[u8], out: &mut [f32]) {
-        self.each_row(bytes, out, |bit, scale, row| {
-            for (k, x) in row.iter_mut().enumerate() {
-                let term = |base| {
-                    if bit(base, k) {
-                        scale[base]
-                    } else {
-                        -scale[base]
-                    }
-                };
-                *x = (1..self.bases).fold(term(0), |sum, base| sum + term(base));
+        match self.bases {
+            1 => self.sums::<1>(bytes, out),
+            2 => self.sums::<2>(bytes, out),
+            3 => self.sums::<3>(bytes, out),
+            _ => self.sums::<MOST_BASES>(bytes, out),
+        }
+    }
+
+    /// [`SignMatrix::numbers`] with so many bases.
+    fn sums<const BASES: usize>(self, bytes: &[u8], out: &mut [f32]) {
+        let bases: [usize; BASES] = std::array::from_fn(|base| base);
+        self.each_eight(bytes, out, bases, |bits, scales| {
+            let mut sums = spread(bits[0], scales[0]);
+            for base in 1..BASES {
+                let term = spread(bits[base], scales[base]);
+                sums.iter_mut().zip(term).for_each(|(sum, x)| *sum += x);
             }
+            sums
         });
     }
 
@@ -281,12 +292,13 @@ impl SignMatrix {
         f32::from_le_bytes(panel[at..at + 4].try_into().expect("four bytes"))
     }
 
-    /// Hands every row over with its bits, by base and column, and its scales.
-    fn each_row(
+    /// Writes the numbers that `decode` makes of some bases' bytes of eight columns, and of the row's scales.
+    fn each_eight<const BASES: usize>(
         self,
         bytes: &[u8],
         out: &mut [f32],
-        write: impl Fn(&dyn Fn(usize, usize) -> bool, [f32; MOST_BASES], &mut [f32]),
+        bases: [usize; BASES],
+        decode: impl Fn([u8; BASES], [f32; BASES]) -> [f32; 8],
     ) {
         assert_eq!(
             (bytes.len(), out.len()),
@@ -295,21 +307,94 @@ impl SignMatrix {
         for (r, row) in out.chunks_mut(self.columns.max(1)).enumerate() {
             let panel = &bytes[r / PANEL_ROWS * self.panel_bytes()..][..self.panel_bytes()];
             let r = r % PANEL_ROWS;
-            let bit = |base: usize, k: usize| {
-                let at = base * self.base_bytes() + PANEL_ROWS * (4 + k / 8) + r;
-                panel[at] >> (k % 8) & 1 == 1
-            };
-            let mut scales = [0.0; MOST_BASES];
-            for (base, scale) in scales.iter_mut().enumerate().take(self.bases) {
-                *scale = self.scale(panel, base, r);
+            let scales = bases.map(|base| self.scale(panel, base, r));
+            let all = bases.map(|base| &panel[base * self.base_bytes() + 4 * PANEL_ROWS..]);
+            let of = |k: usize| decode(all.map(|bits| bits[PANEL_ROWS * k + r]), scales);
+            let (eights, rest) = row.as_chunks_mut::<8>();
+            let n = eights.len();
+            eights
+                .iter_mut()
+                .enumerate()
+                .for_each(|(k, eight)| *eight = of(k));
+            if !rest.is_empty() {
+                rest.copy_from_slice(&of(n)[..rest.len()]);
             }
-            write(&bit, scales, row);
         }
     }
+}
+
+/// One bit of each of eight codes, the first code's in the lowest.
+fn gather(codes: [u8; 8], bit: usize) -> u8 {
+    /// Moves the lowest bit of byte i to bit 56 + i; no two bits meet anywhere, so nothing is carried.
+    const TO_THE_TOP: u64 = 0x0102_0408_1020_4080;
+    let bits = u64::from_le_bytes(codes) >> bit & 0x0101_0101_0101_0101;
+    (bits.wrapping_mul(TO_THE_TOP) >> 56) as u8
+}
+
+/// Eight signs times a scale; a set bit is positive.
+fn spread(byte: u8, scale: f32) -> [f32; 8] {
+    std::array::from_fn(|i| if byte & 1 << i != 0 { scale } else { -scale })
 }
 
 impl std::fmt::Display for SignMatrix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}, {}, {}", self.rows, self.columns, self.bases)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sign in the layout that the module's header describes, bit by bit.
+    fn sign(matrix: SignMatrix, bytes: &[u8], [base, row, column]: [usize; 3]) -> f32 {
+        let panel = row / PANEL_ROWS * matrix.bases * PANEL_ROWS * (4 + matrix.columns.div_ceil(8));
+        let part = base * PANEL_ROWS * (4 + matrix.columns.div_ceil(8)) + 4 * PANEL_ROWS;
+        let byte = bytes[panel + part + column / 8 * PANEL_ROWS + row % PANEL_ROWS];
+        if byte >> (column % 8) & 1 == 1 {
+            1.0
+        } else {
+            -1.0
+        }
+    }
+
+    #[test]
+    fn signs_and_numbers_are_those_of_the_layout() {
+        let mut next = crate::blocks::test_numbers(7);
+        for (rows, columns, bases) in [(3, 1, 1), (65, 7, 1), (70, 24, 2), (2, 70, 3), (1, 9, 4)] {
+            let matrix = SignMatrix::new(rows, columns, bases).unwrap();
+            let x: Vec<f32> = (0..rows * columns).map(|_| next()).collect();
+            let mut bytes = vec![0; matrix.bytes()];
+            matrix.encode(SignFit::default(), &x, &mut bytes).unwrap();
+            let scales: Vec<Vec<f32>> = (0..bases)
+                .map(|base| {
+                    let mut scales = vec![0.0; rows];
+                    matrix.scales(&bytes, base, &mut scales);
+                    scales
+                })
+                .collect();
+            let mut numbers = vec![0.0; x.len()];
+            matrix.numbers(&bytes, &mut numbers);
+            let mut first = vec![0.0; x.len()];
+            matrix.signs(&bytes, 0, &mut first);
+            for (i, (x, number)) in x.iter().zip(numbers).enumerate() {
+                let (row, column) = (i / columns, i % columns);
+                let at = |base| sign(matrix, &bytes, [base, row, column]);
+                let term = |base: usize| at(base) * scales[base][row];
+                assert_eq!(
+                    number,
+                    (1..bases).fold(term(0), |sum, base| sum + term(base))
+                );
+                assert_eq!(first[i], at(0));
+                if bases == 1 {
+                    assert_eq!(at(0) > 0.0, *x >= 0.0);
+                }
+            }
+            if bases == 1 {
+                let row = &x[(rows - 1) * columns..];
+                let mean = row.iter().map(|x| f64::from(x.abs())).sum::<f64>() / columns as f64;
+                assert!((f64::from(scales[0][rows - 1]) - mean).abs() < 1e-7 * mean);
+            }
+        }
     }
 }

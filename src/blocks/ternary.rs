@@ -6,7 +6,7 @@
 //! by a power of three brings each digit to the top. The first 160 numbers lie in 32 bytes, the next 80 in 16 and the last
 //! 16, four to a byte, in 4.
 
-use super::{half_at, inverse, put_half, truncate};
+use super::{half_at, inverse, put_half, round};
 
 const LEN: usize = 256;
 const TQ1_BYTES: usize = 54;
@@ -23,7 +23,7 @@ fn digits(x: &[f32], digits: &mut [u8; LEN]) -> f32 {
     let id = inverse(d);
     for (x, digit) in x.iter().zip(digits) {
         // The wrapped byte of what does not fit is 0, the middle digit.
-        *digit = (truncate((x * id).round()) as u8).wrapping_add(1);
+        *digit = (round(x * id) as u8).wrapping_add(1);
     }
     d
 }
