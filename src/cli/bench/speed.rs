@@ -12,7 +12,7 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use brain_blitz::formats::ModelConfig;
-use brain_blitz::generation::session::Session;
+use brain_blitz::generation::session::{Info, Session};
 use brain_blitz::op::random;
 use serde::Serialize;
 
@@ -48,6 +48,8 @@ pub struct Results {
     compile_s: f64,
     /// Bringing weights into the order of kernels.
     pack_s: f64,
+    /// Compiling and packing, by the GB (1e9 bytes) that the weights have as f16.
+    ready_s_per_f16_gb: f64,
     /// Compiling with an empty cache and with a full one, each in a process of its own; `null` where not measured.
     compile_cold_s: Option<f64>,
     compile_warm_s: Option<f64>,
@@ -214,6 +216,7 @@ pub fn measure(
         load_s: info.load_s,
         compile_s: info.compile_s,
         pack_s: info.pack_s,
+        ready_s_per_f16_gb: ready_s_per_f16_gb(info),
         compile_cold_s: around.times.as_ref().map(|times| times.cold_s),
         compile_warm_s: around.times.as_ref().map(|times| times.warm_s),
         prefill_tok_s: prefill.median,
@@ -274,6 +277,12 @@ fn bytes_per_token(session: &Session, lengths: &Lengths) -> f64 {
     let row = 2 * config.num_key_value_heads() * config.head_dim() * size;
     let seen = visible(config, lengths.prompt + lengths.generate.div_ceil(2));
     session.info().weight_bytes as f64 + (row * seen) as f64
+}
+
+/// Seconds from loaded weights to a session that can be fed, storing weights in fewer bits included, by the GB of weights.
+fn ready_s_per_f16_gb(info: &Info) -> f64 {
+    let gb = (2 * info.parameters).max(1) as f64 / 1e9;
+    (info.compile_s + info.pack_s) / gb
 }
 
 /// How many kernels of this process's only model were not compiled but found on disk.
@@ -343,6 +352,11 @@ pub fn table(r: &Results) -> String {
     let fresh = r.compile_cold_s.zip(r.compile_warm_s).map(|(cold, warm)| {
         format!("{cold:.3} s with an empty cache, {warm:.3} s with a full one")
     });
+    let ready = format!(
+        "{:.3} s after loading, {:.3} s for each GB that the weights have as f16",
+        r.compile_s + r.pack_s,
+        r.ready_s_per_f16_gb
+    );
     let prefill = speed(
         r.prefill_tok_s,
         [r.prefill_tok_s_min, r.prefill_tok_s_max],
@@ -367,6 +381,7 @@ pub fn table(r: &Results) -> String {
         ("compile", Some(compile)),
         ("in new process", fresh),
         ("pack", Some(format!("{:.3} s", r.pack_s))),
+        ("ready", Some(ready)),
         ("prefill", Some(prefill)),
         ("decode", Some(decode)),
         ("peak memory", Some(peak)),
