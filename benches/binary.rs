@@ -31,7 +31,7 @@ enum Factor {
 }
 
 /// Name, factor, and sizes `[m, n, k]`.
-const CASES: [(&str, Factor, [usize; 3]); 20] = [
+const CASES: [(&str, Factor, [usize; 3]); 21] = [
     ("bits", Factor::Bits, [1024, 1024, 1024]),
     ("bits", Factor::Bits, [256, 4096, 4096]),
     ("bits", Factor::Bits, [64, 512, 512]),
@@ -44,6 +44,7 @@ const CASES: [(&str, Factor, [usize; 3]); 20] = [
     ("bytes-row", Factor::Bytes, [1, 9216, 2304]),
     // More bits than caches hold.
     ("bytes-memory", Factor::Bytes, [1, 65536, 16384]),
+    ("bytes-memory", Factor::Bytes, [1, 262_144, 4096]),
     ("bytes", Factor::Bytes, [64, 2048, 2048]),
     ("bytes", Factor::Bytes, [1024, 1024, 1024]),
     ("w1a4", Factor::Levels(Planes::Four, 1), [1024, 1024, 1024]),
