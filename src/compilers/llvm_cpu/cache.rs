@@ -3,19 +3,26 @@
 //! One file per object, named by its [`Key`]. A file holds a header (magic, key, length,
 //! checksum) and the object; a file that does not match in every respect is a miss, and is
 //! replaced by the next [`ObjectCache::put`]. Files are written under a temporary name and
-//! renamed, so readers see all of an object or none of it. Trouble with the file system is never
-//! an error: the cache only saves time.
+//! renamed, so readers see all of an object or none of it; a machine that loses power may leave part of one, which the
+//! checksum finds, so nobody waits for the disk. Trouble with the file system is never an error: the cache only saves
+//! time.
+//!
+//! An object is also kept in memory as long as the [`ObjectCache`] and its clones live: one compilation makes it once,
+//! in whatever thread needs it first.
 //!
 //! The directory must belong to the user: what is in it is executed. A checksum protects against
 //! accidents, not against somebody who can write there.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::error::Result;
 use crate::knobs;
 
 const MAGIC: [u8; 8] = *b"BBOBJ\0\0\x01";
@@ -75,26 +82,63 @@ impl fmt::Display for Key {
 #[derive(Clone, Debug)]
 pub struct ObjectCache {
     dir: Option<PathBuf>,
+    known: Arc<Mutex<HashMap<Key, Slot>>>,
 }
+
+/// An object, once it is made; locked while it is.
+type Slot = Arc<Mutex<Option<Arc<Vec<u8>>>>>;
 
 impl ObjectCache {
     /// The cache that `BB_CACHE` and `BB_CACHE_DIR` ask for.
     pub fn from_knobs() -> ObjectCache {
-        ObjectCache {
-            dir: knobs::cache_folder(),
-        }
+        ObjectCache::of(knobs::cache_folder())
     }
 
     /// A cache in `dir`, which is created when something is put into it.
     pub fn in_dir(dir: &Path) -> ObjectCache {
+        ObjectCache::of(Some(dir.to_path_buf()))
+    }
+
+    /// A cache that keeps nothing on disk.
+    pub fn disabled() -> ObjectCache {
+        ObjectCache::of(None)
+    }
+
+    fn of(dir: Option<PathBuf>) -> ObjectCache {
         ObjectCache {
-            dir: Some(dir.to_path_buf()),
+            dir,
+            known: Arc::default(),
         }
     }
 
-    /// A cache that never holds anything.
-    pub fn disabled() -> ObjectCache {
-        ObjectCache { dir: None }
+    /// The object of `key`: the one that is known, or stored and intact, or what `make` makes of it now, which is stored.
+    /// Another thread that asks for it meanwhile waits; a failure is not kept.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn get_or_make(
+        &self,
+        key: Key,
+        make: impl FnOnce() -> Result<Vec<u8>>,
+    ) -> Result<Arc<Vec<u8>>> {
+        let slot = {
+            // Whatever panicked left the map as it was.
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.entry(key).or_default().clone()
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(object) = &*slot {
+            return Ok(object.clone());
+        }
+        let object = match self.get(key) {
+            Some(object) => object,
+            None => {
+                let object = make()?;
+                self.put(key, &object);
+                object
+            }
+        };
+        Ok(slot.insert(Arc::new(object)).clone())
     }
 
     /// The object stored under `key`, if there is one and it is intact.
@@ -125,8 +169,7 @@ fn write(dir: &Path, path: &Path, header: &[u8], object: &[u8]) -> std::io::Resu
     fs::create_dir_all(dir)?;
     let mut file = fs::File::create_new(path)?;
     file.write_all(header)?;
-    file.write_all(object)?;
-    file.sync_all()
+    file.write_all(object)
 }
 
 /// A name no other thread or process uses now.
@@ -197,5 +240,24 @@ mod tests {
         let cache = ObjectCache::in_dir(file.path());
         cache.put(key, b"y");
         assert_eq!(cache.get(key), None);
+    }
+
+    #[test]
+    fn an_object_is_made_once_whoever_needs_it_and_a_failure_is_not_kept() {
+        let (cache, key) = (ObjectCache::disabled(), Key::of(&[b"x"]));
+        let failed = cache.get_or_make(key, || Err(crate::Error::msg("no")));
+        assert!(failed.is_err());
+        let n_made = AtomicUsize::new(0);
+        let make = || {
+            n_made.fetch_add(1, Ordering::Relaxed);
+            Ok(vec![7])
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let cache = cache.clone();
+                scope.spawn(move || assert_eq!(*cache.get_or_make(key, make).unwrap(), [7]));
+            }
+        });
+        assert_eq!(n_made.load(Ordering::Relaxed), 1);
     }
 }

@@ -50,19 +50,20 @@ fn with_module<T>(
     build: impl for<'c> FnOnce(&'c Context, &Module<'c>) -> Result<()>,
     finish: impl FnOnce(&Module<'_>, &TargetMachine) -> Result<T>,
 ) -> Result<T> {
-    let machine = target.machine()?;
-    let context = Context::create();
-    let module = context.create_module("kernel");
-    module.set_triple(&machine.get_triple());
-    module.set_data_layout(&machine.get_target_data().get_data_layout());
-    build(&context, &module)?;
-    if let Err(why) = module.verify() {
-        return Err(Error::Message(format!(
-            "LLVM rejects a kernel: {}",
-            why.to_string_lossy()
-        )));
-    }
-    finish(&module, &machine)
+    target.with_machine(|machine| {
+        let context = Context::create();
+        let module = context.create_module("kernel");
+        module.set_triple(&machine.get_triple());
+        module.set_data_layout(&machine.get_target_data().get_data_layout());
+        build(&context, &module)?;
+        if let Err(why) = module.verify() {
+            return Err(Error::Message(format!(
+                "LLVM rejects a kernel: {}",
+                why.to_string_lossy()
+            )));
+        }
+        finish(&module, machine)
+    })
 }
 
 /// Machine code of a module, as an object file or as assembly text.
@@ -109,12 +110,8 @@ pub fn compile_module_cached(
             llvm_version().as_bytes(),
             PASSES.as_bytes(),
         ]);
-        if let Some(object) = cache.get(key) {
-            return Ok(object);
-        }
-        let object = emit(module, machine, FileType::Object)?;
-        cache.put(key, &object);
-        Ok(object)
+        let object = cache.get_or_make(key, || emit(module, machine, FileType::Object))?;
+        Ok(object.to_vec())
     })
 }
 
@@ -342,9 +339,10 @@ mod tests {
     #[test]
     fn the_cache_gives_the_same_object_and_a_corrupt_one_is_made_again() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = ObjectCache::in_dir(dir.path());
+        // What a cache has in memory ends with it.
+        let cache = || ObjectCache::in_dir(dir.path());
         let target = Target::native();
-        let first = compile_module_cached(&target, &cache, adder).unwrap();
+        let first = compile_module_cached(&target, &cache(), adder).unwrap();
         let file = std::fs::read_dir(dir.path())
             .unwrap()
             .next()
@@ -352,12 +350,12 @@ mod tests {
             .unwrap()
             .path();
         std::fs::write(&file, b"not an object").unwrap();
-        let again = compile_module_cached(&target, &cache, adder).unwrap();
+        let again = compile_module_cached(&target, &cache(), adder).unwrap();
         assert_eq!(
             std::fs::metadata(&file).unwrap().len() as usize,
             first.len() + 40
         );
-        let cached = compile_module_cached(&target, &cache, adder).unwrap();
+        let cached = compile_module_cached(&target, &cache(), adder).unwrap();
         assert!(first == again && first == cached);
         let jit = Jit::new().unwrap();
         jit.add_object(&cached).unwrap();

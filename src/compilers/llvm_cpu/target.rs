@@ -1,13 +1,15 @@
 //! What machine code is made for: a CPU, its features and the vector width the kernels use.
 //!
-//! A [`Target`] is a plain value; an LLVM `TargetMachine` is made from it per compilation, so
+//! A [`Target`] is a plain value; an LLVM `TargetMachine` is made from it once in each thread, so
 //! targets are free to cross threads. `lanes` is the number of `f32` in the vectors that the
 //! kernels are written with: a choice of the code generators, not a limit of the CPU.
 //!
 //! LLVM ignores unknown CPU names with a warning on stderr and compiles for the baseline. So the
 //! names accepted here are a table, and anything else is an error.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::rc::Rc;
 use std::sync::{Once, OnceLock};
 
 use inkwell::OptimizationLevel;
@@ -230,7 +232,32 @@ impl Target {
         self.x86 == cfg!(target_arch = "x86_64") && self.required.iter().all(|f| host().has(f))
     }
 
-    /// An LLVM target machine for it. Not shared between threads: make one per compilation.
+    /// What `f` does with an LLVM target machine for it, which each thread makes once: most of the time that it takes is
+    /// spent on tables of features.
+    ///
+    /// # Errors
+    /// Those of [`Target::machine`] and of `f`.
+    pub fn with_machine<T>(&self, f: impl FnOnce(&TargetMachine) -> Result<T>) -> Result<T> {
+        thread_local! {
+            static MADE: RefCell<Vec<(Target, Rc<TargetMachine>)>> = const { RefCell::new(vec![]) };
+        }
+        let known = MADE.with_borrow(|made| {
+            let mut made = made.iter();
+            made.find(|(target, _)| target == self)
+                .map(|(_, machine)| machine.clone())
+        });
+        let machine = match known {
+            Some(machine) => machine,
+            None => {
+                let machine = Rc::new(self.machine()?);
+                MADE.with_borrow_mut(|made| made.push((self.clone(), machine.clone())));
+                machine
+            }
+        };
+        f(&machine)
+    }
+
+    /// An LLVM target machine for it. Not shared between threads.
     ///
     /// # Errors
     /// When LLVM was built without this architecture.
