@@ -22,7 +22,7 @@ use crate::shape::{Expr, Layer};
 
 impl<'a, 'c> Emitter<'a, 'c> {
     /// The access a node reads, and its index operand if it gathers.
-    fn read_by(&self, id: Id) -> (&'a Source, Option<Id>) {
+    pub(super) fn read_by(&self, id: Id) -> (&'a Source, Option<Id>) {
         match self.plan.nest.body[id] {
             Scalar::Load(a) | Scalar::Valid(a) | Scalar::Position(a) => {
                 (&self.plan.sources[a], None)
@@ -48,6 +48,7 @@ impl<'a, 'c> Emitter<'a, 'c> {
             }
             if !source.strides[dim].is_zero() {
                 let stride = self.expr(source.strides[dim]);
+                let coord = self.shared(coord, source.each[dim]);
                 start = self.iadd(start, self.imul(coord, stride));
             }
             if let Some((lo, hi)) = source.valid[dim] {
@@ -105,7 +106,7 @@ impl<'a, 'c> Emitter<'a, 'c> {
     }
 
     /// The conjunction of two masks; `None` is all lanes.
-    fn both(&self, a: Option<V<'c>>, b: Option<V<'c>>) -> Option<V<'c>> {
+    pub(super) fn both(&self, a: Option<V<'c>>, b: Option<V<'c>>) -> Option<V<'c>> {
         match (a, b) {
             (Some(a), Some(b)) => Some(self.ops.and(a, b)),
             (a, b) => a.or(b),
@@ -113,7 +114,7 @@ impl<'a, 'c> Emitter<'a, 'c> {
     }
 
     /// Which lanes of the top layer are not padding.
-    fn top_mask(&self, base: &Base<'c>, at: &At<'c>) -> Option<V<'c>> {
+    pub(super) fn top_mask(&self, base: &Base<'c>, at: &At<'c>) -> Option<V<'c>> {
         let row = base.ok.map(|ok| self.ops.splat_int(ok, at.lanes));
         let range = base.range.map(|(lo, hi)| {
             let cols = self.cols(at);
@@ -145,7 +146,8 @@ impl<'a, 'c> Emitter<'a, 'c> {
         {
             let stride = self.expr(source.strides[dim]);
             let stride = self.ops.splat_int(stride, at.lanes);
-            linear = self.ops.add(linear, self.ops.mul(self.cols(at), stride));
+            let cols = self.shared_cols(at, source.each[dim]);
+            linear = self.ops.add(linear, self.ops.mul(cols, stride));
         }
         if let (Some(axis), Some(index)) = (&source.gather, index)
             && frame.uniform[index].is_none()
@@ -239,25 +241,17 @@ impl<'a, 'c> Emitter<'a, 'c> {
 
     /// The value of a `Load` or `Gather` node.
     pub fn read(&mut self, frame: &Frame<'c>, at: &At<'c>, values: &Values<'c>, id: Id) -> V<'c> {
-        let (source, index) = self.read_by(id);
-        let fixed = index.is_none_or(|index| frame.uniform[index].is_some());
-        let unit = frame.dim.is_some_and(|dim| source.strides[dim].is_one());
-        let kind = self.memory(source.dtype, at.lanes);
-        let raw = if at.lanes > 1 && fixed && unit && source.below.is_empty() {
-            let base = frame.bases[id].expect("the row has emitted the bases of its accesses");
-            let mask = self.both(self.top_mask(&base, at), at.active);
-            let first = self.iadd(base.start, at.col);
-            self.consecutive(source, first, mask, kind)
-        } else {
+        let (source, _) = self.read_by(id);
+        let raw = self.near(frame, at, id).unwrap_or_else(|| {
             let (linear, mask) = self.indices(frame, at, values, id);
             let mask = self.both(mask, at.active);
-            self.scattered(source, linear, mask, kind)
-        };
+            self.scattered(source, linear, mask, self.memory(source.dtype, at.lanes))
+        });
         self.unpacked(source.dtype, raw)
     }
 
     /// Consecutive elements from `first` on.
-    fn consecutive(
+    pub(super) fn consecutive(
         &self,
         source: &Source,
         first: IntValue<'c>,

@@ -3,9 +3,9 @@
 //! Before: a [`Nest`], what to compute. After: one function with the kernel ABI
 //! ([`KernelFn`](super::jit::KernelFn)), as an object file.
 //!
-//! The steps: `plan` checks and simplifies; `stages` says what is evaluated when;
+//! The steps: `plan` checks and simplifies, with `repeats`; `stages` says what is evaluated when;
 //! `emitter` has the function, parameters and loops; `map`, `reduce` and `rows` the
-//! shape of the loops; `frame` evaluates the body along a row; `access` and `big` read and
+//! shape of the loops; `frame` evaluates the body along a row; `access`, `near` and `big` read and
 //! write memory; `scalar` and [`vmath`](super::vmath) compute.
 //!
 //! Invariants:
@@ -27,9 +27,11 @@ mod check;
 mod emitter;
 mod frame;
 mod map;
+mod near;
 mod plan;
 mod random;
 mod reduce;
+mod repeats;
 mod rows;
 mod scalar;
 mod stages;
@@ -196,7 +198,7 @@ fn build<'c>(
 }
 
 /// The 64-bit FNV-1a hash: the same in every process.
-fn fnv(bytes: &[u8]) -> u64 {
+pub(super) fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

@@ -14,10 +14,16 @@
 
 use super::CannotLower;
 use super::check::check;
+use super::repeats::with_repeats;
 use super::stages::{Turn, keep_costly_values, turns};
-use crate::compilers::llvm_cpu::ir::{Id, Nest, Scalar};
+use crate::compilers::llvm_cpu::ir::{Id, Nest, ReduceOp, Scalar};
 use crate::dtype::DType;
 use crate::shape::{Expr, Layer};
+
+/// Reduced elements that do not fill half of the partial results, and kept ones that fill half of a vector.
+const SMALL: i64 = 8;
+/// The largest distance of elements that are read in vectors.
+pub const NEAR: i64 = 4;
 
 /// A half-open range of coordinates that are not padding; `None` is all of them.
 pub type Range = Option<(Expr, Expr)>;
@@ -30,6 +36,9 @@ pub struct Source {
     pub dtype: DType,
     /// One stride per dim of `space ++ reduce`.
     pub strides: Vec<Expr>,
+    /// For each dim, how many neighbours are the same element: coordinates are divided by it, then multiplied by the
+    /// stride. See [`super::repeats`].
+    pub each: Vec<i64>,
     /// One range per dim.
     pub valid: Vec<Range>,
     /// Where coordinate zero is.
@@ -80,7 +89,7 @@ pub enum Along {
 impl<'n> Plan<'n> {
     /// Checks and simplifies a nest.
     pub fn new(nest: &'n Nest) -> Result<Plan<'n>, CannotLower> {
-        Plan::with_sources(nest, |sources| sources)
+        Plan::with_sources(nest, |sources| with_repeats(nest, sources))
     }
 
     /// [`Plan::new`] with other sources than the nest's accesses say; more may follow these.
@@ -139,9 +148,32 @@ impl<'n> Plan<'n> {
 
     /// Along what a reduction is vectorised: the dim along which fewer accesses are
     /// scattered (neither contiguous nor the same element), the reduced one in a draw.
-    /// A kept dim of a few elements does not fill vectors.
+    /// A kept dim of a few elements does not fill vectors, nor does a small window.
     pub fn along(&self) -> Along {
-        self.along_for(None)
+        match self.has_small_windows() {
+            true => Along::Kept,
+            false => self.along_for(None),
+        }
+    }
+
+    /// Whether a pool's windows are reduced, whose elements are read in vectors from window to window. The order of
+    /// sums over one dim is that of rows with several of them, and that of products is that of other kernels.
+    fn has_small_windows(&self) -> bool {
+        let [stage] = &self.nest.stages[..] else {
+            return false;
+        };
+        let is_free = stage.kind == ReduceOp::Max
+            || (self.reduce.len() > 1 && self.turns[0].factors.is_none());
+        let (kept, last) = (self.space.len() - 1, self.rank() - 1);
+        let is_long = self.space[kept].as_const().is_some_and(|n| n >= SMALL);
+        let is_small = self.size(last).as_const().is_some_and(|n| n < SMALL);
+        let is_near = |source: &Source| {
+            let stride = source.strides[kept].as_const();
+            source.below.is_empty()
+                && source.gather.is_none()
+                && stride.is_some_and(|stride| (0..=NEAR).contains(&stride))
+        };
+        is_free && is_long && is_small && self.sources.iter().all(is_near)
     }
 
     /// [`Plan::along`] as if these nodes were all.
@@ -210,6 +242,7 @@ impl<'n> Plan<'n> {
         }
         for source in &mut self.sources {
             source.strides.remove(dim);
+            source.each.remove(dim);
             source.valid.remove(dim);
         }
         for coord in &mut self.coords {
@@ -232,6 +265,8 @@ impl<'n> Plan<'n> {
     /// Whether dims `dim` and `dim + 1` can be one.
     fn mergeable(&self, dim: usize) -> bool {
         let size = self.size(dim + 1);
+        let is_walk = |s: &Source| s.each[dim] == 1 && s.each[dim + 1] == 1;
+        let is_one = |s: &Source| s.strides[dim] == s.strides[dim + 1] * size;
         let named = |node: &Scalar| match node {
             Scalar::Coord(axis) => self.coords[*axis].is_some_and(|d| d == dim || d == dim + 1),
             _ => false,
@@ -240,7 +275,7 @@ impl<'n> Plan<'n> {
             && self
                 .sources
                 .iter()
-                .all(|s| s.valid[dim + 1].is_none() && s.strides[dim] == s.strides[dim + 1] * size)
+                .all(|s| s.valid[dim + 1].is_none() && is_walk(s) && is_one(s))
             && !self.nest.body.iter().any(named)
     }
 
@@ -277,6 +312,7 @@ impl<'n> Plan<'n> {
     fn insert(&mut self, dim: usize) {
         for source in &mut self.sources {
             source.strides.insert(dim, Expr::from(0));
+            source.each.insert(dim, 1);
             source.valid.insert(dim, None);
         }
         for coord in self.coords.iter_mut().flatten() {
@@ -318,6 +354,7 @@ fn source(nest: &Nest, index: usize) -> Source {
     Source {
         input: access.input,
         dtype: access.dtype,
+        each: vec![1; rank],
         strides,
         valid,
         offset: top.offset,

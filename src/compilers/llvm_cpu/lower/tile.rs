@@ -97,6 +97,7 @@ impl TileNest {
                 input: self.nest.n_inputs,
                 dtype: self.nest.dtype,
                 strides: out.strides.to_vec(),
+                each: vec![1; strides.len()],
                 valid: vec![None; strides.len()],
                 offset: out.offset,
                 below: vec![],

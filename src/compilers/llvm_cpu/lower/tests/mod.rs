@@ -3,6 +3,7 @@
 mod big;
 mod fixed;
 mod interpret;
+mod near;
 mod random;
 mod rows;
 
