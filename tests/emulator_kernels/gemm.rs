@@ -216,11 +216,18 @@ fn packing_from_views_of_every_kind() {
             for (label, view) in views() {
                 let gemm = compiled(&product(dtype, view.clone(), view.clone()), &target);
                 let objects = gemm.objects();
-                batch.object(&objects.packs[0], objects.pack_object);
+                for (symbol, object) in objects.packs.iter().zip(objects.pack_objects) {
+                    batch.object(symbol, object);
+                }
                 let x = spread(&[30, 26], 8, dtype);
-                assert!(gemm.params().is_empty(), "static sizes need no parameters");
+                let told = gemm.params().iter().map(|told| told.as_const());
+                let told: Vec<i64> = told.map(|told| told.expect("static sizes")).collect();
                 let widths = [objects.tile.rows, objects.tile.columns()];
-                for (symbol, width) in objects.packs.iter().zip(widths) {
+                for ((symbol, width), first) in
+                    objects.packs.iter().zip(widths).zip(objects.pack_params)
+                {
+                    let told: Vec<u8> =
+                        told[first..].iter().flat_map(|n| n.to_le_bytes()).collect();
                     let all = view.dims()[1].as_usize().expect("static");
                     for part in [(0, all), (3, all - 5)] {
                         batch.label(label);
@@ -229,10 +236,10 @@ fn packing_from_views_of_every_kind() {
                             view.dims()[0].as_const().expect("static"),
                             batch.input(x.bytes()),
                         );
-                        let (none, out) = (batch.input(&[]), batch.output(want.len() * 4));
+                        let (told, out) = (batch.input(&told), batch.output(want.len() * 4));
                         let args = [
                             Arg::Pointer(source),
-                            Arg::Pointer(none),
+                            Arg::Pointer(told),
                             Arg::Int(0),
                             Arg::Int(0),
                             Arg::Int(rows),

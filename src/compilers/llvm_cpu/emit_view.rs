@@ -28,6 +28,19 @@ impl Params {
         })
     }
 
+    /// A position of its own for an expression's value.
+    pub fn push(&mut self, expr: Expr) -> usize {
+        self.exprs.push(expr);
+        self.exprs.len() - 1
+    }
+
+    /// Puts others behind these; gives the position of the first.
+    pub fn append(&mut self, others: &Params) -> usize {
+        let first = self.exprs.len();
+        self.exprs.extend(&others.exprs);
+        first
+    }
+
     /// All expressions, in order.
     pub fn exprs(&self) -> &[Expr] {
         &self.exprs
@@ -40,12 +53,15 @@ impl<'m, 'c> Emit<'m, 'c> {
     pub fn expr(&self, params: &mut Params, table: u32, expr: Expr) -> IntValue<'c> {
         match expr.as_const() {
             Some(value) => self.int(value),
-            None => {
-                let slot = self.int(params.slot(expr) as i64);
-                let from = self.at(self.i64(), self.pointer_argument(table), slot);
-                self.load(self.i64(), from, 8).into_int_value()
-            }
+            None => self.told(table, params.slot(expr)),
         }
+    }
+
+    /// The value at a position of the parameter table, which is the function's argument `table`.
+    pub fn told(&self, table: u32, slot: usize) -> IntValue<'c> {
+        let slot = self.int(slot as i64);
+        let from = self.at(self.i64(), self.pointer_argument(table), slot);
+        self.load(self.i64(), from, 8).into_int_value()
     }
 
     /// `(a / b, a % b)` for `a >= 0`. A divisor of 0 is taken as 1: it can only be the size of a

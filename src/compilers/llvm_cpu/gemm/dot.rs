@@ -25,6 +25,7 @@ use inkwell::types::BasicTypeEnum;
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
 use smallvec::SmallVec;
 
+use super::few::FEW;
 use super::ir::Contraction;
 use super::place::{Place, Rows};
 use super::plan::Sizes;
@@ -40,6 +41,7 @@ use crate::compilers::llvm_cpu::target::Target;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::exec::pool;
+use crate::shape::{Expr, numel};
 
 /// A compiled kernel; see the module's documentation.
 pub type DotFn = unsafe extern "C" fn(
@@ -311,13 +313,18 @@ pub(super) struct CompiledDots {
 }
 
 impl CompiledDots {
-    /// Nothing if the operands do not fit.
+    /// Nothing if the operands do not fit, or both always have many rows.
     pub(super) fn new(
         c: &Contraction,
         target: &Target,
         cache: &ObjectCache,
         params: &mut Params,
     ) -> Result<Option<CompiledDots>> {
+        let size = |dims: &[Expr]| numel(dims).as_const();
+        let is_many = |size: Option<i64>| size.is_some_and(|size| size > FEW as i64);
+        if is_many(size(&c.m)) && is_many(size(&c.n)) {
+            return Ok(None);
+        }
         let lhs = Place::of(&c.lhs, &c.batch, &c.m, &c.k, params);
         let rhs = Place::of(&c.rhs, &c.batch, &c.n, &c.k, params);
         let (Some(lhs), Some(rhs)) = (lhs, rhs) else {

@@ -66,6 +66,7 @@ mod micros;
 pub mod objects;
 mod pack;
 pub mod packed;
+mod packing;
 mod panels;
 mod place;
 mod plan;
@@ -82,24 +83,21 @@ mod tests;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use inkwell::context::Context;
-use inkwell::module::Module;
-
 use self::dot::{CompiledDots, Dots};
 use self::ir::Contraction;
 use self::micro::MicroFn;
 pub use self::micro::Tile;
 use self::micros::{Micros, emit_micros, micro_symbols};
-use self::pack::{Operand, PackFn, emit_pack};
+use self::packing::{CompiledPack, PackCode, emit_side};
 pub use self::plan::{Blocks, Side, Sizes};
 use self::plan::{Parts, Scratch};
 pub use self::run::Done;
 use self::run::Job;
 use self::walk::{Size, Walk};
 use self::widen::WidenFn;
-use crate::compilers::llvm_cpu::cache::{Key, ObjectCache};
+use crate::compilers::llvm_cpu::cache::ObjectCache;
 use crate::compilers::llvm_cpu::emit_view::Params;
-use crate::compilers::llvm_cpu::jit::{Jit, assembly, compile_module_cached};
+use crate::compilers::llvm_cpu::jit::{Jit, assembly};
 use crate::compilers::llvm_cpu::target::Target;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -120,42 +118,12 @@ struct Shape {
 /// A matrix product's code, ready to be linked.
 #[derive(Clone, Debug)]
 pub struct CompiledGemm {
-    /// Symbols of the packing functions of the left and right operand.
-    symbols: [String; 2],
-    object: Vec<u8>,
+    /// The packing functions of the left and the right operand.
+    packs: [CompiledPack; 2],
     micro: Arc<Micros>,
     params: Params,
     shape: Shape,
     dots: Option<CompiledDots>,
-}
-
-/// Symbols of the packing functions of the left and the right operand.
-fn pack_symbols(c: &Contraction, target: &Target, tile: Tile) -> [String; 2] {
-    let machine = format!("{target:?} {tile:?}");
-    let hash = Key::of(&[c.to_string().as_bytes(), machine.as_bytes()]);
-    ["lhs", "rhs"].map(|side| format!("gemm_pack_{side}_{hash}"))
-}
-
-fn emit_packs<'c>(
-    context: &'c Context,
-    module: &Module<'c>,
-    c: &Contraction,
-    (target, tile): (&Target, Tile),
-    params: &mut Params,
-) {
-    let lanes = target.lanes();
-    let sides = [(&c.lhs, &c.m, tile.rows), (&c.rhs, &c.n, tile.columns())];
-    for (symbol, (access, rows, width)) in pack_symbols(c, target, tile).iter().zip(sides) {
-        let operand = Operand {
-            access,
-            batch: &c.batch,
-            rows,
-            k: &c.k,
-            width,
-            lanes,
-        };
-        emit_pack(context, module, symbol, &operand, params);
-    }
 }
 
 impl CompiledGemm {
@@ -192,14 +160,10 @@ impl CompiledGemm {
             ],
         };
         let dots = CompiledDots::new(c, target, cache, &mut params)?;
-        let symbols = pack_symbols(c, target, tile);
-        let object = compile_module_cached(target, cache, |context, module| {
-            emit_packs(context, module, c, (target, tile), &mut params);
-            Ok(())
-        })?;
+        let mut pack = |side| CompiledPack::new((c, side), (target, tile), cache, &mut params);
+        let packs = [pack(0)?, pack(1)?];
         Ok(CompiledGemm {
-            symbols,
-            object,
+            packs,
             micro,
             params,
             shape,
@@ -215,7 +179,10 @@ impl CompiledGemm {
         c.check()?;
         let tile = Tile::of(target);
         assembly(target, |context, module| {
-            emit_packs(context, module, c, (target, tile), &mut Params::default());
+            for side in [0, 1] {
+                let params = &mut Params::default();
+                emit_side(context, module, (c, side), (target, tile), params);
+            }
             let symbols = micro_symbols(tile, target);
             emit_micros(context, module, tile, &symbols);
             Ok(())
@@ -232,16 +199,10 @@ impl CompiledGemm {
     /// # Errors
     /// Failure of the linker.
     pub fn link(&self, jit: &Arc<Jit>) -> Result<Gemm> {
-        jit.add_once(&self.symbols[0], &self.object)?;
-        let mut pack = Vec::new();
-        for symbol in &self.symbols {
-            // SAFETY: the symbol is of a function that `emit_pack` wrote, with this signature.
-            pack.push(unsafe { std::mem::transmute::<*const (), PackFn>(jit.address(symbol)?) });
-        }
         let (micro, widen) = self.micro.link(jit)?;
         Ok(Gemm {
-            pack_lhs: pack[0],
-            pack_rhs: pack[1],
+            pack_lhs: self.packs[0].link(jit)?,
+            pack_rhs: self.packs[1].link(jit)?,
             micro,
             widen,
             shape: self.shape.clone(),
@@ -254,8 +215,8 @@ impl CompiledGemm {
 /// A matrix product that can be run.
 #[derive(Debug, Clone)]
 pub struct Gemm {
-    pack_lhs: PackFn,
-    pack_rhs: PackFn,
+    pack_lhs: PackCode,
+    pack_rhs: PackCode,
     /// The micro-kernel for each number of rows, and within that for each number of vectors.
     micro: Vec<MicroFn>,
     widen: WidenFn,

@@ -8,9 +8,11 @@ use super::micro::Tile;
 pub struct Objects<'a> {
     /// Symbols of the packing functions of the left and the right operand, with the signature of `pack`'s `PackFn`:
     /// `fn(src, params, batch, row, rows, k, steps, dst)`.
-    pub packs: &'a [String; 2],
-    /// The object file that defines them.
-    pub pack_object: &'a [u8],
+    pub packs: [&'a str; 2],
+    /// The object files that define them.
+    pub pack_objects: [&'a [u8]; 2],
+    /// Where what each of them is told begins in the values of [`CompiledGemm::params`]: its `params` point there.
+    pub pack_params: [usize; 2],
     /// Rows, vectors and symbol of each micro-kernel, which has the signature of [`super::micro::MicroFn`].
     pub micros: &'a [(u32, u32, String)],
     /// The symbol of what widens kept panels, which has the signature of `widen`'s `WidenFn`: `fn(from, to, n)`.
@@ -25,8 +27,9 @@ impl CompiledGemm {
     /// The object files and the functions in them.
     pub fn objects(&self) -> Objects<'_> {
         Objects {
-            packs: &self.symbols,
-            pack_object: &self.object,
+            packs: self.packs.each_ref().map(|pack| &*pack.symbol),
+            pack_objects: self.packs.each_ref().map(|pack| &*pack.object),
+            pack_params: self.packs.each_ref().map(|pack| pack.first),
             micros: &self.micro.symbols,
             widen: &self.micro.widen,
             micro_object: &self.micro.object,

@@ -32,7 +32,7 @@ use crate::compilers::llvm_cpu::emit::Emit;
 use crate::compilers::llvm_cpu::emit_view::Params;
 use crate::compilers::llvm_cpu::ir::Access;
 use crate::dtype::DType;
-use crate::shape::Dims;
+use crate::shape::{Dims, Expr};
 
 /// A compiled packing function; see the module's documentation.
 pub type PackFn = unsafe extern "C" fn(
@@ -62,7 +62,8 @@ pub struct Operand<'a> {
     pub lanes: u32,
 }
 
-/// Writes the packing function of `operand` into `module`, reading symbolic sizes from `params`.
+/// Writes the packing function of `operand` into `module`, reading symbolic sizes from `params`; and distances too,
+/// so that operands which lie alike have the same code.
 pub fn emit_pack<'c>(
     context: &'c Context,
     module: &Module<'c>,
@@ -166,7 +167,7 @@ impl<'p, 'm, 'c> Pack<'p, 'm, 'c> {
             collapse(o.k, &strides[rows..]),
         ];
         let offset = self.walk_offset(&self.values(&batch_steps, params), self.batch());
-        let base = e.add(e.expr(params, 1, form.start), offset);
+        let base = e.add(self.told(params, form.start), offset);
         let kind = self.storage();
         let src = e.at(kind, e.pointer_argument(0), base);
         let (row_walk, k_walk) = (
@@ -196,12 +197,26 @@ impl<'p, 'm, 'c> Pack<'p, 'm, 'c> {
         });
     }
 
+    /// Sizes and distances. A known size is written into the code, since divisions by it are slow otherwise; nothing is
+    /// divided by the first.
     fn values(&self, steps: &[Step], params: &mut Params) -> Walk<'c> {
-        let value = |params: &mut Params, expr| self.e.expr(params, 1, expr);
-        steps
-            .iter()
-            .map(|&(dim, stride)| (value(params, dim), value(params, stride)))
-            .collect()
+        let steps = steps.iter().enumerate();
+        let values = steps.map(|(position, &(dim, stride))| {
+            let dim = match position {
+                0 => self.e.int(1),
+                _ => self.e.expr(params, 1, dim),
+            };
+            (dim, self.told(params, stride))
+        });
+        values.collect()
+    }
+
+    /// A value from the table, unless it says how elements lie.
+    fn told(&self, params: &mut Params, value: Expr) -> IntValue<'c> {
+        match value.as_const() {
+            Some(0 | 1) => self.e.expr(params, 1, value),
+            _ => self.e.told(1, params.push(value)),
+        }
     }
 
     /// The offset of a row-major linear index.

@@ -7,6 +7,7 @@
 //! The values are those of the view, so the product's bits are those of the operand packed at every execution.
 
 use super::Gemm;
+use super::packing::Part;
 use super::plan::Sizes;
 use crate::dtype::DType;
 use crate::exec::pool;
@@ -76,13 +77,19 @@ impl Gemm {
                     4 => to.cast(),
                     _ => wide.as_mut_ptr(),
                 };
-                let [batch, n, rows, k, steps] = [batch, n, rows, k, steps].map(|i| i as i64);
+                let part = Part {
+                    batch,
+                    row: n,
+                    rows,
+                    k,
+                    steps,
+                };
                 // SAFETY: the caller vouches for `rhs`; a panel has room for `columns` times `steps` floats.
-                unsafe { (self.pack_rhs)(rhs.0, params.as_ptr(), batch, n, rows, k, steps, panel) };
+                unsafe { self.pack_rhs.run(rhs.0, params, part, panel) };
                 if size == 2 {
                     // SAFETY: the panel's own room, for as many numbers as were packed.
                     let narrow = unsafe {
-                        std::slice::from_raw_parts_mut(to.cast::<u16>(), columns * steps as usize)
+                        std::slice::from_raw_parts_mut(to.cast::<u16>(), columns * steps)
                     };
                     for (to, from) in narrow.iter_mut().zip(&wide) {
                         // Exact: the number was widened from one of this format.

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::micro::Tile;
+use super::packing::Part;
 use super::plan::{Blocks, Scratch, Side, Sizes};
 use super::run::{Block, Job, blocks as cut};
 use super::{Gemm, Rhs};
@@ -93,12 +94,16 @@ impl Gemm {
         let steps = packing.k_block.min(sizes.k - k);
         // The batch has memory of its own.
         let offset = self.packed_offset(sizes, 0, n.start, k, steps);
-        let (batch, first, rows) = (packing.batch as i64, n.start as i64, n.len() as i64);
+        let part = Part {
+            batch: packing.batch,
+            row: n.start,
+            rows: n.len(),
+            k,
+            steps,
+        };
         // SAFETY: the caller vouches for `rhs` and for the room in `packed`.
         unsafe {
-            let to = packed.add(offset);
-            let (k, steps) = (k as i64, steps as i64);
-            (self.pack_rhs)(rhs, params.as_ptr(), batch, first, rows, k, steps, to);
+            self.pack_rhs.run(rhs, params, part, packed.add(offset));
         }
     }
 

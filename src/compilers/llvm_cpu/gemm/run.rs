@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use super::packing::Part;
 use super::plan::{Blocks, Scratch, Side, Sizes};
 use super::{Gemm, Rhs};
 use crate::dtype::DType;
@@ -28,6 +29,17 @@ pub(super) struct Job<'a> {
     pub(super) params: &'a [i64],
     /// Told of every block of rows and columns of a batch whose sums are complete.
     pub(super) done: Option<&'a Done<'a>>,
+}
+
+/// What is packed of a block.
+fn part_of(batch: usize, rows: Range<usize>, k: Range<usize>) -> Part {
+    Part {
+        batch,
+        row: rows.start,
+        rows: rows.len(),
+        k: k.start,
+        steps: k.len(),
+    }
 }
 
 /// What is called with a batch, rows and columns.
@@ -112,11 +124,9 @@ impl Job<'_> {
 
     /// Packs a block of the left operand.
     pub(super) fn lhs_block(&self, batch: usize, m: Range<usize>, k: Range<usize>, to: *mut f32) {
-        let (row, rows) = (m.start as i64, m.len() as i64);
-        let (step, steps) = (k.start as i64, k.len() as i64);
-        let params = self.params.as_ptr();
+        let part = part_of(batch, m, k);
         // SAFETY: `run`'s caller vouches for the operand; `to` has room for a block.
-        unsafe { (self.gemm.pack_lhs)(self.lhs, params, batch as i64, row, rows, step, steps, to) };
+        unsafe { self.gemm.pack_lhs.run(self.lhs, self.params, part, to) };
     }
 
     /// The packed block of the right operand, made in `to` unless it is there already.
@@ -129,13 +139,9 @@ impl Job<'_> {
     ) -> *const f32 {
         match self.rhs {
             Rhs::Raw(from) => {
-                let (row, rows) = (n.start as i64, n.len() as i64);
-                let (step, steps) = (k.start as i64, k.len() as i64);
-                let params = self.params.as_ptr();
+                let part = part_of(batch, n, k);
                 // SAFETY: as for the left operand.
-                unsafe {
-                    (self.gemm.pack_rhs)(from, params, batch as i64, row, rows, step, steps, to);
-                }
+                unsafe { self.gemm.pack_rhs.run(from, self.params, part, to) };
                 to
             }
             Rhs::Packed(from, dtype) => {

@@ -351,6 +351,22 @@ fn the_same_product_is_found_in_the_cache() {
 }
 
 #[test]
+fn products_of_other_sizes_share_the_packing_of_operands_that_lie_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = || std::fs::read_dir(dir.path()).unwrap().count();
+    let compile = |m: i64, n: i64, k: i64| {
+        let cache = ObjectCache::in_dir(dir.path());
+        let contraction = product(((), m, n, k), dense((m, k)), transposed((k, n)));
+        CompiledGemm::new(&contraction, &Target::native(), &cache).unwrap();
+    };
+    compile(300, 50, 70);
+    let before = files();
+    compile(40, 640, 192);
+    compile(99, 33, 12);
+    assert_eq!(files(), before);
+}
+
+#[test]
 fn the_assembly_has_everything_a_product_runs() {
     let contraction = product(((), 3, 5, 7), dense((3, 7)), dense((5, 7)));
     let target = Target::for_cpu("sapphirerapids").unwrap();
