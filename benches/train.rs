@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench train [-- MODEL] [--threads N] [--steps N] [--profile]` prints how long a step took to compile
 //! and milliseconds a step, for perceptrons, a small convolutional network and a small Gemma 2, on one and two threads;
-//! `benches/peers/train.py` does the same in PyTorch. `--profile` also prints the steps of one execution with their
-//! times. Compiled code comes from the cache if it is there: with `BB_CACHE=off` all of it is made.
+//! `benches/peers/train.py` does the same in PyTorch. `--profile` also prints the steps of [`PROFILED`]
+//! executions with the sums of their times. Compiled code comes from the cache if it is there: with `BB_CACHE=off` all of it is made.
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ use brain_blitz::nn::{
 use brain_blitz::prelude::*;
 use brain_blitz::train::optim::{Adam, AdamW, Optimizer, Sgd, States, clip_grad_norm};
 
+/// How many executions `--profile` adds up.
+const PROFILED: usize = 20;
 /// Sequences in a batch of text, and tokens in a sequence.
 const TEXT: [usize; 2] = [20, 256];
 /// Entries of the vocabulary.
@@ -85,7 +87,7 @@ fn main() {
             );
             if profile {
                 cx.set_profiling(true);
-                (0..20).for_each(|_| cx.execute());
+                (0..PROFILED).for_each(|_| cx.execute());
                 let profile = cx.profile().expect("it was switched on");
                 println!("{}", profile.table(None));
             }
