@@ -108,7 +108,7 @@ pub fn attributes(op: &Op) -> String {
         Op::Gather { axis } => axis.to_string(),
         Op::Scatter { axis, mode } => format!("{axis}, {}", mode.name()),
         Op::Cast(dtype) => dtype.to_string(),
-        Op::Dequantize(ty) => ty.to_string(),
+        Op::Quantize(ty) | Op::Dequantize(ty) => ty.to_string(),
         Op::FakeQuantize(scheme) => scheme.name().into(),
         Op::UnpackSigns(k) => k.to_string(),
         Op::PackPlanes(planes) => planes.n().to_string(),

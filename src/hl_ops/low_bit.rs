@@ -1,11 +1,34 @@
-//! Low-bit weights and activations as tensors: what the `Quantize` compiler writes into graphs, for those who write it
-//! themselves.
+//! Low-bit weights, caches and activations as tensors: what the `Quantize` compiler writes into graphs, for those who write
+//! it themselves.
 
 use crate::blocks::BlockType;
 use crate::graph::GraphTensor;
 use crate::op::{ActivationScheme, Op};
 
 impl GraphTensor {
+    /// Blocks of numbers, rounded as ggml rounds them: of rows `f32[.., blocks * numbers]` to their bytes,
+    /// `u8[.., blocks * bytes]`. Executing fails where a number is not finite or too large for the type. No gradient flows
+    /// back.
+    ///
+    /// ```
+    /// use brain_blitz::{blocks::BlockType, prelude::*};
+    /// let mut cx = Graph::new();
+    /// let x = cx.input((1, 32), DType::F32).set(vec![254.0; 32]);
+    /// let blocks = x.quantize(BlockType::Q8_0);
+    /// assert_eq!(blocks.ty().to_string(), "u8[1, 34]");
+    /// let y = blocks.dequantize(BlockType::Q8_0).retrieve(); // a scale of 2
+    /// cx.execute();
+    /// assert_eq!(y.data(), [254.0; 32]);
+    /// ```
+    ///
+    /// # Panics
+    /// If the tensor is not of `F32`, its last axis is no known number of whole blocks, or there is no encoder for the
+    /// type.
+    #[track_caller]
+    pub fn quantize(self, ty: BlockType) -> GraphTensor {
+        GraphTensor::record(Op::Quantize(ty), &[self])
+    }
+
     /// The numbers of blocks: of a tensor of bytes whose last axis is a row of whole blocks, `[.., blocks * bytes]`, to
     /// `f32[.., blocks * numbers]`.
     ///

@@ -1,12 +1,13 @@
-//! `Dequantize` and `FakeQuantize`: what low-bit weights and activations stand for.
+//! `Quantize`, `Dequantize` and `FakeQuantize`: what low-bit weights, caches and activations stand for.
 //!
 //! ```text
+//! x: f32[M, K]              ->  quantize<Q8_0>       ->  u8[M, blocks * bytes]
 //! w: u8[N, blocks * bytes]  ->  dequantize<Q8_0>     ->  f32[N, K]
 //! x: f32[M, K]              ->  fake_quantize<a8_g32> ->  f32[M, K], each a whole number times its group's scale
 //! x: f32[M, K]              ->  fake_quantize<a4_tok> ->  f32[M, K], each one of 16 levels times its row's scale
 //! ```
 //!
-//! Both make a loss explicit in the graph: what they give is exactly what integer kernels compute with. Made of the
+//! They make a loss explicit in the graph: what they give is exactly what kernels compute with. Made of the
 //! twelve primitives, each would be a dozen ops per format that no pass could recognise again.
 
 use smallvec::smallvec;
@@ -19,6 +20,14 @@ use crate::blocks::BlockType;
 use crate::dtype::DType;
 use crate::shape::Expr;
 
+/// No gradient flows through bytes.
+pub(super) static QUANTIZE: OpRow = OpRow::new(
+    "quantize",
+    Arity::Exact(1),
+    infer_quantize,
+    eval_quantize,
+    quantize_samples,
+);
 pub(super) static DEQUANTIZE: OpRow = OpRow::new(
     "dequantize",
     Arity::Exact(1),
@@ -149,6 +158,41 @@ pub fn activation_scale(group: &[f32]) -> (f32, f32) {
     (scale, 1.0 / scale)
 }
 
+fn infer_quantize(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
+    check_arity(op, inputs)?;
+    let Op::Quantize(ty) = op else {
+        unreachable!("the row of quantize")
+    };
+    if !ty.can_quantize() {
+        return Err(format!("there is no encoder for {ty}"));
+    }
+    let len = ty.block_len();
+    let row = inputs[0].dims.last().and_then(|dim| dim.as_usize());
+    let row = row.filter(|row| row.is_multiple_of(len) && inputs[0].dtype == DType::F32);
+    let Some(row) = row else {
+        let what = &inputs[0];
+        return Err(format!(
+            "{ty} needs rows of whole blocks of {len} numbers (f32), not {what}"
+        ));
+    };
+    let mut dims = inputs[0].dims.clone();
+    *dims.last_mut().expect("it has a last one") = Expr::from(row / len * ty.block_bytes());
+    Ok(TensorType {
+        dims,
+        dtype: DType::U8,
+    })
+}
+
+fn eval_quantize(op: &Op, inputs: &[Array], context: &EvalContext<'_>) -> Result<Array, String> {
+    let Op::Quantize(ty) = op else {
+        unreachable!("the row of quantize")
+    };
+    let mut out = vec![0; context.dims.iter().product()];
+    ty.quantize(&inputs[0].to_f32(), &mut out)
+        .map_err(|e| e.to_string())?;
+    Ok(Array::new(context.dims.clone(), Data::U8(out)))
+}
+
 fn infer_dequantize(op: &Op, inputs: &[TensorType]) -> Result<TensorType, String> {
     check_arity(op, inputs)?;
     let Op::Dequantize(ty) = op else {
@@ -235,6 +279,20 @@ fn gradient_of_fake_quantize(
     Ok(smallvec![Some(build.zero_where(beyond, rule.upstream)?)])
 }
 
+fn quantize_samples() -> Vec<Sample> {
+    let number = |i: usize| ((i * 37 + 11) % 101) as f32 / 7.0 - 6.0;
+    let types = BlockType::all().filter(|ty| ty.can_quantize() && ty.block_len() > 1);
+    let sample = |ty: BlockType| {
+        let dims = vec![3, 2 * ty.block_len()];
+        let numbers = (0..dims.iter().product()).map(number).collect();
+        Sample {
+            op: Op::Quantize(ty),
+            inputs: vec![Array::new(dims, Data::F32(numbers))],
+        }
+    };
+    types.map(sample).collect()
+}
+
 fn dequantize_samples() -> Vec<Sample> {
     let types = BlockType::all().filter(|ty| ty.can_dequantize());
     let sample = |ty: BlockType| {
@@ -299,6 +357,23 @@ mod tests {
         assert_eq!(rounded(&[1e-40, 0.0]), [0.0, 0.0]);
         assert!(rounded(&[1.0, f32::INFINITY]).iter().all(|x| x.is_nan()));
         assert!(rounded(&[1.0, f32::NAN]).iter().all(|x| x.is_nan()));
+    }
+
+    #[test]
+    fn blocks_have_the_bytes_of_their_encoder() {
+        let x: Vec<f32> = (0..64).map(|i| (i as f32).sin()).collect();
+        let mut wanted = [0; 68];
+        BlockType::Q8_0.quantize(&x, &mut wanted).unwrap();
+        let op = Op::Quantize(BlockType::Q8_0);
+        let sample = |x: Vec<f32>| Sample {
+            op: op.clone(),
+            inputs: vec![Array::new(vec![1, x.len()], Data::F32(x))],
+        };
+        assert_eq!(sample(x).eval().unwrap().bytes(), wanted);
+        let nan = sample(vec![f32::NAN; 32]).eval().unwrap_err();
+        assert!(nan.contains("which Q8_0 cannot hold"), "{nan}");
+        assert!(op.infer(&[TensorType::new((2, 33), DType::F32)]).is_err());
+        assert!(op.infer(&[TensorType::new((2, 32), DType::F16)]).is_err());
     }
 
     #[test]

@@ -195,6 +195,8 @@ pub enum Op {
     /// The first operand, but gradients flow to the second (Bengio et al. 2013, straight-through estimators). As
     /// `x + detach(q - x)` the forward value would be rounded twice.
     StraightThrough,
+    /// Blocks of a low-bit format, stored as `U8`, of numbers.
+    Quantize(BlockType),
     /// Numbers from blocks of a low-bit format, stored as `U8`.
     Dequantize(BlockType),
     /// The operand rounded to 8 bits or fewer, as numbers ([`ActivationScheme`]).

@@ -108,7 +108,7 @@ impl OpRow {
 }
 
 /// All rows, in the order of the enum.
-pub static ROWS: [&OpRow; 31] = [
+pub static ROWS: [&OpRow; 32] = [
     &leaf::INPUT,
     &leaf::CONSTANT,
     &leaf::IOTA,
@@ -131,6 +131,7 @@ pub static ROWS: [&OpRow; 31] = [
     &unary::CAST,
     &unary::DETACH,
     &unary::STRAIGHT_THROUGH,
+    &low_bit::QUANTIZE,
     &low_bit::DEQUANTIZE,
     &low_bit::FAKE_QUANTIZE,
     &signs::PACK_SIGNS,
@@ -167,6 +168,7 @@ pub fn row_of(op: &Op) -> &'static OpRow {
         Op::Cast(_) => &unary::CAST,
         Op::Detach => &unary::DETACH,
         Op::StraightThrough => &unary::STRAIGHT_THROUGH,
+        Op::Quantize(_) => &low_bit::QUANTIZE,
         Op::Dequantize(_) => &low_bit::DEQUANTIZE,
         Op::FakeQuantize(_) => &low_bit::FAKE_QUANTIZE,
         Op::PackSigns => &signs::PACK_SIGNS,

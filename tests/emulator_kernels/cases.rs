@@ -105,10 +105,11 @@ impl Steps {
 }
 
 /// Ops without a loop form; `F64` logarithms, powers and sines have none either.
-const NO_LOOPS: [&str; 12] = [
+const NO_LOOPS: [&str; 13] = [
     "input",
     "random",
     "scatter",
+    "quantize",
     "dequantize",
     "fake_quantize",
     "pack_signs",

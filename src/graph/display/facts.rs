@@ -176,7 +176,7 @@ pub(super) fn family(op: &Op) -> &'static str {
         Op::Input { .. } => "input",
         Op::Constant(_) | Op::Iota { .. } | Op::Random { .. } => "leaf",
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) => "element",
-        Op::Dequantize(_) | Op::FakeQuantize(_) => "element",
+        Op::Quantize(_) | Op::Dequantize(_) | Op::FakeQuantize(_) => "element",
         Op::PackSigns | Op::UnpackSigns(_) | Op::SignMatrix(..) => "element",
         Op::PackPlanes(_) | Op::UnpackPlanes(..) => "element",
         Op::Reduce(..) => "reduce",

@@ -84,6 +84,7 @@ fn with_attributes(call: &Call<'_>, raw: &str) -> Result<Op, String> {
         "gather" => Op::Gather { axis: axis(raw)? },
         "scatter" => scatter(raw)?,
         "cast" => Op::Cast(raw.parse().map_err(|e: crate::Error| e.to_string())?),
+        "quantize" => Op::Quantize(raw.parse().map_err(|e: crate::Error| e.to_string())?),
         "dequantize" => Op::Dequantize(raw.parse().map_err(|e: crate::Error| e.to_string())?),
         "fake_quantize" => {
             let found = ActivationScheme::ALL.into_iter().find(|s| s.name() == raw);

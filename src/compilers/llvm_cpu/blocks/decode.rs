@@ -1,10 +1,13 @@
-//! Blocks → numbers, where nothing multiplies by them (rows that were looked up, types without kernels), and activations
-//! rounded for somebody else than a product.
+//! Blocks → numbers, where nothing multiplies by them (rows that were looked up, types without kernels), numbers → blocks, and
+//! activations rounded for somebody else than a product.
 //!
-//! The decoders are those of [`crate::blocks`], which define what blocks mean; threads take rows.
+//! Encoders and decoders are those of [`crate::blocks`], which define what blocks mean; threads take rows.
+
+use std::sync::{Mutex, PoisonError};
 
 use crate::blocks::BlockType;
 use crate::compilers::llvm_cpu::code::{evaluate, has};
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::exec::pool;
 use crate::op::{ActivationScheme, Kernel, KernelCall, KernelInput, NativeCode, Op, Work};
@@ -18,6 +21,8 @@ const SERIAL: usize = 1 << 14;
 pub enum Make {
     /// Numbers of blocks.
     Numbers(BlockType),
+    /// Blocks of numbers.
+    Blocks(BlockType),
     /// Numbers rounded to 8 bits.
     Rounded(ActivationScheme),
 }
@@ -27,7 +32,23 @@ impl Make {
     pub fn name(self) -> String {
         match self {
             Make::Numbers(ty) => format!("decode_{ty}"),
+            Make::Blocks(ty) => format!("encode_{ty}"),
             Make::Rounded(scheme) => format!("round_{}", scheme.name()),
+        }
+    }
+}
+
+impl Make {
+    /// Makes a row of another.
+    fn row(self, from: &[u8], to: &mut [u8]) -> Result<()> {
+        match self {
+            Make::Numbers(ty) => ty.dequantize(from, bytemuck::cast_slice_mut(to)),
+            Make::Blocks(ty) => ty.quantize(bytemuck::cast_slice(from), to),
+            Make::Rounded(scheme) => {
+                to.copy_from_slice(from);
+                scheme.round(bytemuck::cast_slice_mut(to));
+                Ok(())
+            }
         }
     }
 }
@@ -38,8 +59,10 @@ pub struct BlockRows {
     make: Make,
     rows: Expr,
     /// Bytes of a row that is read.
-    bytes: usize,
-    /// Numbers in a row that is written.
+    from: usize,
+    /// Bytes of a row that is written.
+    to: usize,
+    /// Numbers in a row.
     numbers: usize,
 }
 
@@ -51,6 +74,7 @@ impl BlockRows {
         };
         let make = match step.op {
             Op::Dequantize(ty) => Make::Numbers(ty),
+            Op::Quantize(ty) => Make::Blocks(ty),
             Op::FakeQuantize(scheme) => Make::Rounded(scheme),
             _ => return None,
         };
@@ -60,11 +84,17 @@ impl BlockRows {
         let stored = &kernel.operands[0];
         let (last, outer) = stored.dims.split_last()?;
         let whole = view.is_identity(stored.numel()) && stored.dims.len() == step.ty.dims.len();
+        let (read, written) = (last.as_usize()?, step.ty.dims.last()?.as_usize()?);
         whole.then_some(BlockRows {
             make,
             rows: numel(outer),
-            bytes: last.as_usize()? * stored.dtype.size(),
-            numbers: step.ty.dims.last()?.as_usize()?,
+            from: read * stored.dtype.size(),
+            to: written * step.ty.dtype.size(),
+            numbers: if stored.dtype == DType::F32 {
+                read
+            } else {
+                written
+            },
         })
     }
 
@@ -87,9 +117,9 @@ pub struct DecodeCode {
     pub(crate) rows: BlockRows,
 }
 
-struct Run(*const u8, *mut f32);
+struct Run(*const u8, *mut u8);
 
-// SAFETY: blocks are only read; each row of numbers is written by one thread.
+// SAFETY: what is made of is only read; each row that is made is written by one thread.
 unsafe impl Sync for Run {}
 
 impl NativeCode for DecodeCode {
@@ -116,31 +146,30 @@ impl NativeCode for DecodeCode {
 
     // SAFETY: the trait's contract: the buffers fit the types under the call's symbols and do not overlap.
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()> {
-        let run = Run(call.buffers[0].cast_const(), call.buffers[1].cast());
-        let (bytes, numbers) = (self.rows.bytes, self.rows.numbers);
+        let run = Run(call.buffers[0].cast_const(), call.buffers[1]);
+        let BlockRows { make, from, to, .. } = self.rows;
+        let failure = Mutex::new(None);
         pool::for_each_range(call.work.n_threads, call.work.units, &|rows| {
             let run = &run;
             for row in rows {
                 // SAFETY: a row of either buffer.
                 let (from, to) = unsafe {
                     (
-                        std::slice::from_raw_parts(run.0.add(row * bytes), bytes),
-                        std::slice::from_raw_parts_mut(run.1.add(row * numbers), numbers),
+                        std::slice::from_raw_parts(run.0.add(row * from), from),
+                        std::slice::from_raw_parts_mut(run.1.add(row * to), to),
                     )
                 };
-                match self.rows.make {
-                    Make::Numbers(ty) => {
-                        let decoded = ty.dequantize(from, to);
-                        decoded.expect("the op is only made for types with a decoder");
-                    }
-                    Make::Rounded(scheme) => {
-                        bytemuck::cast_slice_mut(to).copy_from_slice(from);
-                        scheme.round(to);
-                    }
+                if let Err(error) = make.row(from, to) {
+                    let mut slot = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                    slot.get_or_insert(error);
                 }
             }
         });
-        Ok(())
+        let failed = failure.into_inner();
+        match failed.unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     fn code_key(&self) -> u64 {

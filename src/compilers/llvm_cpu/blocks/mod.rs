@@ -102,7 +102,8 @@ fn candidate(dag: &Dag, id: NodeIndex) -> Option<(Kernel, Vec<NodeIndex>)> {
     Some((Kernel::new("blocks".into(), steps, operands), nodes))
 }
 
-/// Blocks and rounded activations that something else than a product reads → a kernel that makes them.
+/// Blocks, what they are made of and rounded activations that something else than a product reads → a kernel that makes
+/// them.
 pub struct DecodedRows;
 
 impl Pass for DecodedRows {
@@ -114,9 +115,9 @@ impl Pass for DecodedRows {
         let mut patch = Patch::new();
         for id in dag.topological()? {
             let node = dag.node(id);
-            if !matches!(node.op, Op::Dequantize(_) | Op::FakeQuantize(_)) {
+            let (Op::Dequantize(_) | Op::Quantize(_) | Op::FakeQuantize(_)) = node.op else {
                 continue;
-            }
+            };
             let (source, view) = dag.operands(id)[0];
             let step = KernelStep {
                 op: node.op.clone(),
@@ -133,7 +134,7 @@ impl Pass for DecodedRows {
     }
 }
 
-/// Activations that are rounded, or whose signs or planes are packed, through a view → written out first, for kernels read rows.
+/// Numbers that are rounded or stored in blocks, signs or planes, through a view → written out first, for kernels read rows.
 /// What packs signs reads pixels with padding around them too.
 pub struct RoundedRows;
 
@@ -145,7 +146,9 @@ impl Pass for RoundedRows {
     fn run(&self, dag: &Dag) -> Result<Patch> {
         let mut patch = Patch::new();
         for id in dag.topological()? {
-            let (Op::FakeQuantize(_) | Op::PackSigns | Op::PackPlanes(_)) = dag.node(id).op else {
+            let op = &dag.node(id).op;
+            let (Op::FakeQuantize(_) | Op::Quantize(_) | Op::PackSigns | Op::PackPlanes(_)) = op
+            else {
                 continue;
             };
             let (source, view) = dag.operands(id)[0];
