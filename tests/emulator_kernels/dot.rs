@@ -1,6 +1,8 @@
 //! Products with few rows: dot products of every size and pair of formats.
 
+use brain_blitz::blocks::BlockType;
 use brain_blitz::compilers::llvm_cpu::gemm::dot::{emit_dot, shapes, symbol};
+use brain_blitz::compilers::llvm_cpu::gemm::stored::Stored;
 use brain_blitz::compilers::llvm_cpu::target::Target;
 use brain_blitz::prelude::*;
 
@@ -9,11 +11,12 @@ use crate::batch::{Arg, Batch, Place};
 use crate::cases::spread;
 use crate::{TARGETS, object};
 
-const PAIRS: [[DType; 2]; 4] = [
-    [DType::F32, DType::F32],
-    [DType::F32, DType::BF16],
-    [DType::BF16, DType::BF16],
-    [DType::F32, DType::F16],
+const PAIRS: [[Stored; 2]; 5] = [
+    [Stored::Number(DType::F32), Stored::Number(DType::F32)],
+    [Stored::Number(DType::F32), Stored::Number(DType::BF16)],
+    [Stored::Number(DType::BF16), Stored::Number(DType::BF16)],
+    [Stored::Number(DType::F32), Stored::Number(DType::F16)],
+    [Stored::Number(DType::F32), Stored::Q8_0],
 ];
 
 /// Sixteen partial sums, added up pairwise: the documented order.
@@ -29,25 +32,40 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Rows as they lie in memory, and their values.
-fn rows(batch: &mut Batch, [n, k]: [usize; 2], dtype: DType) -> (Vec<Place>, Vec<Vec<f32>>) {
-    let x = spread(&[n, k], n + k, dtype);
-    let (bytes, values) = (k * dtype.size(), x.to_f32());
-    let row = |i: usize| values[i * k..(i + 1) * k].to_vec();
-    let places = (0..n).map(|i| batch.input(&x.bytes()[i * bytes..(i + 1) * bytes]));
-    (places.collect(), (0..n).map(row).collect())
+fn rows(batch: &mut Batch, [n, k]: [usize; 2], stored: Stored) -> (Vec<Place>, Vec<Vec<f32>>) {
+    let row = |i: usize| match stored {
+        Stored::Number(dtype) => {
+            let x = spread(&[k], n + k + i, dtype);
+            (x.bytes().to_vec(), x.to_f32())
+        }
+        Stored::Q8_0 => {
+            let (mut x, ty) = (
+                spread(&[k], n + k + i, DType::F32).to_f32(),
+                BlockType::Q8_0,
+            );
+            x.resize(k.next_multiple_of(ty.block_len()), 1.0);
+            let mut bytes = vec![0; x.len() / ty.block_len() * ty.block_bytes()];
+            ty.quantize(&x, &mut bytes).expect("finite numbers");
+            ty.dequantize(&bytes, &mut x).expect("it has a decoder");
+            x.truncate(k);
+            (bytes, x)
+        }
+    };
+    let (bytes, values): (Vec<_>, Vec<_>) = (0..n).map(row).unzip();
+    (bytes.iter().map(|row| batch.input(row)).collect(), values)
 }
 
 /// Adds the call of a kernel; gives what it must compute, and where that will be.
 fn add(
     batch: &mut Batch,
     symbol: &str,
-    dtypes: [DType; 2],
+    stored: [Stored; 2],
     (few, many): (usize, usize),
     k: usize,
 ) -> (Vec<f32>, Place) {
     batch.label(format!("{symbol}, k = {k}"));
-    let (few_places, a) = rows(batch, [few, k], dtypes[0]);
-    let (many_places, b) = rows(batch, [many, k], dtypes[1]);
+    let (few_places, a) = rows(batch, [few, k], stored[0]);
+    let (many_places, b) = rows(batch, [many, k], stored[1]);
     let next = many_places[0];
     let out = batch.output(4 * (few * many).next_multiple_of(16));
     let args = [
@@ -70,24 +88,27 @@ fn dot_products_of_every_size() {
     for (name, model) in TARGETS {
         let target = Target::for_cpu(name).expect("a known target");
         let (mut batch, mut wanted) = (Batch::default(), Vec::new());
-        for dtypes in PAIRS {
+        for stored in PAIRS {
             for shape in shapes(&target) {
-                let symbol = symbol(dtypes, shape, &target);
+                let symbol = symbol(stored, shape, &target);
                 let object = object(&target, |context, module| {
-                    emit_dot(context, module, dtypes, shape, &target);
+                    emit_dot(context, module, stored, shape, &target);
                 });
                 let Some(object) = object else {
-                    assert!(dtypes.contains(&DType::F16), "{symbol} was left out");
+                    let fp16 = name == "sapphirerapids";
+                    let has_halves = stored[1] == Stored::Number(DType::F16)
+                        || stored[1] == Stored::Q8_0 && fp16;
+                    assert!(has_halves, "{symbol} was left out");
                     continue;
                 };
                 batch.object(&symbol, &object);
-                for k in [0, 1, 15, 16, 17, 53] {
-                    let (want, place) = add(&mut batch, &symbol, dtypes, shape, k);
+                for k in [0, 1, 15, 16, 17, 53, 64] {
+                    let (want, place) = add(&mut batch, &symbol, stored, shape, k);
                     wanted.push((format!("{symbol}, k = {k}"), want, place));
                 }
             }
         }
-        assert!(wanted.len() >= 3 * 8 * 6, "{} calls", wanted.len());
+        assert!(wanted.len() >= 3 * 8 * 7, "{} calls", wanted.len());
         let after = batch.run(&emulator, model).expect("the emulator runs");
         for (label, want, place) in wanted {
             assert_eq!(after.floats(place)[..want.len()], want, "{label} on {name}");

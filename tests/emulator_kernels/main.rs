@@ -13,6 +13,7 @@ mod cases;
 mod dot;
 mod gemm;
 mod sign_rows;
+mod sums;
 
 use std::collections::HashMap;
 

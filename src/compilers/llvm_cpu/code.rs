@@ -174,7 +174,7 @@ struct Shared(*const *mut u8, *const i64);
 unsafe impl Sync for Shared {}
 
 /// A compiled matrix product. With few rows nothing is packed: dot products straight from the operands where these
-/// allow it, else the loop nest.
+/// allow it, weighted sums of rows in blocks, else the loop nest.
 #[derive(Debug)]
 pub struct GemmCode {
     pub(super) gemm: Gemm,
@@ -221,8 +221,13 @@ impl GemmCode {
     /// many to make up for what the end of a dot product costs, the more the more often packed operands would be used.
     pub(super) fn is_few(&self, sizes: Sizes) -> bool {
         let single = (sizes.m == 1 || sizes.n == 1) && sizes.k <= SHORT;
-        let long = sizes.k >= STEPS_PER_ROW * sizes.m.min(sizes.n);
+        let long = sizes.k >= STEPS_PER_ROW * sizes.m.min(sizes.n) || self.gemm.reads_blocks();
         self.gemm.is_few(sizes) && long && !(single && self.narrow.is_some())
+    }
+
+    /// Whether nothing is packed for these sizes.
+    pub(super) fn is_unpacked(&self, sizes: Sizes) -> bool {
+        self.is_few(sizes) || self.gemm.is_summed(sizes)
     }
 
     pub(super) fn is_narrow(&self, sizes: Sizes) -> bool {
@@ -258,7 +263,7 @@ impl NativeCode for GemmCode {
             None => Work::default(),
         };
         let few = self.is_few(sizes);
-        if !few && self.is_narrow(sizes) {
+        if !self.is_unpacked(sizes) && self.is_narrow(sizes) {
             return Ok(narrow);
         }
         let factors = [sizes.batch, sizes.m, sizes.n, sizes.k];
@@ -268,6 +273,7 @@ impl NativeCode for GemmCode {
             n_threads,
             scratch_bytes: match few {
                 true => self.gemm.few_scratch_bytes(sizes),
+                false if self.gemm.is_summed(sizes) => 0,
                 false => self.gemm.scratch_bytes(sizes, n_threads),
             },
         })
@@ -283,14 +289,17 @@ impl NativeCode for GemmCode {
         let (params, rest) = call.params.split_at(self.params.len());
         let sizes = self.gemm.sizes(params);
         let output = self.lhs.max(self.rhs) + 1;
-        if self.is_few(sizes) {
+        if self.is_unpacked(sizes) {
             let operands = [self.lhs, self.rhs].map(|input| call.buffers[input].cast_const());
-            let out = call.buffers[output].cast();
+            let (out, threads) = (call.buffers[output].cast(), call.work.n_threads);
+            let gemm = &self.gemm;
             // SAFETY: the buffers are as large as the operands' and the result's types say, and disjoint; the scratch
             // memory has the length that `prepare` gave for these sizes.
             unsafe {
-                self.gemm
-                    .run_few(operands, out, params, call.scratch, call.work.n_threads)
+                match self.is_few(sizes) {
+                    true => gemm.run_few(operands, out, params, call.scratch, threads),
+                    false => gemm.run_sums(operands, out, params, threads),
+                }
             };
             return Ok(());
         }

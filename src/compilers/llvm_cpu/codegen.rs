@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustc_hash::FxHashMap;
 
-use super::approx::approximate;
-use super::attention::{From, Parts, parts_of};
+use super::attention::parts_of;
 use super::binary::{self, ir::SignProduct, rows::SignRows};
 use super::blocks::{self, decode::BlockRows, ir::BlockProduct};
 use super::cache::ObjectCache;
@@ -26,11 +25,12 @@ use super::refine::refined;
 use super::target::Target;
 use super::tune::{self, Choice, Tuning};
 use super::windows::{self, Windows};
+use super::work::{Identity, Work};
 use crate::compilers::{Math, Pass};
 use crate::error::{Error, Result};
 use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
 use crate::op::{Kernel, Op};
-use crate::shape::numel;
+use crate::shape::{Expr, numel};
 
 /// The pass.
 pub struct Codegen {
@@ -62,113 +62,16 @@ pub(super) struct Job {
     n_approximations: usize,
 }
 
-/// The parts of a kernel that are compiled.
-#[derive(Clone)]
-pub(super) enum Work {
-    Loops(Nest),
-    /// A product with block weights.
-    Blocks(Box<BlockProduct>),
-    /// Blocks that are decoded.
-    Decode(Box<BlockRows>),
-    /// A product of signs.
-    Signs(Box<SignProduct>),
-    /// Signs that are packed or decoded.
-    SignRows(Box<SignRows>),
-    /// A matrix product, and loops for the shapes where packing does not pay.
-    Product(Nest, Box<Contraction>),
-    /// A product of windows, and the loops that say which.
-    Windows(Nest, Box<Windows>),
-    /// Scores, rows and values; loops for the two products.
-    Attention(Box<Parts>, Box<[Nest; 2]>),
-    /// Products and a map; loops for a product, and for everything where these have the same bits.
-    Epilogue(Box<epilogue::Parts>, Box<(Nest, Option<Nest>)>),
-}
-
-/// Kernels with equal identities have the same code.
-pub(super) type Identity = (Vec<Nest>, Vec<From>, Option<Low>);
-
-/// What works on blocks.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) enum Low {
-    Product(BlockProduct),
-    Rows(BlockRows),
-    Signs(SignProduct),
-    SignRows(SignRows),
-}
-
-impl Work {
-    pub(super) fn identity(&self) -> Identity {
-        match self {
-            Work::Loops(nest) | Work::Product(nest, _) | Work::Windows(nest, _) => {
-                (vec![nest.clone()], vec![], None)
-            }
-            Work::Blocks(product) => (vec![], vec![], Some(Low::Product((**product).clone()))),
-            Work::Decode(rows) => (vec![], vec![], Some(Low::Rows((**rows).clone()))),
-            Work::Signs(product) => (vec![], vec![], Some(Low::Signs((**product).clone()))),
-            Work::SignRows(rows) => (vec![], vec![], Some(Low::SignRows((**rows).clone()))),
-            Work::Attention(parts, nests) => {
-                let [scores, values] = &**nests;
-                let operands = [&parts.scores, &parts.rows, &parts.values];
-                let from = operands.into_iter().flat_map(|part| part.operands.clone());
-                let nests = vec![scores.clone(), parts.nest.clone(), values.clone()];
-                (nests, from.collect(), None)
-            }
-            Work::Epilogue(parts, nests) => {
-                let operands = parts.products.iter().chain([&parts.rest]);
-                let from = operands.flat_map(|part| part.operands.clone());
-                (
-                    vec![nests.0.clone(), parts.nest.clone()],
-                    from.collect(),
-                    None,
-                )
-            }
-        }
-    }
-
-    /// Replaces functions by approximations; gives their number.
-    fn approximate(&mut self, math: Math) -> usize {
-        match self {
-            Work::Loops(nest) => approximate(nest, math),
-            Work::Attention(parts, _) => approximate(&mut parts.nest, math),
-            Work::Epilogue(parts, nests) => {
-                approximate(&mut parts.tile.nest, math);
-                if let Some(all) = &mut nests.1 {
-                    approximate(all, math);
-                }
-                approximate(&mut parts.nest, math)
-            }
-            // No functions are in them.
-            Work::Product(..) | Work::Windows(..) | Work::Blocks(_) | Work::Decode(_) => 0,
-            Work::Signs(_) | Work::SignRows(_) => 0,
-        }
-    }
-
-    /// Loops and products, for reading.
-    fn listed(&self) -> (Vec<&Nest>, Vec<&Contraction>) {
-        match self {
-            Work::Loops(nest) | Work::Windows(nest, _) => (vec![nest], vec![]),
-            Work::Blocks(_) | Work::Decode(_) | Work::Signs(_) | Work::SignRows(_) => {
-                (vec![], vec![])
-            }
-            Work::Product(nest, product) => (vec![nest], vec![product]),
-            Work::Attention(parts, _) => (
-                vec![&parts.nest],
-                vec![&parts.scores_product, &parts.values_product],
-            ),
-            Work::Epilogue(parts, _) => (vec![&parts.nest], vec![&parts.product]),
-        }
-    }
-}
-
 impl Job {
-    /// The product whose blocks are chosen; one with a map has those of one without.
+    /// The product whose blocks are chosen, of numbers; one with a map has those of one without.
     fn tuned(&self) -> Option<&Contraction> {
-        match &self.work {
-            Work::Product(_, product) => Some(product),
+        let product = match &self.work {
+            Work::Product(_, product) => Some(&**product),
             Work::Epilogue(parts, _) => Some(&parts.product),
             Work::Loops(_) | Work::Blocks(_) | Work::Decode(_) | Work::Attention(..) => None,
             Work::Windows(..) | Work::Signs(_) | Work::SignRows(_) => None,
-        }
+        };
+        product.filter(|product| !product.reads_blocks())
     }
 }
 
@@ -378,10 +281,6 @@ fn text_of(job: &Job, target: &Target, asm: bool) -> String {
 }
 
 fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> {
-    let sizes = |product: &Contraction| {
-        let dims = [&product.batch, &product.m, &product.n, &product.k];
-        dims.map(|dims| numel(dims)).to_vec()
-    };
     let (work, dims) = if let Some(product) = BlockProduct::of(kernel) {
         let dims = vec![product.m, product.n.into(), product.k.into()];
         (Work::Blocks(Box::new(product)), dims)
@@ -397,30 +296,24 @@ fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> 
         (Work::SignRows(Box::new(rows)), dims)
     } else if let Some(parts) = parts_of(kernel) {
         let nests = [
-            nest_of(&parts.scores.kernel)?,
-            nest_of(&parts.values.kernel)?,
+            product_nest(&parts.scores.kernel, &parts.scores_product)?,
+            product_nest(&parts.values.kernel, &parts.values_product)?,
         ];
         let dims = sizes(&parts.scores_product);
         (Work::Attention(Box::new(parts), Box::new(nests)), dims)
     } else if let Some(parts) = epilogue::parts_of(kernel) {
-        let product = nest_of(&parts.products[0].kernel)?;
-        let all = nest_of(kernel).ok();
-        let all = all.filter(|all| lower::adds_like(all, &product));
+        let product = product_nest(&parts.products[0].kernel, &parts.product)?;
+        let all = product.as_ref().and_then(|product| {
+            let all = nest_of(kernel).ok();
+            all.filter(|all| lower::adds_like(all, product))
+        });
         let dims = sizes(&parts.product);
         (
             Work::Epilogue(Box::new(parts), Box::new((product, all))),
             dims,
         )
     } else {
-        let nest = nest_of(kernel)?;
-        let dims = nest.space.iter().chain(&nest.reduce).copied().collect();
-        match contraction_of(kernel) {
-            Some(contraction) => match Windows::ready(&contraction) {
-                Some(windows) => (Work::Windows(nest, Box::new(windows)), dims),
-                None => (Work::Product(nest, Box::new(contraction)), dims),
-            },
-            None => (Work::Loops(refined(nest)), dims),
-        }
+        product_or_loops(kernel)?
     };
     let dims: Vec<String> = dims
         .iter()
@@ -434,6 +327,44 @@ fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> 
         choice: None,
         n_approximations: 0,
     })
+}
+
+/// Numbers in a product's dims.
+fn sizes(product: &Contraction) -> Vec<Expr> {
+    let dims = [&product.batch, &product.m, &product.n, &product.k];
+    dims.map(|dims| numel(dims)).to_vec()
+}
+
+/// A matrix product or loops, and their sizes.
+fn product_or_loops(kernel: &Kernel) -> std::result::Result<(Work, Vec<Expr>), String> {
+    let product = contraction_of(kernel);
+    if let Some(product) = product.as_ref().filter(|product| product.reads_blocks()) {
+        return Ok((
+            Work::Product(None, Box::new(product.clone())),
+            sizes(product),
+        ));
+    }
+    let nest = nest_of(kernel)?;
+    let dims = nest.space.iter().chain(&nest.reduce).copied().collect();
+    let work = match product {
+        Some(product) => match Windows::ready(&product) {
+            Some(windows) => Work::Windows(nest, Box::new(windows)),
+            None => Work::Product(Some(nest), Box::new(product)),
+        },
+        None => Work::Loops(refined(nest)),
+    };
+    Ok((work, dims))
+}
+
+/// The loops of a product; loops do not read blocks.
+fn product_nest(
+    kernel: &Kernel,
+    product: &Contraction,
+) -> std::result::Result<Option<Nest>, String> {
+    match product.reads_blocks() {
+        true => Ok(None),
+        false => nest_of(kernel).map(Some),
+    }
 }
 
 /// Says how many kernels are products of windows.

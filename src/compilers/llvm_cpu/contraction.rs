@@ -4,7 +4,7 @@
 //! the product, one that both operands walk and that stays is *batch*; one that only `a` walks is *m*, only `b`, *n*;
 //! one that is summed is *k*. So products of any rank, transposed or broadcast operands, grouped-query attention,
 //! convolution through an unfold view and all their gradients are the same kernel. Casts of the operands to `F32`
-//! are taken into the kernel.
+//! are taken into the kernel, and so is decoding one of them from blocks ([`Stored`]).
 //!
 //! Not taken: sums that keep no *m* or no *n* (a dot product, a row sum) and formats other than `F32`: those are
 //! ordinary reductions, which [`super::fusion`] handles. Where *m* or *n* is symbolic, the kernel decides at run time.
@@ -12,7 +12,9 @@
 use smallvec::SmallVec;
 
 use super::gemm::ir::Contraction;
+use super::gemm::stored::{BYTES, LEN, Stored};
 use super::ir::Access;
+use crate::blocks::BlockType;
 use crate::compilers::Pass;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -31,13 +33,12 @@ impl Pass for ContractionPass {
     fn run(&self, dag: &Dag) -> Result<Patch> {
         let mut patch = Patch::new();
         for id in dag.topological()? {
-            let Some((kernel, operands)) = candidate(dag, id) else {
-                continue;
-            };
-            if contraction_of(&kernel).is_none() {
-                continue;
+            // Where a factor's blocks cannot be read, its numbers can.
+            let candidates = [block_candidate(dag, id), candidate(dag, id)];
+            let mut products = candidates.into_iter().flatten();
+            if let Some((kernel, operands)) = products.find(|(k, _)| contraction_of(k).is_some()) {
+                replace(&mut patch, dag, id, kernel, operands)?;
             }
-            replace(&mut patch, dag, id, kernel, operands)?;
         }
         Ok(patch)
     }
@@ -96,28 +97,53 @@ pub(super) fn write_factors(
 
 /// The steps of a sum of products rooted at `id`, with the nodes whose buffers they read.
 pub(super) fn candidate(dag: &Dag, id: NodeIndex) -> Option<(Kernel, Vec<NodeIndex>)> {
+    Some(steps_of(dag, id, product_of(dag, id)?, None))
+}
+
+/// The same where a factor is decoded from blocks, which the kernel reads then. Of two such factors the first stays decoded.
+fn block_candidate(dag: &Dag, id: NodeIndex) -> Option<(Kernel, Vec<NodeIndex>)> {
+    let product = product_of(dag, id)?;
+    let in_blocks = dag.operands(product).iter().rposition(|&(factor, _)| {
+        let op = &dag.node(factor).op;
+        matches!(op, Op::Dequantize(BlockType::Q8_0))
+    });
+    Some(steps_of(dag, id, product, Some(in_blocks?)))
+}
+
+/// The product of `F32` that `id` sums.
+fn product_of(dag: &Dag, id: NodeIndex) -> Option<NodeIndex> {
     let Op::Reduce(ReduceOp::Sum, _) = dag.node(id).op else {
         return None;
     };
-    let (product, view) = dag.operands(id)[0];
-    if dag.node(product).op != Op::Binary(BinaryOp::Mul) || dag.node(product).ty.dtype != DType::F32
-    {
-        return None;
-    }
+    let (product, _) = dag.operands(id)[0];
+    let node = dag.node(product);
+    let is_product = node.op == Op::Binary(BinaryOp::Mul) && node.ty.dtype == DType::F32;
+    is_product.then_some(product)
+}
+
+/// The steps of the sum `id` of `product`; the factor `in_blocks` is decoded by a step.
+fn steps_of(
+    dag: &Dag,
+    id: NodeIndex,
+    product: NodeIndex,
+    in_blocks: Option<usize>,
+) -> (Kernel, Vec<NodeIndex>) {
     let mut steps = Vec::new();
     let mut nodes: Vec<NodeIndex> = Vec::new();
     let mut inputs = Vec::new();
-    for (operand, view) in dag.operands(product) {
-        inputs.push((
-            take_casts(dag, operand, &mut steps, &mut nodes),
-            view.clone(),
-        ));
+    for (at, (operand, view)) in dag.operands(product).into_iter().enumerate() {
+        let input = match in_blocks == Some(at) {
+            true => take_blocks(dag, operand, &mut steps, &mut nodes),
+            false => take_casts(dag, operand, &mut steps, &mut nodes),
+        };
+        inputs.push((input, view.clone()));
     }
     steps.push(KernelStep {
         op: Op::Binary(BinaryOp::Mul),
         inputs,
         ty: dag.node(product).ty.clone(),
     });
+    let (_, view) = dag.operands(id)[0];
     let reduced = (KernelInput::Step(steps.len() - 1), view.clone());
     let node = dag.node(id);
     steps.push(KernelStep {
@@ -129,7 +155,33 @@ pub(super) fn candidate(dag: &Dag, id: NodeIndex) -> Option<(Kernel, Vec<NodeInd
         .iter()
         .map(|&node| dag.node(node).ty.clone())
         .collect();
-    Some((Kernel::new("contraction".into(), steps, operands), nodes))
+    (Kernel::new("contraction".into(), steps, operands), nodes)
+}
+
+/// Takes a node that decodes blocks as a step.
+fn take_blocks(
+    dag: &Dag,
+    node: NodeIndex,
+    steps: &mut Vec<KernelStep>,
+    nodes: &mut Vec<NodeIndex>,
+) -> KernelInput {
+    let (source, view) = dag.operands(node)[0];
+    let input = take_operand(source, nodes);
+    steps.push(KernelStep {
+        op: dag.node(node).op.clone(),
+        inputs: vec![(input, view.clone())],
+        ty: dag.node(node).ty.clone(),
+    });
+    KernelInput::Step(steps.len() - 1)
+}
+
+/// The operand that a buffer is.
+fn take_operand(from: NodeIndex, nodes: &mut Vec<NodeIndex>) -> KernelInput {
+    let known = nodes.iter().position(|&node| node == from);
+    KernelInput::Operand(known.unwrap_or_else(|| {
+        nodes.push(from);
+        nodes.len() - 1
+    }))
 }
 
 /// Follows casts to `F32` down to a buffer; each becomes a step.
@@ -152,17 +204,10 @@ fn take_casts(
             return KernelInput::Step(steps.len() - 1);
         }
     }
-    let at = nodes
-        .iter()
-        .position(|&node| node == from)
-        .unwrap_or_else(|| {
-            nodes.push(from);
-            nodes.len() - 1
-        });
-    KernelInput::Operand(at)
+    take_operand(from, nodes)
 }
 
-/// What the kernel reads for one factor: an operand, through casts.
+/// What the kernel reads for one factor: an operand, through casts or a decoder.
 fn factor(kernel: &Kernel, input: KernelInput, view: View) -> Option<Access> {
     match input {
         KernelInput::Operand(input) => Some(Access {
@@ -172,11 +217,15 @@ fn factor(kernel: &Kernel, input: KernelInput, view: View) -> Option<Access> {
         }),
         KernelInput::Step(step) => {
             let step = &kernel.steps[step];
-            let Op::Cast(DType::F32) = step.op else {
-                return None;
-            };
-            let (input, inner) = &step.inputs[0];
-            factor(kernel, *input, inner.compose(&view))
+            let (input, inner) = step.inputs.first()?;
+            match step.op {
+                Op::Cast(DType::F32) => factor(kernel, *input, inner.compose(&view)),
+                Op::Dequantize(BlockType::Q8_0) => {
+                    let numbers = inner.regrouped(BYTES, LEN)?;
+                    factor(kernel, *input, numbers.compose(&view))
+                }
+                _ => None,
+            }
         }
     }
 }
@@ -246,6 +295,10 @@ pub fn contraction_of(kernel: &Kernel) -> Option<Contraction> {
         m,
         n,
         dtype: reduce.ty.dtype,
+    };
+    let contraction = match Stored::of(&contraction.lhs) {
+        Stored::Q8_0 => contraction.swapped(),
+        Stored::Number(_) => contraction,
     };
     contraction.check().is_ok().then_some(contraction)
 }

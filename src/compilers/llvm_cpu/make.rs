@@ -20,7 +20,7 @@ use super::binary::{code::CompiledSigns, rows::RowsCode};
 use super::blocks::{code::CompiledBlocks, decode::DecodeCode};
 use super::cache::ObjectCache;
 use super::code::{GemmCode, NestCode, PackedRhs, is_narrow};
-use super::codegen::{Job, Work};
+use super::codegen::Job;
 use super::epilogue::{self, EpilogueCode, TileCode};
 use super::gemm::CompiledGemm;
 use super::gemm::ir::Contraction;
@@ -34,6 +34,7 @@ use super::target::Target;
 use super::tune::Choice;
 use super::windows::Windows;
 use super::windows::code::WindowsCode;
+use super::work::Work;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::pool;
@@ -128,7 +129,7 @@ impl Maker<'_> {
                 Arc::new(RowsCode::new((name, key), (**rows).clone(), tools, jit)?)
             }
             Work::Product(nest, product) => {
-                match self.narrow_loops(&job.name, key, Some(nest), product) {
+                match self.narrow_loops(&job.name, key, nest.as_ref(), product) {
                     Some(nest) if is_always_narrow(product) && is_little(product) => Arc::new(nest),
                     narrow => Arc::new(self.product(job, key, narrow, product)?),
                 }
@@ -140,13 +141,13 @@ impl Maker<'_> {
                 key,
                 scores: {
                     let product = &parts.scores_product;
-                    let narrow = self.narrow_loops(&job.name, key, Some(&nests[0]), product);
+                    let narrow = self.narrow_loops(&job.name, key, nests[0].as_ref(), product);
                     self.product(job, key, narrow, product)?
                 },
                 rows: self.loops(&job.name, key, &parts.nest)?,
                 values: {
                     let product = &parts.values_product;
-                    let narrow = self.narrow_loops(&job.name, key, Some(&nests[1]), product);
+                    let narrow = self.narrow_loops(&job.name, key, nests[1].as_ref(), product);
                     self.product(job, key, narrow, product)?
                 },
                 operands: [&parts.scores, &parts.rows, &parts.values]
@@ -168,7 +169,7 @@ impl Maker<'_> {
         job: &Job,
         key: u64,
         parts: &epilogue::Parts,
-        (product, all): &(Nest, Option<Nest>),
+        (product, all): &(Option<Nest>, Option<Nest>),
     ) -> Result<Arc<dyn NativeCode>> {
         let name = &job.name;
         let all = self.narrow_loops(name, key, all.as_ref(), &parts.product);
@@ -178,7 +179,7 @@ impl Maker<'_> {
             }
             all => all,
         };
-        let narrow = self.narrow_loops(name, key, Some(product), &parts.product);
+        let narrow = self.narrow_loops(name, key, product.as_ref(), &parts.product);
         let operands = |part: &Part| {
             let inputs = 0..part.operands.len();
             inputs.map(|input| part.operand(input)).collect()

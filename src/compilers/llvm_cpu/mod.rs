@@ -54,6 +54,7 @@ pub mod target;
 pub mod tune;
 pub mod vmath;
 pub mod windows;
+mod work;
 
 #[cfg(all(feature = "llvm19", not(feature = "llvm22")))]
 use llvm_sys_19 as llvm_sys;
@@ -247,10 +248,11 @@ pub(super) fn kernels(list: &mut PassList) {
     list.push(binary::SignProducts);
     list.push(blocks::BlockProducts);
     list.push(super::generic::DeadCode);
+    list.push(contraction::ContractionPass);
+    list.push(super::generic::DeadCode);
     list.push(blocks::DecodedRows);
     list.push(binary::SignRowsPass);
     list.push(super::generic::DeadCode);
-    list.push(contraction::ContractionPass);
     list.push(fusion::Fusion);
     list.push(super::generic::DeadCode);
     list.push(attention::Attention);

@@ -53,8 +53,12 @@ impl RoundActivations {
         axis: usize,
     ) -> Result<()> {
         let factors = dag.operands(product);
+        // Only an input's are weights: what attention multiplies by the blocks of a cache stays as it is.
         let blocks = |at: usize| match dag.node(factors[at].0).op {
-            Op::Dequantize(ty) => Some(ty),
+            Op::Dequantize(ty) => {
+                let (source, _) = dag.operands(factors[at].0)[0];
+                matches!(dag.node(source).op, Op::Input { .. }).then_some(ty)
+            }
             _ => None,
         };
         let (weights, ty) = match (blocks(0), blocks(1)) {

@@ -91,6 +91,41 @@ impl View {
         Ok(self.replace_top(top, known))
     }
 
+    /// The same view of another buffer, in which every `from` elements became `to` others (blocks of bytes, the numbers
+    /// that they hold), if its last axis walks whole groups and all else whole groups' distances.
+    ///
+    /// ```
+    /// # use brain_blitz::shape::View;
+    /// // Rows 1 and 2 of four, each of two blocks of 34 bytes for 32 numbers.
+    /// let bytes = View::contiguous([4, 68]).slice(0, 1, 3, 1)?;
+    /// let numbers = View::contiguous([4, 64]).slice(0, 1, 3, 1)?;
+    /// assert_eq!(bytes.regrouped(34, 32), Some(numbers));
+    /// assert_eq!(bytes.slice(1, 2, 68, 1)?.regrouped(34, 32), None);
+    /// # Ok::<(), brain_blitz::shape::ShapeError>(())
+    /// ```
+    pub fn regrouped(&self, from: usize, to: usize) -> Option<View> {
+        let layer = self.single().filter(|_| !self.is_masked())?;
+        let groups = |x: Expr| {
+            let (groups, rest) = x.div_poly(Expr::from(from));
+            rest.is_zero().then(|| groups * Expr::from(to))
+        };
+        let (&stride, outer) = layer.strides.split_last()?;
+        let mut strides = outer.iter().map(|&x| groups(x)).collect::<Option<Dims>>()?;
+        strides.push(stride);
+        let mut dims = layer.dims.clone();
+        let last = dims.last_mut()?;
+        *last = groups(*last)?;
+        let regrouped = Layer {
+            dims,
+            strides,
+            offset: groups(layer.offset)?,
+            valid: None,
+        };
+        stride
+            .is_one()
+            .then(|| self.replace_top(regrouped, self.requirements.clone()))
+    }
+
     /// An axis with `before` and `after` elements of padding around it.
     ///
     /// # Errors

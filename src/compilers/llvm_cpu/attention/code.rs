@@ -86,7 +86,11 @@ impl AttentionCode {
         let values = queries.sizes(parts[2].params);
         let n = scores.n;
         // Few keys or narrow values are no reason: then all scores of many rows would be in memory.
-        let few_rows = scores.m <= n && self.scores.is_few(scores);
+        // Blocks are read where they are in both products, or packed in both.
+        let few_rows = match keys.reads_blocks() || queries.reads_blocks() {
+            true => self.scores.is_unpacked(scores) && self.values.is_unpacked(values),
+            false => scores.m <= n && self.scores.is_few(scores),
+        };
         let whole = few_rows || scores.m <= NARROW || [scores.m, n, scores.k].contains(&0);
         if whole {
             let bytes = parts.iter().map(|part| part.work.scratch_bytes).max();

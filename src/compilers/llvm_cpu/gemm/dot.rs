@@ -19,26 +19,22 @@
 
 use std::sync::Arc;
 
-use inkwell::context::Context;
-use inkwell::module::Module;
-use inkwell::types::BasicTypeEnum;
-use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
 use smallvec::SmallVec;
 
+use super::dot_code::MOST;
+pub use super::dot_code::{emit_dot, shape, shapes, symbol};
 use super::few::FEW;
 use super::ir::Contraction;
 use super::place::{Place, Rows};
 use super::plan::Sizes;
 use super::run::Done;
+use super::stored::Stored;
 use super::walk::Walk;
 use crate::compilers::llvm_cpu::cache::ObjectCache;
-use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::emit_view::Params;
 use crate::compilers::llvm_cpu::jit::{Jit, compile_module_cached};
-use crate::compilers::llvm_cpu::lower::STRIPES;
 use crate::compilers::llvm_cpu::once::OncePerProcess;
 use crate::compilers::llvm_cpu::target::Target;
-use crate::dtype::DType;
 use crate::error::Result;
 use crate::exec::pool;
 use crate::shape::{Expr, numel};
@@ -55,229 +51,13 @@ pub type DotFn = unsafe extern "C" fn(
 /// Multiply-adds below which a second thread costs more than it brings: reading is slower than computing.
 const WORK: usize = 1 << 18;
 
+/// Tiles of rows in blocks that memory is asked for ahead: they are short, and so is the time that they take.
+const TILES_OF_BLOCKS: usize = 4;
+
 /// Rows of the large operand in a piece that is handed on.
 const WIDE: usize = 64;
 
-/// The most rows of one operand in a kernel.
-const MOST: usize = 4;
-
-/// Rows of the small and of the large operand that the largest kernel of a target takes.
-pub fn shape(target: &Target) -> (usize, usize) {
-    match target.lanes() {
-        16 => (4, 4),
-        8 => (2, 3),
-        4 => (1, 2),
-        _ => (1, 1),
-    }
-}
-
-/// The sizes that kernels are made for.
-pub fn shapes(target: &Target) -> impl Iterator<Item = (usize, usize)> {
-    let (few, many) = shape(target);
-    let many = if many > 1 { vec![many, 1] } else { vec![1] };
-    (1..=few).flat_map(move |few| many.clone().into_iter().map(move |many| (few, many)))
-}
-
-/// The symbol of a kernel.
-pub fn symbol(dtypes: [DType; 2], (few, many): (usize, usize), target: &Target) -> String {
-    let isa = target.symbol_part();
-    let [a, b] = dtypes.map(|dtype| dtype.name());
-    format!("dot_{a}x{b}_f32_{few}x{many}_{isa}")
-}
-
-/// Writes a kernel into `module`.
-pub fn emit_dot<'c>(
-    context: &'c Context,
-    module: &Module<'c>,
-    dtypes: [DType; 2],
-    shape: (usize, usize),
-    target: &Target,
-) {
-    let (int, ptr) = (
-        context.i64_type().into(),
-        context.ptr_type(Default::default()).into(),
-    );
-    let name = symbol(dtypes, shape, target);
-    let e = Emit::function(context, module, &name, &[int, ptr, ptr, ptr, ptr]);
-    (1..4).for_each(|pointer| e.noalias(pointer));
-    let dot = Dot {
-        e: &e,
-        dtypes,
-        shape,
-        lanes: target.lanes(),
-    };
-    dot.emit();
-    e.finish();
-}
-
-struct Dot<'e, 'm, 'c> {
-    e: &'e Emit<'m, 'c>,
-    dtypes: [DType; 2],
-    shape: (usize, usize),
-    lanes: u32,
-}
-
-/// The rows of both operands.
-type Pointers<'c> = [Vec<PointerValue<'c>>; 2];
-
-impl<'c> Dot<'_, '_, 'c> {
-    fn emit(&self) {
-        let e = self.e;
-        let k = e.int_argument(0);
-        let row = |side: u32, row: usize| {
-            let table = e.pointer_argument(side + 1);
-            let from = e.at(e.ptr(), table, e.int(row as i64));
-            e.load(e.ptr(), from, 8).into_pointer_value()
-        };
-        let rows: Pointers<'c> = [
-            (0..self.shape.0).map(|r| row(0, r)).collect(),
-            (0..self.shape.1).map(|r| row(1, r)).collect(),
-        ];
-        let tails = self.reserve(&rows);
-        let parts = (STRIPES / self.lanes) as usize;
-        let count = self.shape.0 * self.shape.1 * parts;
-        let zeros = vec![e.vector(self.lanes).const_zero(); count];
-        let whole = e.int(-i64::from(STRIPES));
-        let whole = e.builder.build_and(k, whole, "").expect(BUILT);
-        let range = (e.int(0), whole, i64::from(STRIPES));
-        let sums = e.carry(range, zeros, |at, sums| {
-            self.prefetch(at);
-            self.step(&rows, at, None, sums)
-        });
-        // Runs once or not at all.
-        let rest = e.sub(k, whole);
-        let sums = e.carry((whole, k, i64::from(STRIPES)), sums, |at, sums| {
-            self.copy_tails(&rows, &tails, at, rest);
-            self.step(&tails, e.int(0), Some(rest), sums)
-        });
-        let sums = sums.chunks(parts).map(|sums| self.folded(sums.to_vec()));
-        for (index, sums) in self.tree(sums.collect()).into_iter().enumerate() {
-            let first = e.int(index as i64 * i64::from(self.lanes));
-            e.store(sums, e.at(e.f32(), e.pointer_argument(3), first), 4);
-        }
-    }
-
-    /// Asks for memory behind `next` as fast as the rows are used: one stream of neighbouring cache lines, which the
-    /// machine reads faster than several rows at once.
-    fn prefetch(&self, at: IntValue<'c>) {
-        let (e, size) = (self.e, self.dtypes[1].size() * self.shape.1);
-        let from = e.mul(at, e.int(size as i64));
-        let from = e.at(e.context.i8_type(), e.pointer_argument(4), from);
-        for line in (0..size as i64 * i64::from(STRIPES)).step_by(64) {
-            e.prefetch(from, line, 2);
-        }
-    }
-
-    /// How an operand's elements are stored.
-    fn kind(&self, side: usize) -> BasicTypeEnum<'c> {
-        match self.dtypes[side] {
-            DType::F32 => self.e.f32().into(),
-            _ => self.e.context.i16_type().into(),
-        }
-    }
-
-    /// Sixteen steps from step `at` on; only the first `rest` count, if given.
-    fn step(
-        &self,
-        rows: &Pointers<'c>,
-        at: IntValue<'c>,
-        rest: Option<IntValue<'c>>,
-        sums: &[BasicValueEnum<'c>],
-    ) -> Vec<BasicValueEnum<'c>> {
-        let (e, parts) = (self.e, (STRIPES / self.lanes) as usize);
-        let mut next = sums.to_vec();
-        for part in 0..parts {
-            let first = part as i64 * i64::from(self.lanes);
-            let at = e.add(at, e.int(first));
-            let read = |side: usize| -> Vec<BasicValueEnum<'c>> {
-                let from = |row: &PointerValue<'c>| e.at(self.kind(side), *row, at);
-                let value = |row| e.read_f32(self.dtypes[side], from(row), self.lanes);
-                rows[side].iter().map(value).collect()
-            };
-            let (few, many) = (read(0), read(1));
-            let valid = rest.map(|rest| e.lanes_below(self.lanes, e.sub(rest, e.int(first))));
-            for (i, &a) in few.iter().enumerate() {
-                for (j, &b) in many.iter().enumerate() {
-                    let sum = &mut next[(i * many.len() + j) * parts + part];
-                    let new = e.fma(a, b, *sum);
-                    *sum = valid.map_or(new, |valid| e.select(valid, new, *sum));
-                }
-            }
-        }
-        next
-    }
-
-    /// Sixteen elements of the stack for each row.
-    fn reserve(&self, rows: &Pointers<'c>) -> Pointers<'c> {
-        let e = self.e;
-        let reserve = |side: usize| {
-            let one = |_| {
-                let kind = e.context.i8_type().array_type(4 * STRIPES);
-                let place = e.builder.build_alloca(kind, "tail").expect(BUILT);
-                let zero = e.context.i8_type().vec_type(4 * STRIPES).const_zero();
-                e.store(zero, place, 1);
-                place
-            };
-            rows[side].iter().map(one).collect()
-        };
-        [reserve(0), reserve(1)]
-    }
-
-    /// Copies the last steps of all rows, so that whole vectors can be read.
-    fn copy_tails(
-        &self,
-        rows: &Pointers<'c>,
-        to: &Pointers<'c>,
-        at: IntValue<'c>,
-        rest: IntValue<'c>,
-    ) {
-        let e = self.e;
-        e.each(e.int(0), rest, 1, |index| {
-            for side in 0..2 {
-                let kind = self.kind(side);
-                for (&from, &to) in rows[side].iter().zip(&to[side]) {
-                    let value = e.load(kind, e.at(kind, from, e.add(at, index)), 2);
-                    e.store(value, e.at(kind, to, index), 2);
-                }
-            }
-        });
-    }
-
-    /// 16 partial sums in one vector or several: as many as the vector has lanes.
-    fn folded(&self, mut parts: Vec<BasicValueEnum<'c>>) -> BasicValueEnum<'c> {
-        while parts.len() > 1 {
-            let (low, high) = parts.split_at(parts.len() / 2);
-            let pairs = low.iter().zip(high);
-            parts = pairs.map(|(&a, &b)| self.e.fadd(a, b)).collect();
-        }
-        parts[0]
-    }
-
-    /// From vectors of partial sums, one for each element, to vectors of elements in the same order.
-    ///
-    /// A vector holds the partial sums of some elements one after the other. Of two vectors, the first halves of all
-    /// elements' partial sums are added to the second halves, which gives one vector, with half as many for each.
-    fn tree(&self, mut sums: Vec<BasicValueEnum<'c>>) -> Vec<BasicValueEnum<'c>> {
-        let mut each = self.lanes;
-        while each > 1 {
-            each /= 2;
-            let chosen = |first: u32| -> Vec<u32> {
-                let lanes = 0..2 * self.lanes;
-                lanes.filter(|lane| lane / each % 2 == first).collect()
-            };
-            let (low, high) = (chosen(0), chosen(1));
-            let add = |pair: &[BasicValueEnum<'c>]| {
-                let (a, b) = (pair[0], pair[pair.len() - 1]);
-                let e = self.e;
-                e.fadd(e.shuffle(a, b, &low), e.shuffle(a, b, &high))
-            };
-            sums = sums.chunks(2).map(add).collect();
-        }
-        sums
-    }
-}
-
-/// The kernels of a target for a pair of dtypes.
+/// The kernels of a target for a pair of formats.
 #[derive(Debug)]
 struct Kernels {
     shape: (usize, usize),
@@ -287,12 +67,12 @@ struct Kernels {
 
 impl Kernels {
     /// Compiled once per process.
-    fn of(dtypes: [DType; 2], target: &Target, cache: &ObjectCache) -> Result<Arc<Kernels>> {
-        static MADE: OncePerProcess<(Target, [DType; 2]), Kernels> = OncePerProcess::new();
-        MADE.get_or_make((target.clone(), dtypes), |_| {
-            let symbols = shapes(target).map(|shape| (shape, symbol(dtypes, shape, target)));
+    fn of(stored: [Stored; 2], target: &Target, cache: &ObjectCache) -> Result<Arc<Kernels>> {
+        static MADE: OncePerProcess<(Target, [Stored; 2]), Kernels> = OncePerProcess::new();
+        MADE.get_or_make((target.clone(), stored), |_| {
+            let symbols = shapes(target).map(|shape| (shape, symbol(stored, shape, target)));
             let object = compile_module_cached(target, cache, |context, module| {
-                shapes(target).for_each(|shape| emit_dot(context, module, dtypes, shape, target));
+                shapes(target).for_each(|shape| emit_dot(context, module, stored, shape, target));
                 Ok(())
             })?;
             Ok(Kernels {
@@ -330,14 +110,15 @@ impl CompiledDots {
         let (Some(lhs), Some(rhs)) = (lhs, rhs) else {
             return Ok(None);
         };
-        if !lhs.has_rows() && !rhs.has_rows() {
+        let stored = [&c.lhs, &c.rhs].map(Stored::of);
+        let needed = lhs.has_rows() && stored[1] != Stored::Q8_0;
+        if !needed && !rhs.has_rows() {
             return Ok(None);
         }
-        let dtypes = [c.lhs.dtype, c.rhs.dtype];
         Ok(Some(CompiledDots {
-            kernels: Kernels::of(dtypes, target, cache)?,
+            kernels: Kernels::of(stored, target, cache)?,
             places: [lhs, rhs],
-            same: dtypes[0] == dtypes[1],
+            same: stored[0] == stored[1],
         }))
     }
 
@@ -365,7 +146,7 @@ pub(super) struct Dots {
     functions: Vec<((usize, usize), DotFn)>,
     shape: (usize, usize),
     pub(super) places: [Place; 2],
-    /// Whether the operands are of one dtype, and so can be exchanged.
+    /// Whether the operands are stored alike, and so can be exchanged.
     pub(super) same: bool,
 }
 
@@ -463,11 +244,13 @@ impl Dots {
             .1;
         // The first rows of the small operand read the large one; the others find it in the caches.
         let k = call.sizes.k;
-        let ahead = if few.0 == 0 {
-            many.1 * k * self.places[sides[1]].element
-        } else {
-            0
+        let stored = self.places[sides[1]].stored;
+        let tiles = match (few.0, stored) {
+            (0, Stored::Number(_)) => 1,
+            (0, Stored::Q8_0) => TILES_OF_BLOCKS,
+            _ => 0,
         };
+        let ahead = tiles * many.1 * stored.row_bytes(k);
         let next = b[0].wrapping_add(ahead);
         let mut results = [0f32; 2 * MOST * MOST];
         // SAFETY: the rows have `k` steps each, and `results` has room for the largest kernel's.

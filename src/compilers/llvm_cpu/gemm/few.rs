@@ -37,7 +37,7 @@ impl Dots {
         let few = &self.places[sides[0]];
         match few.has_rows() {
             true => 0,
-            false => sizes.batch * counts[0] * sizes.k * few.element,
+            false => sizes.batch * counts[0] * sizes.k * few.element(),
         }
     }
 

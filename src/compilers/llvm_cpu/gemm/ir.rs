@@ -8,6 +8,7 @@
 
 use std::fmt::{self, Write};
 
+use super::stored::{Stored, unit};
 use crate::compilers::llvm_cpu::ir::Access;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -26,7 +27,8 @@ pub struct Contraction {
     pub k: Dims,
     /// The left operand; its view's dims are `batch ++ m ++ k`.
     pub lhs: Access,
-    /// The right operand; its view's dims are `batch ++ n ++ k`.
+    /// The right operand; its view's dims are `batch ++ n ++ k`. Of `U8` it is blocks whose numbers the view counts
+    /// ([`Stored`]).
     pub rhs: Access,
     /// Distance of neighbours in the output buffer, in elements, for each of `batch ++ m ++ n`.
     pub out_strides: Dims,
@@ -56,8 +58,16 @@ impl Contraction {
                     access.view
                 ));
             }
-            if !matches!(access.dtype, DType::F32 | DType::F16 | DType::BF16) {
-                return fail(format!("{name} is of {}", access.dtype.name()));
+            match Stored::of(access) {
+                Stored::Number(DType::F32 | DType::F16 | DType::BF16) => {}
+                Stored::Number(other) => return fail(format!("{name} is of {}", other.name())),
+                Stored::Q8_0 if name == "rhs" => {
+                    let unit = unit(access, &self.batch, kept, &self.k);
+                    if unit.is_none() {
+                        return fail(format!("blocks seen through {}", access.view));
+                    }
+                }
+                Stored::Q8_0 => return fail("the left operand is in blocks".into()),
             }
         }
         if self.dtype != DType::F32 {
@@ -67,6 +77,11 @@ impl Contraction {
             return fail("the output needs one stride for each of batch, m, n".into());
         }
         Ok(())
+    }
+
+    /// Whether the right operand is in blocks.
+    pub fn reads_blocks(&self) -> bool {
+        Stored::of(&self.rhs) == Stored::Q8_0
     }
 
     /// The same product with the operands exchanged: useful where the output is contiguous along m

@@ -57,6 +57,7 @@
 
 pub mod asm;
 pub mod dot;
+mod dot_code;
 pub mod few;
 mod gather;
 pub mod ir;
@@ -65,6 +66,7 @@ pub mod micro;
 mod micros;
 pub mod objects;
 mod pack;
+mod pack_blocks;
 pub mod packed;
 mod packing;
 mod panels;
@@ -73,6 +75,9 @@ mod plan;
 pub mod rows;
 mod run;
 mod runs;
+pub mod stored;
+mod sums;
+pub mod sums_code;
 pub mod tiled;
 mod walk;
 mod widen;
@@ -93,6 +98,8 @@ pub use self::plan::{Blocks, Side, Sizes};
 use self::plan::{Parts, Scratch};
 pub use self::run::Done;
 use self::run::Job;
+use self::stored::Stored;
+use self::sums::{CompiledSums, Sums, SumsCall};
 use self::walk::{Size, Walk};
 use self::widen::WidenFn;
 use crate::compilers::llvm_cpu::cache::ObjectCache;
@@ -113,6 +120,8 @@ struct Shape {
     sizes: [Size; 4],
     /// Output offsets along batch, m, n.
     out: [Walk; 3],
+    /// How the right operand is stored.
+    rhs: Stored,
 }
 
 /// A matrix product's code, ready to be linked.
@@ -124,6 +133,7 @@ pub struct CompiledGemm {
     params: Params,
     shape: Shape,
     dots: Option<CompiledDots>,
+    sums: Option<CompiledSums>,
 }
 
 impl CompiledGemm {
@@ -158,8 +168,10 @@ impl CompiledGemm {
                 Walk::of(&c.m, &c.out_strides[batch..m], &mut params),
                 Walk::of(&c.n, &c.out_strides[m..], &mut params),
             ],
+            rhs: Stored::of(&c.rhs),
         };
         let dots = CompiledDots::new(c, target, cache, &mut params)?;
+        let sums = CompiledSums::new(c, target, cache, &mut params)?;
         let mut pack = |side| CompiledPack::new((c, side), (target, tile), cache, &mut params);
         let packs = [pack(0)?, pack(1)?];
         Ok(CompiledGemm {
@@ -168,6 +180,7 @@ impl CompiledGemm {
             params,
             shape,
             dots,
+            sums,
         })
     }
 
@@ -207,6 +220,7 @@ impl CompiledGemm {
             widen,
             shape: self.shape.clone(),
             dots: self.dots.as_ref().map(|dots| dots.link(jit)).transpose()?,
+            sums: self.sums.as_ref().map(|sums| sums.link(jit)).transpose()?,
             _jit: jit.clone(),
         })
     }
@@ -222,6 +236,7 @@ pub struct Gemm {
     widen: WidenFn,
     shape: Shape,
     dots: Option<Dots>,
+    sums: Option<Sums>,
     /// Keeps the code alive.
     _jit: Arc<Jit>,
 }
@@ -386,6 +401,43 @@ impl Gemm {
     ) {
         // SAFETY: the caller's promise, for the only product.
         unsafe { self.run_few_telling(&[(operands, out)], params, scratch, threads, None) };
+    }
+
+    /// Whether [`Gemm::run_sums`] is the way for these sizes: few rows, and blocks whose columns are neighbours.
+    pub fn is_summed(&self, sizes: Sizes) -> bool {
+        self.sums.is_some() && sizes.m <= sums::MOST
+    }
+
+    /// Computes the product without packing anything, with the bits of [`Gemm::run`].
+    ///
+    /// # Panics
+    /// Unless [`Gemm::is_summed`].
+    ///
+    /// # Safety
+    /// That of [`Gemm::run`], with a right operand as it is.
+    pub unsafe fn run_sums(
+        &self,
+        operands: [*const u8; 2],
+        out: *mut f32,
+        params: &[i64],
+        threads: usize,
+    ) {
+        let sums = self.sums.as_ref().expect("is_summed was asked");
+        let call = SumsCall {
+            sizes: self.sizes(params),
+            operands,
+            out,
+            walks: &self.shape.out,
+            params,
+        };
+        assert!(self.is_summed(call.sizes), "too many rows");
+        // SAFETY: the caller's promise.
+        unsafe { sums.run(&call, threads) };
+    }
+
+    /// Whether the right operand is in blocks.
+    pub fn reads_blocks(&self) -> bool {
+        self.shape.rhs == Stored::Q8_0
     }
 
     /// How threads share a call.

@@ -1,6 +1,6 @@
 //! Writing the code that copies operands of a matrix product into panels.
 //!
-//! Before: any view of f32, f16 or bf16. After: panels of `width` rows each, stored
+//! Before: any view of f32, f16 or bf16, or blocks (the module `pack_blocks`). After: panels of `width` rows each, stored
 //! `[panel][k][width]` in f32, the last panel filled up with zeros.
 //!
 //! # ABI
@@ -28,6 +28,7 @@ use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
 use super::gather::Gather;
 use super::ir::{Step, collapse};
 use super::linear::{Form, linear};
+use super::stored::{Stored, unit};
 use crate::compilers::llvm_cpu::emit::Emit;
 use crate::compilers::llvm_cpu::emit_view::Params;
 use crate::compilers::llvm_cpu::ir::Access;
@@ -82,6 +83,11 @@ pub fn emit_pack<'c>(
     }
     let pack = Pack { operand, e: &e };
     match linear(&operand.access.view) {
+        Some(linear) if Stored::of(operand.access) == Stored::Q8_0 => {
+            let unit = unit(operand.access, operand.batch, operand.rows, operand.k);
+            let unit = unit.expect("products are checked before they are compiled");
+            pack.blocks(unit, &linear.index, params);
+        }
         Some(linear) if linear.masks.is_empty() => pack.affine(&linear.index, params),
         Some(linear) => pack.masked(&linear, params),
         None => pack.general(params),
@@ -199,7 +205,7 @@ impl<'p, 'm, 'c> Pack<'p, 'm, 'c> {
 
     /// Sizes and distances. A known size is written into the code, since divisions by it are slow otherwise; nothing is
     /// divided by the first.
-    fn values(&self, steps: &[Step], params: &mut Params) -> Walk<'c> {
+    pub(super) fn values(&self, steps: &[Step], params: &mut Params) -> Walk<'c> {
         let steps = steps.iter().enumerate();
         let values = steps.map(|(position, &(dim, stride))| {
             let dim = match position {

@@ -3,10 +3,11 @@
 //! Before: a view without padding, `x[k, n]` seen as rows of n. After: for a row the address of its first step, if the
 //! steps lie next to each other; otherwise [`Place::write_rows`] makes such rows in other memory, in the same format.
 //!
-//! For few rows only ([`super::dot`]): elements are copied one at a time.
+//! For few rows only ([`super::dot`]): elements are copied one at a time. Rows of blocks are never written out.
 
 use super::ir::collapse;
 use super::linear::linear;
+use super::stored::Stored;
 use super::walk::{Size, Walk};
 use crate::compilers::llvm_cpu::emit_view::Params;
 use crate::compilers::llvm_cpu::ir::Access;
@@ -20,8 +21,8 @@ pub(super) struct Place {
     rows: Walk,
     /// Where the steps of a row are, unless next to each other.
     steps: Option<Walk>,
-    /// Bytes of an element.
-    pub(super) element: usize,
+    /// How elements are stored.
+    pub(super) stored: Stored,
 }
 
 /// Rows that were written out, in order and without gaps.
@@ -62,7 +63,7 @@ impl Place {
             batch: Walk::of(batch, &strides[..first], params),
             rows: Walk::of(rows, &strides[first..last], params),
             steps: (!is_row).then(|| Walk::of(k, &strides[last..], params)),
-            element: access.dtype.size(),
+            stored: Stored::of(access),
         })
     }
 
@@ -80,7 +81,12 @@ impl Place {
     ) -> *const u8 {
         let offset = self.batch.offset(batch, params) + self.rows.offset(row, params);
         let offset = offset + self.start.value(params) as isize;
-        base.wrapping_offset(offset * self.element as isize)
+        base.wrapping_offset(self.stored.bytes(offset))
+    }
+
+    /// Bytes of an element; of blocks, none stands for itself.
+    pub(super) fn element(&self) -> usize {
+        self.stored.bytes(1) as usize
     }
 
     /// Writes out all rows whose steps lie apart, given how many batches, rows in each and steps there are; nothing if they
@@ -97,16 +103,17 @@ impl Place {
         to: *mut u8,
     ) -> Option<Rows> {
         let steps = self.steps.as_ref()?;
+        let element = self.element();
         for (batch, row) in (0..n_batches).flat_map(|b| (0..n_rows).map(move |row| (b, row))) {
             let from = self.row(base, (batch, row), params);
-            let to = to.wrapping_add((batch * n_rows + row) * k * self.element);
+            let to = to.wrapping_add((batch * n_rows + row) * k * element);
             for step in 0..k {
                 let offset = steps.offset(step, params);
-                let from = from.wrapping_offset(offset * self.element as isize);
-                let to = to.wrapping_add(step * self.element);
+                let from = from.wrapping_offset(offset * element as isize);
+                let to = to.wrapping_add(step * element);
                 // SAFETY: an element of the view, and its place among as many.
                 unsafe {
-                    match self.element {
+                    match element {
                         2 => *to.cast::<u16>() = from.cast::<u16>().read_unaligned(),
                         _ => *to.cast::<u32>() = from.cast::<u32>().read_unaligned(),
                     }
@@ -116,7 +123,7 @@ impl Place {
         Some(Rows {
             start: to,
             per_batch: n_rows,
-            bytes: k * self.element,
+            bytes: k * element,
         })
     }
 }

@@ -9,7 +9,9 @@ use memmap2::MmapOptions;
 
 use super::super::ir::Contraction;
 use super::super::packed::panel_dtype;
+use super::super::stored::{BYTES, LEN};
 use super::super::{Call, CompiledGemm, Gemm, Rhs};
+use crate::blocks::BlockType;
 use crate::compilers::llvm_cpu::cache::ObjectCache;
 use crate::compilers::llvm_cpu::ir::Access;
 use crate::compilers::llvm_cpu::jit::Jit;
@@ -166,6 +168,14 @@ fn stored(dtype: DType, values: &[f32]) -> (Guarded, Vec<f32>) {
         ),
         DType::BF16 => half(&|v| (bf16::from_f32(v).to_bits(), bf16::from_f32(v).to_f32())),
         DType::F16 => half(&|v| (f16::from_f32(v).to_bits(), f16::from_f32(v).to_f32())),
+        DType::U8 => {
+            let mut worth = values.to_vec();
+            worth.resize(worth.len().next_multiple_of(LEN), 0.5);
+            let mut bytes = vec![0; worth.len() / LEN * BYTES];
+            BlockType::Q8_0.quantize(&worth, &mut bytes).unwrap();
+            BlockType::Q8_0.dequantize(&bytes, &mut worth).unwrap();
+            (bytes, worth)
+        }
         other => panic!("no {other:?} in these tests"),
     };
     (Guarded::new(&bytes), worth)
@@ -326,6 +336,22 @@ pub(super) fn run_few(case: &Case, target: &Target, threads: usize) -> Option<Ve
             threads,
         );
     }
+    Some(out)
+}
+
+/// The output of [`Gemm::run_sums`], unless that is not the way to compute a case.
+pub(super) fn run_sums(case: &Case, target: &Target, threads: usize) -> Option<Vec<u32>> {
+    let data = data(case);
+    let (gemm, exprs) = linked(&case.contraction, target);
+    let value = |expr: &Expr| expr.eval(&case.symbols).unwrap();
+    let params: Vec<_> = exprs.iter().map(value).collect();
+    if !gemm.is_summed(gemm.sizes(&params)) {
+        return None;
+    }
+    let mut out = vec![UNTOUCHED; case.out_len];
+    let operands = [data.lhs.0.as_ptr(), data.rhs.0.as_ptr()];
+    // SAFETY: the buffers have as many elements as the views and strides reach.
+    unsafe { gemm.run_sums(operands, out.as_mut_ptr().cast(), &params, threads) };
     Some(out)
 }
 

@@ -5,6 +5,7 @@ use super::{dense, transposed};
 use crate::compilers::llvm_cpu::gemm::asm::hot_loop;
 use crate::compilers::llvm_cpu::gemm::dot::{emit_dot, shape, shapes, symbol};
 use crate::compilers::llvm_cpu::gemm::few::FEW;
+use crate::compilers::llvm_cpu::gemm::stored::Stored;
 use crate::compilers::llvm_cpu::jit::assembly;
 use crate::compilers::llvm_cpu::target::Target;
 use crate::dtype::DType;
@@ -138,14 +139,15 @@ fn the_inner_loop_has_full_vectors_and_no_spills() {
         ("znver4", "zmm"),
     ] {
         let target = Target::for_cpu(name).unwrap();
-        for dtypes in [[DType::F32; 2], [DType::F32, DType::BF16]] {
+        for stored in [[DType::F32; 2], [DType::F32, DType::BF16]] {
+            let stored = stored.map(Stored::Number);
             let text = assembly(&target, |context, module| {
-                shapes(&target).for_each(|shape| emit_dot(context, module, dtypes, shape, &target));
+                shapes(&target).for_each(|shape| emit_dot(context, module, stored, shape, &target));
                 Ok(())
             });
             let text = text.unwrap();
             for size in shapes(&target) {
-                let inner = hot_loop(&text, &symbol(dtypes, size, &target)).unwrap();
+                let inner = hot_loop(&text, &symbol(stored, size, &target)).unwrap();
                 let expected = size.0 * size.1 * 16 / target.lanes() as usize;
                 assert_eq!(
                     inner.fused(register),
