@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use brain_blitz::blocks::BlockType;
 use brain_blitz::formats::{Checkpoint, Gemma2Config};
 use brain_blitz::nn::models::gemma2::Gemma2;
 use brain_blitz::nn::{
@@ -76,10 +77,17 @@ fn every_row_is_rounded_as_the_cache_has_it() {
         mask: Mask::Causal,
         ..ScoreRule::scaled(4)
     };
-    let whole = |ty: DType| {
+    let rounded = |x: GraphTensor, ty: CacheType| match ty {
+        CacheType::Q8_0 => {
+            let blocks = x.pad(2, 0, 28).quantize(BlockType::Q8_0);
+            blocks.dequantize(BlockType::Q8_0).slice_axis(2, 0, 4)
+        }
+        _ => x.cast(ty.dtype()).cast(DType::F32),
+    };
+    let whole = |ty: CacheType| {
         let mut cx = Graph::new();
         let [q, k, v] = rows_of_heads().map(|data| cx.input((2, 7, 4), DType::F32).set(data));
-        let [k, v] = [k, v].map(|x| x.cast(ty).cast(DType::F32));
+        let [k, v] = [k, v].map(|x| rounded(x, ty));
         let y = rule.attend(q, k, v, 0).retrieve();
         cx.execute();
         y.data()
@@ -109,9 +117,9 @@ fn every_row_is_rounded_as_the_cache_has_it() {
         }
         all
     };
-    let exact = whole(DType::F32);
+    let exact = whole(CacheType::F32);
     for ty in CacheType::ALL {
-        let rounded = whole(ty.dtype());
+        let rounded = whole(ty);
         close(&in_steps(ty), &rounded, 1e-6);
         let worst = rounded.iter().zip(&exact).map(|(a, b)| (a - b).abs());
         let worst = worst.fold(0.0, f32::max);
@@ -124,8 +132,10 @@ fn types_of_caches_have_the_names_of_their_formats() {
     for ty in CacheType::ALL {
         assert_eq!(ty.to_string().parse::<CacheType>().unwrap(), ty);
     }
-    let unknown = "q8_0".parse::<CacheType>().unwrap_err().to_string();
-    assert_eq!(unknown, "types of caches are f32, f16, bf16");
+    let unknown = "q4_0".parse::<CacheType>().unwrap_err().to_string();
+    assert_eq!(unknown, "types of caches are f32, f16, bf16, q8_0");
+    let bytes = CacheType::ALL.map(|ty| ty.row_bytes(48));
+    assert_eq!(bytes, [192, 96, 96, 68]);
 }
 
 #[test]

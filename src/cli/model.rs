@@ -48,7 +48,8 @@ pub struct RunArgs {
     /// Choose the scales of these blocks by FILE, which `convert --save-importance` wrote
     #[arg(long = "importance", value_name = "FILE", value_parser = calibration)]
     calibration: Option<Arc<Calibration>>,
-    /// Keep keys and values of attention as f32, f16 or bf16: the last two take half the memory, and round
+    /// Keep keys and values of attention as f32, as f16 or bf16 (half the memory), or as q8_0 (about a quarter): all but
+    /// f32 round
     #[arg(long, value_name = "TYPE", default_value_t)]
     kv_cache: CacheType,
     /// How to compute exp, tanh, sigmoid, gelu and rsqrt: exact, lut (by tables) or approx (by short polynomials),

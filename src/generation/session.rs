@@ -366,9 +366,9 @@ impl Session {
 
     /// Bytes of the caches of all layers, filled or not.
     pub fn cache_bytes(&self) -> usize {
-        let row = self.config.num_key_value_heads() * self.config.head_dim();
-        let rows = 2 * self.config.num_hidden_layers() * self.cache.capacity;
-        rows * row * self.cache.ty.dtype().size()
+        let heads = self.config.num_hidden_layers() * self.config.num_key_value_heads();
+        let rows = 2 * heads * self.cache.capacity;
+        rows * self.cache.ty.row_bytes(self.config.head_dim())
     }
 
     /// Forgets all tokens.

@@ -3,13 +3,17 @@
 //! Query head `h` of `n` reads key head `h / (n / n_kv)`. Keys are not repeated in memory: query heads of one group are
 //! an axis of their own, along which keys and values are broadcast views.
 //!
-//! A cache may keep its rows in 16 bits. New rows are rounded when they are written, and every query, those of the same
-//! step too, reads the rounded ones: what a step gives does not depend on how the rows before it came into the cache.
+//! A cache may keep its rows in 16 bits, or in blocks of 8. New rows are rounded when they are written, and every query, those of
+//! the same step too, reads the rounded ones: what a step gives does not depend on how the rows before it came into the cache.
 //! Products read them where they are, without a copy in `F32`, and sum in `F32`.
 //!
-//! Deliberately absent: caches in blocks of low-bit numbers, and caches that forget rows outside of a window.
+//! Blocks are those of ggml's Q8_0: 32 numbers along a head with a scale, rounded as ggml does. A head whose width is no
+//! multiple of 32 has zeros behind it.
+//!
+//! Deliberately absent: caches of fewer bits, and caches that forget rows outside of a window.
 
 use super::ops;
+use crate::blocks::BlockType;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, GraphTensor};
@@ -161,25 +165,59 @@ pub enum CacheType {
     F16,
     /// Half the memory, numbers rounded to 8 bits, of any size.
     BF16,
+    /// About a quarter of the memory: whole numbers of 8 bits, 32 with a scale in `F16`. What is not finite, or beyond 8
+    /// million, cannot be kept: executing fails.
+    Q8_0,
 }
 
 impl CacheType {
     /// All types, in declaration order.
-    pub const ALL: [CacheType; 3] = [CacheType::F32, CacheType::F16, CacheType::BF16];
+    pub const ALL: [CacheType; 4] = [
+        CacheType::F32,
+        CacheType::F16,
+        CacheType::BF16,
+        CacheType::Q8_0,
+    ];
 
-    /// The format of an element.
+    /// `f32`, `f16`, `bf16`, `q8_0`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CacheType::Q8_0 => "q8_0",
+            _ => self.dtype().name(),
+        }
+    }
+
+    /// The format of what is kept: of blocks, bytes.
     pub const fn dtype(self) -> DType {
         match self {
             CacheType::F32 => DType::F32,
             CacheType::F16 => DType::F16,
             CacheType::BF16 => DType::BF16,
+            CacheType::Q8_0 => DType::U8,
         }
+    }
+
+    /// Bytes of a row of `width` numbers.
+    pub fn row_bytes(self, width: usize) -> usize {
+        self.row_len(width) * self.dtype().size()
+    }
+
+    /// Elements of a row of `width` numbers.
+    fn row_len(self, width: usize) -> usize {
+        self.blocks().map_or(width, |ty| {
+            width.div_ceil(ty.block_len()) * ty.block_bytes()
+        })
+    }
+
+    /// The type of its blocks.
+    fn blocks(self) -> Option<BlockType> {
+        (self == CacheType::Q8_0).then_some(BlockType::Q8_0)
     }
 }
 
 impl std::fmt::Display for CacheType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.dtype().fmt(f)
+        f.write_str(self.name())
     }
 }
 
@@ -187,9 +225,9 @@ impl std::str::FromStr for CacheType {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<CacheType> {
-        let named = |ty: &CacheType| ty.dtype().name() == text;
+        let named = |ty: &CacheType| ty.name() == text;
         CacheType::ALL.into_iter().find(named).ok_or_else(|| {
-            let names = CacheType::ALL.map(|ty| ty.dtype().name()).join(", ");
+            let names = CacheType::ALL.map(CacheType::name).join(", ");
             Error::msg(format!("types of caches are {names}"))
         })
     }
@@ -216,10 +254,11 @@ impl From<usize> for CacheConfig {
 /// Keys and values of the positions so far, kept in the graph's state from one execution to the next.
 #[derive(Clone, Copy, Debug)]
 pub struct KvCache {
-    /// `[kv_heads, capacity, d]`.
+    /// `[kv_heads, capacity, d]`, or rows of blocks.
     keys: GraphTensor,
-    /// `[kv_heads, capacity, d]`.
+    /// The same.
     values: GraphTensor,
+    ty: CacheType,
 }
 
 impl KvCache {
@@ -252,12 +291,13 @@ impl KvCache {
     ) -> KvCache {
         let CacheConfig { capacity, ty } = config.into();
         let mut cache = |name| {
-            let input = cx.input((kv_heads, capacity, width), ty.dtype());
+            let input = cx.input((kv_heads, capacity, ty.row_len(width)), ty.dtype());
             input.set_zeros().set_name(name)
         };
         KvCache {
             keys: cache("key_cache"),
             values: cache("value_cache"),
+            ty,
         }
     }
 
@@ -275,15 +315,42 @@ impl KvCache {
         steps: Steps,
     ) -> (GraphTensor, GraphTensor) {
         let dims = keys.dims();
-        let index = ops::iota(keys, dims[1]) + GraphTensor::size(keys.graph, steps.start);
-        let index = index.insert_axis(1, dims[2]).insert_axis(0, dims[0]);
+        let (heads, rows, width) = (dims[0], dims[1], dims[2]);
+        let index = ops::iota(keys, rows) + GraphTensor::size(keys.graph, steps.start);
         let write = |state: GraphTensor, rows: GraphTensor| {
-            let (ty, computed) = (state.dtype(), rows.dtype());
-            let cast = |x: GraphTensor, to: DType| if ty == computed { x } else { x.cast(to) };
-            let new = state.scatter(1, index, cast(rows, ty));
+            let index = index.insert_axis(1, state.dims()[2]).insert_axis(0, heads);
+            let new = state.scatter(1, index, self.stored(rows));
             state.assign(new);
-            cast(new.slice_axis(1, 0, steps.end()), computed)
+            self.numbers(new.slice_axis(1, 0, steps.end()), width, rows.dtype())
         };
         (write(self.keys, keys), write(self.values, values))
     }
+
+    /// Rows as the cache keeps them.
+    #[track_caller]
+    fn stored(&self, rows: GraphTensor) -> GraphTensor {
+        match self.ty.blocks() {
+            Some(ty) => {
+                let width = rows.dims()[2];
+                let whole = width.ceil_div(ty.block_len() as i64) * ty.block_len() as i64;
+                rows.pad(2, 0, whole - width).quantize(ty)
+            }
+            None => cast(rows, self.ty.dtype()),
+        }
+    }
+
+    /// Rows of `width` numbers of a format, from what the cache keeps.
+    #[track_caller]
+    fn numbers(&self, stored: GraphTensor, width: Expr, dtype: DType) -> GraphTensor {
+        match self.ty.blocks() {
+            Some(ty) => stored.dequantize(ty).slice_axis(2, 0, width),
+            None => cast(stored, dtype),
+        }
+    }
+}
+
+/// The same numbers in another format, if they have another.
+#[track_caller]
+fn cast(x: GraphTensor, to: DType) -> GraphTensor {
+    if x.dtype() == to { x } else { x.cast(to) }
 }

@@ -261,7 +261,7 @@ fn bench_measures_a_synthetic_model() {
 }
 
 #[test]
-fn caches_in_16_bits_take_half_the_memory() {
+fn caches_of_fewer_bits_take_less_memory() {
     let args = "bench --model MODEL --prompt-tokens 12 --generate-tokens 3 --repeat 1";
     let [whole, half] = ["", "--kv-cache f16"].map(|cache| {
         let found = succeed_json(program(&tiny(), &format!("{args} {cache} --json")));

@@ -69,23 +69,24 @@ fn features_change_logits_by_as_much_as_in_transformers() {
     assert_eq!(n_features, 19, "features in all of ref_meta.json");
 }
 
-/// Attention kernels that read both caches in 16 bits.
+/// Attention kernels that read both caches as they are kept.
 fn small_attentions(session: &Session) -> usize {
+    let kept = session.cache_type().dtype();
     session.graph().inspect(|dag| {
         let kernels = dag.ids().filter_map(|id| match &dag.node(id).op {
             Op::Kernel(kernel) if kernel.name() == "attention" => Some(kernel.operands()),
             _ => None,
         });
         let small = |operands: &[TensorType]| {
-            let small = operands.iter().filter(|ty| ty.dtype == DType::F16);
-            small.count() == 2
+            let small = operands.iter().filter(|ty| ty.dtype == kept);
+            small.count() == 2 && kept != DType::F32
         };
         kernels.filter(|operands| small(operands)).count()
     })
 }
 
 #[test]
-fn caches_in_16_bits_keep_every_model_near_its_logits() {
+fn caches_of_fewer_bits_keep_every_model_near_its_logits() {
     let cpus: &[&str] = match cfg!(feature = "llvm-backend") {
         true => &["reference", "native", "x86-64-v3"],
         false => &["reference"],
@@ -106,19 +107,23 @@ fn caches_in_16_bits_keep_every_model_near_its_logits() {
             (logits, session)
         };
         let (exact, whole) = run(CacheType::F32);
-        let (rounded, half) = run(CacheType::F16);
-        assert_eq!(2 * half.cache_bytes(), whole.cache_bytes(), "{name}");
-        let layers = half.config().num_hidden_layers();
-        let found = [&whole, &half].map(small_attentions);
-        let wanted = if cpu == "reference" { 0 } else { layers };
-        assert_eq!(found, [0, wanted], "{name} on {cpu}");
-        // Half a unit of the last bit of keys and values, in parts of the largest logit, in each of a few layers.
-        let largest = exact.iter().fold(0f32, |most, x| most.max(x.abs()));
-        let diff = max_diff(&rounded, &exact);
-        let most = largest * 0.5f32.powi(11) * layers as f32;
-        assert!(
-            diff > 0.0 && diff < most,
-            "{name} on {cpu}: {diff} of {largest}"
-        );
+        for (ty, bits) in [(CacheType::F16, 11), (CacheType::Q8_0, 7)] {
+            let (rounded, small) = run(ty);
+            let width = whole.config().head_dim();
+            let rows = whole.cache_bytes() / CacheType::F32.row_bytes(width);
+            assert_eq!(small.cache_bytes(), rows * ty.row_bytes(width), "{name}");
+            let layers = small.config().num_hidden_layers();
+            let found = [&whole, &small].map(small_attentions);
+            let wanted = if cpu == "reference" { 0 } else { layers };
+            assert_eq!(found, [0, wanted], "{name} on {cpu} in {ty}");
+            // Half a unit of the last bit of keys and values, in parts of the largest logit, in each of a few layers.
+            let largest = exact.iter().fold(0f32, |most, x| most.max(x.abs()));
+            let diff = max_diff(&rounded, &exact);
+            let most = largest * 0.5f32.powi(bits) * layers as f32;
+            assert!(
+                diff > 0.0 && diff < most,
+                "{name} on {cpu} in {ty}: {diff} of {largest}"
+            );
+        }
     }
 }

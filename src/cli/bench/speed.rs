@@ -273,8 +273,9 @@ fn flop_per_prompt_token(config: &ModelConfig, lengths: &Lengths) -> f64 {
 
 /// All weights, and the keys and values that a token in the middle of what is generated sees.
 fn bytes_per_token(session: &Session, lengths: &Lengths) -> f64 {
-    let (config, size) = (session.config(), session.cache_type().dtype().size());
-    let row = 2 * config.num_key_value_heads() * config.head_dim() * size;
+    let config = session.config();
+    let head = session.cache_type().row_bytes(config.head_dim());
+    let row = 2 * config.num_key_value_heads() * head;
     let seen = visible(config, lengths.prompt + lengths.generate.div_ceil(2));
     session.info().weight_bytes as f64 + (row * seen) as f64
 }
