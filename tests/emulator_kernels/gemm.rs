@@ -200,6 +200,13 @@ fn packed(x: &Array, view: &View, width: usize, (k, steps): (usize, usize)) -> V
     out
 }
 
+/// What a packing function is told, from its first number on.
+fn told(gemm: &CompiledGemm, first: usize) -> Vec<u8> {
+    let numbers = gemm.params()[first..].iter();
+    let numbers = numbers.map(|told| told.as_const().expect("static sizes"));
+    numbers.flat_map(i64::to_le_bytes).collect()
+}
+
 #[test]
 fn packing_from_views_of_every_kind() {
     let Some(emulator) = Emulator::for_test("packing_from_views_of_every_kind") else {
@@ -220,14 +227,11 @@ fn packing_from_views_of_every_kind() {
                     batch.object(symbol, object);
                 }
                 let x = spread(&[30, 26], 8, dtype);
-                let told = gemm.params().iter().map(|told| told.as_const());
-                let told: Vec<i64> = told.map(|told| told.expect("static sizes")).collect();
                 let widths = [objects.tile.rows, objects.tile.columns()];
                 for ((symbol, width), first) in
                     objects.packs.iter().zip(widths).zip(objects.pack_params)
                 {
-                    let told: Vec<u8> =
-                        told[first..].iter().flat_map(|n| n.to_le_bytes()).collect();
+                    let told = told(&gemm, first);
                     let all = view.dims()[1].as_usize().expect("static");
                     for part in [(0, all), (3, all - 5)] {
                         batch.label(label);
