@@ -4,6 +4,8 @@
 //! sizes and distances that it is told, which follow those of the product in one table. So products of other sizes,
 //! whose operands lie alike, share it.
 
+use std::sync::Arc;
+
 use inkwell::context::Context;
 use inkwell::module::Module;
 
@@ -25,6 +27,8 @@ pub(super) struct CompiledPack {
     pub(super) object: Vec<u8>,
     /// Where what it is told begins in the product's table.
     pub(super) first: usize,
+    /// What it is told, if that follows from no symbol.
+    fixed: Option<Arc<[i64]>>,
 }
 
 impl CompiledPack {
@@ -40,11 +44,12 @@ impl CompiledPack {
             symbol = emit_side(context, module, (c, side), (target, tile), &mut own);
             Ok(())
         })?;
-        let first = params.append(&own);
+        let fixed = own.exprs().iter().map(|told| told.as_const()).collect();
         Ok(CompiledPack {
             symbol,
             object,
-            first,
+            first: params.append(&own),
+            fixed,
         })
     }
 
@@ -55,6 +60,7 @@ impl CompiledPack {
             // SAFETY: the symbol is of a function that `emit_pack` wrote, with this signature.
             function: unsafe { std::mem::transmute::<*const (), PackFn>(address) },
             first: self.first,
+            fixed: self.fixed.clone(),
         })
     }
 }
@@ -90,10 +96,11 @@ pub(super) fn emit_side<'c>(
 }
 
 /// A packing function that can be called.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PackCode {
     function: PackFn,
     first: usize,
+    fixed: Option<Arc<[i64]>>,
 }
 
 /// What is packed: rows `row .. row + rows` and steps `k .. k + steps` of a batch.
@@ -107,7 +114,7 @@ pub(super) struct Part {
 }
 
 impl PackCode {
-    /// Packs a part of the operand at `from`, given the product's table.
+    /// Packs a part of the operand at `from`, given the product's table, which an operand without symbols does not need.
     ///
     /// # Panics
     /// If the table is too short.
@@ -124,7 +131,8 @@ impl PackCode {
             steps,
         } = part;
         let [batch, row, rows, k, steps] = [batch, row, rows, k, steps].map(|i| i as i64);
-        let told = params[self.first..].as_ptr();
+        let told = self.fixed.as_deref();
+        let told = told.unwrap_or_else(|| &params[self.first..]).as_ptr();
         // SAFETY: the caller's promise; the function reads as many parameters as were appended for it.
         unsafe { (self.function)(from, told, batch, row, rows, k, steps, to) };
     }

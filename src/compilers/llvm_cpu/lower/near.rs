@@ -77,7 +77,7 @@ impl<'c> Emitter<'_, 'c> {
             let from = start.min(span - l);
             let is_here = |element: u32| element >= start && element < start + l;
             let mask = at.active.map(|active| {
-                let lane = |element: u32| match is_here(element) && element % step == 0 {
+                let lane = |element: u32| match is_here(element) && element.is_multiple_of(step) {
                     true => element / step,
                     false => l,
                 };

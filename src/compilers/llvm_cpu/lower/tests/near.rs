@@ -87,8 +87,8 @@ fn maps_read_every_second_element_in_vectors() {
 /// Each element of `[rows, columns]` so many times along both axes.
 fn enlarged(rows: usize, columns: usize, times: usize) -> View {
     let view = View::contiguous([rows, columns]);
-    let view = view.repeat_each(1, times).unwrap();
-    view.repeat_each(0, times).unwrap()
+    let view = view.insert(2, times).unwrap().insert(1, times).unwrap();
+    view.merge(2, 2).unwrap().merge(0, 2).unwrap()
 }
 
 #[test]
