@@ -155,13 +155,14 @@ impl Sums {
         let Sizes { batch, m, n, k } = call.sizes;
         let blocks = n.div_ceil(LEN);
         let threads = if batch * m * n * k < WORK { 1 } else { threads };
-        pool::for_each_range(threads, batch * blocks, &|units| {
-            let mut at = units.start;
-            while at < units.end {
-                let (batch, first) = (at / blocks, at % blocks);
-                let n = WIDE.min(blocks - first).min(units.end - at);
-                self.columns(call, batch, first..first + n);
-                at += n;
+        // Wide units: each reads whole stretches of a row. Two for a thread, so that they come out even.
+        let units_of_batch = (2 * threads).div_ceil(batch.max(1));
+        let each = blocks.div_ceil(units_of_batch).clamp(1, WIDE);
+        let groups = blocks.div_ceil(each);
+        pool::for_each_range(threads, batch * groups, &|units| {
+            for unit in units {
+                let (batch, first) = (unit / groups, unit % groups * each);
+                self.columns(call, batch, first..(first + each).min(blocks));
             }
         });
     }
