@@ -1,4 +1,4 @@
-//! Kernels of products with block weights, compiled and linked; [`run`](super::run) has the loops around them.
+//! Kernels of products with block weights, compiled and linked; the module `run` has the loops around them.
 
 use std::sync::Arc;
 

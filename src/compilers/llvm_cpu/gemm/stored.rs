@@ -5,7 +5,7 @@
 //! `scale * whole number` is exact in `f32` (11 times 7 bits), so products have the bits that they have after
 //! [`Op::Dequantize`](crate::op::Op::Dequantize).
 //!
-//! Only right operands are blocks, and only where rows of numbers that are neighbours begin with a block ([`unit`]).
+//! Only right operands are blocks, and only where rows of numbers that are neighbours begin with a block ([`unit()`]).
 
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
 
