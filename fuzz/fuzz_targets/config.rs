@@ -2,19 +2,14 @@
 
 #![no_main]
 
-use std::path::PathBuf;
-use std::sync::LazyLock;
-
 use brain_blitz::formats::ModelConfig;
 use brain_blitz::formats::gguf::Writer;
 use libfuzzer_sys::fuzz_target;
 
-/// A folder that a configuration is opened in.
-static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = std::env::temp_dir().join(format!("brain-blitz-fuzz-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("the folder for temporary files can be written");
-    folder
-});
+#[path = "../support/folder.rs"]
+mod folder;
+
+use folder::FOLDER;
 
 fuzz_target!(|data: &[u8]| {
     std::fs::write(FOLDER.join("config.json"), data)

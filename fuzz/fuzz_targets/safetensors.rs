@@ -2,19 +2,16 @@
 
 #![no_main]
 
-use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::path::Path;
 
 use brain_blitz::dtype::DType;
 use brain_blitz::formats::{Bytes, Calibration, Checkpoint, ModelFiles};
 use libfuzzer_sys::fuzz_target;
 
-/// A folder that a checkpoint is opened in.
-static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = std::env::temp_dir().join(format!("brain-blitz-fuzz-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("the folder for temporary files can be written");
-    folder
-});
+#[path = "../support/folder.rs"]
+mod folder;
+
+use folder::FOLDER;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(checkpoint) =

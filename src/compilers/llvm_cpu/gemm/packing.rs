@@ -12,10 +12,9 @@ use inkwell::module::Module;
 use super::ir::Contraction;
 use super::micro::Tile;
 use super::pack::{Operand, PackFn, emit_pack};
-use crate::compilers::llvm_cpu::cache::ObjectCache;
+use crate::compilers::llvm_cpu::cache::{Key, ObjectCache};
 use crate::compilers::llvm_cpu::emit_view::Params;
 use crate::compilers::llvm_cpu::jit::{Jit, compile_module_cached};
-use crate::compilers::llvm_cpu::lower::fnv;
 use crate::compilers::llvm_cpu::target::Target;
 use crate::error::Result;
 
@@ -87,8 +86,7 @@ pub(super) fn emit_side<'c>(
     };
     let name = ["gemm_pack_lhs", "gemm_pack_rhs"][side];
     emit_pack(context, module, name, &operand, params);
-    let hash = fnv(module.print_to_string().to_bytes());
-    let symbol = format!("{name}_{hash:016x}");
+    let symbol = format!("{name}_{}", Key::of(&[module.print_to_string().to_bytes()]));
     let function = module.get_function(name);
     let function = function.expect("the function was just made");
     function.as_global_value().set_name(&symbol);

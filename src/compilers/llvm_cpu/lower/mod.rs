@@ -198,7 +198,7 @@ fn build<'c>(
 }
 
 /// The 64-bit FNV-1a hash: the same in every process.
-pub(super) fn fnv(bytes: &[u8]) -> u64 {
+fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
