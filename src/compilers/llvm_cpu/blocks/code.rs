@@ -373,13 +373,13 @@ mod tests {
     use super::*;
     use crate::op::ActivationScheme as Scheme;
 
-    fn code(scheme: Scheme, ty: BlockType, target: &str) -> Option<BlockCode> {
+    fn code(scheme: Scheme, ty: BlockType, target: &str, n: usize) -> Option<BlockCode> {
         let target = Target::for_cpu(target).unwrap();
         let product = BlockProduct {
             ty,
             scheme,
             m: 's'.into(),
-            n: 40,
+            n,
             k: 512,
             activations: 0,
             weights: 1,
@@ -404,8 +404,24 @@ mod tests {
     }
 
     #[test]
+    fn threads_that_share_a_product_have_tables_of_their_own() {
+        let symbols = Symbols::from_iter([('s', 1)]);
+        for (ty, of_each) in [(BlockType::Q1_0, 3), (BlockType::Q4_0, 1)] {
+            let scheme = Scheme::for_weights(ty);
+            let Some(code) = code(scheme, ty, "x86-64-v3", 1024) else {
+                return;
+            };
+            let bytes = |n_threads| {
+                let work = code.prepare(&symbols, n_threads, &mut Vec::new());
+                work.unwrap().scratch_bytes
+            };
+            assert_eq!(bytes(3), of_each * bytes(1), "{ty}");
+        }
+    }
+
+    #[test]
     fn products_of_few_rows_with_signs_are_looked_up() {
-        let Some(code_of_signs) = code(Scheme::A8G128, BlockType::Q1_0, "x86-64-v3") else {
+        let Some(code_of_signs) = code(Scheme::A8G128, BlockType::Q1_0, "x86-64-v3", 40) else {
             return;
         };
         assert_eq!(tables(&code_of_signs, 1), 512 / 32 * 256);
@@ -416,7 +432,7 @@ mod tests {
             (Scheme::A8G256, BlockType::TQ2_0, "x86-64-v3"),
             (Scheme::A8G128, BlockType::Q1_0, "scalar"),
         ] {
-            let code = code(scheme, ty, target).expect("it runs here");
+            let code = code(scheme, ty, target, 40).expect("it runs here");
             assert_eq!(tables(&code, 1), 0, "{scheme:?} {ty} {target}");
         }
     }
