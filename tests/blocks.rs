@@ -263,6 +263,46 @@ fn bits_of_large_products_do_not_depend_on_threads() {
     }
 }
 
+/// Products of the same activations are one kernel: a third of the roundings, the same bits, whatever the widths.
+#[test]
+fn products_that_share_activations_are_one_kernel() {
+    for ty in TYPES {
+        for (m, widths) in [(1, [37, 96, 16]), (2, [5, 2, 40]), (9, [64, 33, 7])] {
+            let scheme = ActivationScheme::for_weights(ty);
+            let cases = widths.map(|n| Case::new(ty, scheme, whole_rows(ty, (m, n, 96))));
+            let apart = |case: &Case| case.run(Some("native"), 1).0;
+            let expected = cases.each_ref().map(apart);
+            for target in targets() {
+                for threads in [1, 3] {
+                    let (got, n_kernels) = together(&cases, target, threads);
+                    assert_eq!(n_kernels, 1, "{ty} {target}");
+                    assert!(got == expected, "{ty} {m} {target} {threads}");
+                }
+            }
+        }
+    }
+}
+
+/// Cases of the same activations in one graph: their results, and how many kernels there were.
+fn together(cases: &[Case; 3], target: &str, threads: usize) -> ([Vec<f32>; 3], usize) {
+    let (m, _, k) = cases[0].sizes;
+    let mut cx = Graph::new();
+    let x = cx.input(('s', k), DType::F32).set(cases[0].x.clone());
+    let x = x.fake_quantize(cases[0].scheme);
+    let results = cases.each_ref().map(|case| {
+        let (n, bytes) = (case.sizes.1, case.bytes());
+        let w = cx.input((n, bytes.len() / n), DType::U8).set(bytes);
+        let w = w.dequantize(case.ty).transpose(0, 1);
+        x.matmul(w).retrieve()
+    });
+    cx.set_dim('s', m);
+    cx.set_threads(threads);
+    let report = cx.compile((Generic, LlvmCpu::for_cpu(target)), ());
+    assert_eq!(report.hits("joint-products"), 3, "{report}");
+    cx.execute();
+    (results.map(|y| y.data()), n_block_kernels(&cx))
+}
+
 /// A graph with both ways of rounding, executed twice with other activations.
 #[test]
 fn schemes_live_side_by_side_and_results_are_of_the_current_numbers() {

@@ -39,7 +39,7 @@ fn double_recip() {
 #[cfg(feature = "llvm-backend")]
 mod llvm_cpu {
     use brain_blitz::compilers::llvm_cpu::{
-        attention, contraction, epilogue, forget_gradients, fusion, layout, materialize,
+        attention, blocks, contraction, epilogue, forget_gradients, fusion, layout, materialize,
     };
     use brain_blitz::compilers::{Pass, Remat};
 
@@ -63,6 +63,13 @@ mod llvm_cpu {
     fn contraction() {
         filetest::check("contraction", || {
             filetest::Single(|| Box::new(contraction::ContractionPass) as Box<dyn Pass>)
+        });
+    }
+
+    #[test]
+    fn joint_products() {
+        filetest::check("joint-products", || {
+            filetest::Single(|| Box::new(blocks::joint::JointProducts) as Box<dyn Pass>)
         });
     }
 

@@ -282,7 +282,7 @@ fn text_of(job: &Job, target: &Target, asm: bool) -> String {
 
 fn job_of(kernel: &Kernel, target: &Target) -> std::result::Result<Job, String> {
     let (work, dims) = if let Some(product) = BlockProduct::of(kernel) {
-        let dims = vec![product.m, product.n.into(), product.k.into()];
+        let dims = vec![product.m, product.n().into(), product.k.into()];
         (Work::Blocks(Box::new(product)), dims)
     } else if let Some(rows) = BlockRows::of(kernel) {
         let dims = rows.dims();

@@ -7,6 +7,7 @@
 //!    around an image are; equal copies become one. Before that, gradients by images become products of windows
 //!    ([`windows::shifted`]);
 //! 3. [`contraction`]: sums of products that are matrix products become one kernel node;
+//!    Products with weights in [`blocks`] do before, and those of the same activations ([`blocks::joint`]) one together;
 //! 4. [`fusion`]: everything else is grouped into kernel nodes; reductions over the same [`rows`] share one;
 //! 5. [`attention`]: two products with rows between them become one kernel, whose scores are never all in memory;
 //! 6. [`epilogue`]: products and the elementwise kernel that alone reads them become one;
@@ -247,6 +248,8 @@ pub(super) fn kernels(list: &mut PassList) {
     list.push(blocks::RoundedRows);
     list.push(binary::SignProducts);
     list.push(blocks::BlockProducts);
+    list.push(super::generic::DeadCode);
+    list.push(blocks::joint::JointProducts);
     list.push(super::generic::DeadCode);
     list.push(contraction::ContractionPass);
     list.push(super::generic::DeadCode);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::activations::{RoundFn, RowForm, emit_round, record_bytes};
 use super::form::{COLUMNS, Dots, Factors, Form};
-use super::ir::BlockProduct;
+use super::ir::{BlockProduct, Part};
 use super::lookup::{self, LookupFn, PANELS, TABLE_BYTES, TablesFn, emit_lookup, emit_tables};
 use super::run::{Pack, Run};
 use super::tile::{self, TileFn, emit_tile};
@@ -105,7 +105,9 @@ impl CompiledBlocks {
             name,
             key,
             signed: kind.dots().is_signed(&form),
-            packing: kind.packing(product),
+            packings: (product.parts.iter())
+                .map(|part| kind.packing(product, part))
+                .collect(),
             form,
             product: product.clone(),
             round,
@@ -133,18 +135,15 @@ impl Kind {
         Dots::of(&self.target)
     }
 
-    /// How a product's weights are laid out.
-    fn packing(&self, product: &BlockProduct) -> Packing {
+    /// How some of a product's weights are laid out.
+    fn packing(&self, product: &BlockProduct, part: &Part) -> Packing {
         let (form, blocks) = (self.form(), product.n_blocks());
         let signed = self.dots().is_signed(&form);
         let version = env!("CARGO_PKG_VERSION");
-        let what = format!(
-            "{version} panels {} {signed} {blocks} {}",
-            self.ty, product.n
-        );
+        let what = format!("{version} panels {} {signed} {blocks} {}", self.ty, part.n);
         Packing {
-            operand: product.weights,
-            bytes: product.n.div_ceil(COLUMNS) * form.panel_bytes(blocks).iter().sum::<usize>(),
+            operand: part.weights,
+            bytes: part.n_panels() * form.panel_bytes(blocks).iter().sum::<usize>(),
             layout: Key::of(&[what.as_bytes()]).short(),
             folder: None,
         }
@@ -233,7 +232,8 @@ pub struct BlockCode {
     form: Form,
     /// Whether numbers in panels are signed.
     pub(super) signed: bool,
-    packing: Packing,
+    /// Of each part.
+    packings: Vec<Packing>,
     pub(super) round: RoundFn,
     pub(super) tiles: Vec<(usize, TileFn)>,
     /// What multiplies few rows, if something else does.
@@ -273,13 +273,13 @@ impl BlockCode {
     }
 
     fn n_panels(&self) -> usize {
-        self.product.n.div_ceil(COLUMNS)
+        self.product.parts.iter().map(Part::n_panels).sum()
     }
 
-    /// Where a panel begins in each region, from the beginning of all, and its bytes there.
-    pub(super) fn panel(&self, at: usize) -> [(usize, usize); 3] {
+    /// Where a panel begins in each region, from the beginning of its part, and its bytes there.
+    pub(super) fn panel(&self, part: &Part, at: usize) -> [(usize, usize); 3] {
         let bytes = self.form.panel_bytes(self.product.n_blocks());
-        let before = [0, bytes[0], bytes[0] + bytes[1]].map(|bytes| bytes * self.n_panels());
+        let before = [0, bytes[0], bytes[0] + bytes[1]].map(|bytes| bytes * part.n_panels());
         std::array::from_fn(|i| (before[i] + at * bytes[i], bytes[i]))
     }
 }
@@ -294,7 +294,7 @@ impl NativeCode for BlockCode {
         evaluate(&[self.product.m], symbols, params)?;
         let m = params[start].max(0) as usize;
         let cost = m
-            .saturating_mul(self.product.n)
+            .saturating_mul(self.product.n())
             .saturating_mul(self.product.k);
         let n_threads = if cost < SERIAL { 1 } else { n_threads };
         let scratch_bytes = match self.lookups(m) {
@@ -316,14 +316,16 @@ impl NativeCode for BlockCode {
     // SAFETY: the trait's contract: the buffers fit the types under the call's symbols and do not overlap.
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()> {
         let m = call.params[0].max(0) as usize;
-        let [.., out, panels] = call.buffers else {
-            unreachable!("operands, the result and the packed weights");
+        let n_parts = self.product.parts.len();
+        let (operands, panels) = call.buffers.split_at(call.buffers.len() - n_parts);
+        let [.., out] = operands else {
+            unreachable!("operands and the result come before packed weights");
         };
         let run = Run {
             code: self,
             m,
             activations: call.buffers[self.product.activations].cast_const().cast(),
-            panels: panels.cast_const(),
+            panels,
             out: out.cast(),
             scratch: call.scratch,
         };
@@ -348,17 +350,19 @@ impl NativeCode for BlockCode {
     }
 
     fn packings(&self) -> &[Packing] {
-        std::slice::from_ref(&self.packing)
+        &self.packings
     }
 
-    // SAFETY: the trait's contract: `from` has all rows, `to` room for all panels.
-    unsafe fn pack(&self, _: usize, from: *const u8, to: *mut u8, n_threads: usize) {
+    // SAFETY: the trait's contract: `from` has all rows of a part, `to` room for all its panels.
+    unsafe fn pack(&self, number: usize, from: *const u8, to: *mut u8, n_threads: usize) {
+        let part = self.product.parts[number];
         let all = Pack {
             code: self,
+            part,
             rows: from,
             panels: to,
         };
-        pool::for_each_range(n_threads, self.n_panels(), &|panels| {
+        pool::for_each_range(n_threads, part.n_panels(), &|panels| {
             panels.for_each(|at| all.panel(at));
         });
     }
@@ -379,10 +383,9 @@ mod tests {
             ty,
             scheme,
             m: 's'.into(),
-            n,
             k: 512,
             activations: 0,
-            weights: 1,
+            parts: [Part { weights: 1, n }].into_iter().collect(),
         };
         let kernels = CompiledBlocks::of(&product, &target, &ObjectCache::disabled()).unwrap();
         let jit = Arc::new(Jit::new().unwrap());

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::code::{BlockCode, Lookups};
 use super::form::COLUMNS;
+use super::ir::{Part, Place};
 use super::lookup::PANELS;
 use super::panel;
 use super::tile::HIGHEST;
@@ -15,7 +16,8 @@ pub(super) struct Run<'a> {
     pub(super) code: &'a BlockCode,
     pub(super) m: usize,
     pub(super) activations: *const f32,
-    pub(super) panels: *const u8,
+    /// Of each part.
+    pub(super) panels: &'a [*mut u8],
     pub(super) out: *mut f32,
     /// All rows' records; of each thread, where products are looked up, all rows' records and tables.
     pub(super) scratch: *mut u8,
@@ -28,6 +30,7 @@ unsafe impl Sync for Run<'_> {}
 /// Weights to be packed, as all threads see them.
 pub(super) struct Pack<'a> {
     pub(super) code: &'a BlockCode,
+    pub(super) part: Part,
     pub(super) rows: *const u8,
     pub(super) panels: *mut u8,
 }
@@ -41,13 +44,13 @@ impl Pack<'_> {
         let (code, product) = (self.code, &self.code.product);
         let bytes = product.row_bytes();
         let first = at * COLUMNS;
-        let columns = COLUMNS.min(product.n - first);
+        let columns = COLUMNS.min(self.part.n - first);
         // SAFETY: rows of the weights; a panel that is this call's alone.
         let (rows, panel) = unsafe {
             let region = |(from, n)| std::slice::from_raw_parts_mut(self.panels.add(from), n);
             (
                 std::slice::from_raw_parts(self.rows.add(first * bytes), columns * bytes),
-                code.panel(at).map(region),
+                code.panel(&self.part, at).map(region),
             )
         };
         panel::pack(product.ty, code.signed, rows, product.n_blocks(), panel);
@@ -55,6 +58,13 @@ impl Pack<'_> {
 }
 
 impl Run<'_> {
+    /// The regions of a panel.
+    fn regions(&self, place: &Place) -> [*const u8; 3] {
+        let panels = self.panels[place.number].cast_const();
+        let regions = self.code.panel(&place.part, place.at);
+        regions.map(|(from, _)| panels.wrapping_add(from))
+    }
+
     fn record(&self, row: usize) -> *mut u8 {
         self.scratch.wrapping_add(row * self.code.record_bytes())
     }
@@ -90,16 +100,14 @@ impl Run<'_> {
 
     /// Some panels of weights, by all rows of activations: the next row finds a panel in a cache.
     pub(super) fn look_up(&self, lookups: &Lookups, thread: usize, panels: Range<usize>) {
-        let (code, product) = (self.code, &self.code.product);
+        let product = &self.code.product;
         let mut at = panels.start;
         while at < panels.end {
+            let place = product.place(at);
             let mut kernels = PANELS.into_iter().zip(lookups.kernels);
-            let fits = kernels.find(|(n, _)| *n <= panels.end - at);
+            let fits = kernels.find(|(n, _)| *n <= place.left.min(panels.end - at));
             let (n, function) = fits.expect("there is a kernel for one panel");
-            let region = |(from, _)| self.panels.wrapping_add(from);
-            let [numbers, _, scales] = code.panel(at).map(region);
-            let first = at * COLUMNS;
-            let columns = (n * COLUMNS).min(product.n - first);
+            let [numbers, _, scales] = self.regions(&place);
             for row in 0..self.m {
                 let [record, tables] = self.looked_up(thread, row);
                 let mut results = [0f32; PANELS[0] * COLUMNS];
@@ -114,9 +122,9 @@ impl Run<'_> {
                         results.as_mut_ptr(),
                     )
                 };
-                let to = self.out.wrapping_add(row * product.n + first);
+                let to = self.out.wrapping_add(row * product.n() + place.column);
                 // SAFETY: elements of the result that are these panels' alone.
-                unsafe { std::ptr::copy_nonoverlapping(results.as_ptr(), to, columns) };
+                unsafe { std::ptr::copy_nonoverlapping(results.as_ptr(), to, place.columns(n)) };
             }
             at += n;
         }
@@ -125,10 +133,9 @@ impl Run<'_> {
     /// A panel of weights, by all rows of activations.
     pub(super) fn panel(&self, at: usize) {
         let (code, product) = (self.code, &self.code.product);
-        let first = at * COLUMNS;
-        let columns = COLUMNS.min(product.n - first);
-        let region = |(from, _)| self.panels.wrapping_add(from);
-        let [numbers, factors, scales] = code.panel(at).map(region);
+        let (place, width) = (product.place(at), product.n());
+        let [numbers, factors, scales] = self.regions(&place);
+        let columns = place.columns(1);
         let mut row = 0;
         while row < self.m {
             let mut kernels = code.tiles.iter();
@@ -150,7 +157,7 @@ impl Run<'_> {
                 )
             };
             for (i, results) in results.chunks_exact(COLUMNS).take(*rows).enumerate() {
-                let to = self.out.wrapping_add((row + i) * product.n + first);
+                let to = self.out.wrapping_add((row + i) * width + place.column);
                 // SAFETY: elements of the result that are this panel's alone.
                 unsafe { std::ptr::copy_nonoverlapping(results.as_ptr(), to, columns) };
             }
