@@ -92,10 +92,10 @@ impl CompiledBlocks {
                     let function = address(kind.lookup(panels))?;
                     Ok(std::mem::transmute::<*const (), LookupFn>(function))
                 };
-                let [two, one] = PANELS.map(function);
+                let [four, two, one] = PANELS.map(function);
                 lookups = Some(Lookups {
                     tables,
-                    kernels: [two?, one?],
+                    kernels: [four?, two?, one?],
                 });
             }
             (round, tiles, lookups)
@@ -246,7 +246,7 @@ pub struct BlockCode {
 pub(super) struct Lookups {
     pub(super) tables: TablesFn,
     /// As many as there are [`PANELS`].
-    pub(super) kernels: [LookupFn; 2],
+    pub(super) kernels: [LookupFn; PANELS.len()],
 }
 
 /// The most rows of activations whose products are looked up: more are multiplied faster.

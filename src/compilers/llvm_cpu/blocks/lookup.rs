@@ -39,8 +39,8 @@ pub type LookupFn = unsafe extern "C" fn(
     out: *mut f32,
 );
 
-/// Panels of the kernels, the most first.
-pub const PANELS: [usize; 2] = [2, 1];
+/// Panels of the kernels, the most first: the more share a table's vectors, and the more places memory is read at, the faster.
+pub const PANELS: [usize; 3] = [4, 2, 1];
 
 /// Bytes of the tables of a group.
 pub const TABLE_BYTES: usize = 256;

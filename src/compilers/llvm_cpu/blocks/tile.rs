@@ -35,7 +35,7 @@ pub type TileFn = unsafe extern "C" fn(
 /// Rows of activations of the largest kernel.
 pub const HIGHEST: usize = 12;
 
-/// How far ahead of a group's numbers memory is asked for, into the second cache, in bytes.
+/// How far ahead of a group's numbers memory is asked for, into the first cache, in bytes.
 const AHEAD: i64 = 4096;
 
 /// Rows of activations of the kernels of a target, the largest first.
@@ -123,7 +123,7 @@ impl<'c> Kernel<'_, '_, 'c> {
         let bytes = form.n_scales() * 2 * COLUMNS;
         let scales = self.place(3, block, bytes);
         for line in (0..bytes as i64).step_by(64) {
-            e.prefetch(scales, AHEAD + line, 2);
+            e.prefetch(scales, AHEAD + line, 3);
         }
         let scales: Vec<_> = (0..form.n_scales() * self.n())
             .map(|i| self.scale(scales, i))
@@ -208,7 +208,7 @@ impl<'c> Kernel<'_, '_, 'c> {
         let bytes = self.form.number_bytes();
         let numbers = self.place(1, group, bytes);
         for line in (0..bytes as i64).step_by(64) {
-            self.whole.e.prefetch(numbers, AHEAD + line, 2);
+            self.whole.e.prefetch(numbers, AHEAD + line, 3);
         }
         numbers
     }
