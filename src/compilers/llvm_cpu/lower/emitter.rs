@@ -283,7 +283,7 @@ impl<'a, 'c> Emitter<'a, 'c> {
     }
 
     /// The coordinates after `coords` in row-major order over `sizes`.
-    fn advance(&mut self, coords: &[IntValue<'c>], sizes: &[Expr]) -> Vec<IntValue<'c>> {
+    pub fn advance(&mut self, coords: &[IntValue<'c>], sizes: &[Expr]) -> Vec<IntValue<'c>> {
         let mut next = coords.to_vec();
         let mut carry = self.int(1);
         for dim in (0..sizes.len()).rev() {

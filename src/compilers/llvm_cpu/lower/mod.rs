@@ -4,7 +4,7 @@
 //! ([`KernelFn`](super::jit::KernelFn)), as an object file.
 //!
 //! The steps: `plan` checks and simplifies, with `repeats`; `stages` says what is evaluated when;
-//! `emitter` has the function, parameters and loops; `map`, `reduce` and `rows` the
+//! `emitter` has the function, parameters and loops; `map`, `reduce`, `abreast` and `rows` the
 //! shape of the loops; `frame` evaluates the body along a row; `access`, `near` and `big` read and
 //! write memory; `scalar` and [`vmath`](super::vmath) compute.
 //!
@@ -21,6 +21,7 @@
 
 pub mod vector;
 
+mod abreast;
 mod access;
 mod big;
 mod check;

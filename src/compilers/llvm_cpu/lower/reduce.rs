@@ -81,7 +81,13 @@ impl<'a, 'c> Emitter<'a, 'c> {
     }
 
     /// A partial result and the values of one more point per lane.
-    fn accumulate(&mut self, stage: usize, frame: &Frame<'c>, at: &At<'c>, acc: V<'c>) -> V<'c> {
+    pub fn accumulate(
+        &mut self,
+        stage: usize,
+        frame: &Frame<'c>,
+        at: &At<'c>,
+        acc: V<'c>,
+    ) -> V<'c> {
         let values = self.evaluate(frame, at);
         let value = |id: usize| values[id].expect("the turn evaluates its roots");
         let turn = &self.plan.turns[stage];
@@ -114,6 +120,7 @@ impl<'a, 'c> Emitter<'a, 'c> {
     /// Emits a reduction.
     pub fn reduce(&mut self) {
         match self.plan.along() {
+            Along::Reduced if self.lanes > 1 && self.plan.sums_abreast() => self.sum_abreast(),
             Along::Reduced => self.reduce_along_reduced(),
             Along::Kept => self.reduce_along_kept(),
         }
@@ -174,13 +181,17 @@ impl<'a, 'c> Emitter<'a, 'c> {
         let accs = self.over_reduced(&mut coords.to_vec(), last, accs, &mut |e, coords, accs| {
             e.inner(&walk, coords, accs)
         });
-        let stripes = if parts == 0 {
-            self.ops
-                .load(self.identity(stage, STRIPES).get_type(), slot, 16)
-                .into_vector_value()
-        } else {
-            self.concatenated(accs)
-        };
+        if parts > 0 {
+            return self.folded(stage, accs);
+        }
+        let kind = self.identity(stage, STRIPES).get_type();
+        let stripes = self.ops.load(kind, slot, 16).into_vector_value();
+        self.folded(stage, vec![stripes])
+    }
+
+    /// The result of a row of which these, side by side, are all partial results.
+    pub fn folded(&self, stage: usize, parts: Vec<V<'c>>) -> V<'c> {
+        let stripes = self.concatenated(parts);
         let reduced = self.tree(stage, stripes);
         self.finished(stage, reduced)
     }

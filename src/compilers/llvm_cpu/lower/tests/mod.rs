@@ -1,5 +1,6 @@
 //! Compiled nests against a naive interpreter, bit by bit, on several targets.
 
+mod abreast;
 mod big;
 mod fixed;
 mod interpret;
