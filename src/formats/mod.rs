@@ -39,6 +39,7 @@ pub mod safetensors;
 mod suggest;
 pub mod tensor;
 pub mod tokenizer;
+mod tokenizer_parts;
 mod weights;
 
 pub use bytes::Bytes;

@@ -13,6 +13,7 @@ use super::bytes::Bytes;
 use super::gguf::tokenizer::Stored;
 use super::gguf::{self, Gguf, is_gguf};
 use super::model_files::ModelFiles;
+use super::tokenizer_parts::Parts;
 use super::{format_error, json};
 use crate::error::{Error, Result};
 
@@ -112,8 +113,11 @@ impl Tokenizer {
         adds_bos: impl FnOnce() -> Result<bool>,
     ) -> Result<Tokenizer> {
         json::check(file, text)?;
-        let mut tokenizer =
-            Tokenizer::new(file, || tokenizers::Tokenizer::from_bytes(text), false)?;
+        let make = || match Parts::of_json(text) {
+            Some(parts) => parts.build(),
+            None => tokenizers::Tokenizer::from_bytes(text),
+        };
+        let mut tokenizer = Tokenizer::new(file, make, false)?;
         tokenizer.adds_bos = adds_bos()?;
         Ok(tokenizer)
     }

@@ -17,8 +17,9 @@ use std::collections::HashMap;
 
 use serde_json::{Value as Json, json};
 use tokenizers::AddedToken;
-use tokenizers::models::bpe::{BPE, BpeBuilder, Merges, Vocab};
+use tokenizers::models::bpe::{BpeBuilder, Merges, Vocab};
 
+use super::super::tokenizer_parts::Parts;
 use super::convert::TOKENIZER_KEY;
 use super::words::{self, Words};
 use super::{Array, Gguf, Value, keys};
@@ -53,36 +54,6 @@ pub(in super::super) enum Stored<'a> {
     Text(&'a str),
     /// Its parts.
     Parts(Box<Parts>),
-}
-
-/// A tokenizer that is still to be put together.
-pub(in super::super) struct Parts {
-    /// A `tokenizer.json` with all small parts, an empty model and no added tokens.
-    frame: Json,
-    model: BpeBuilder,
-    added: Vec<AddedToken>,
-}
-
-impl Parts {
-    fn new(frame: Json, model: BpeBuilder, added: Vec<AddedToken>) -> Parts {
-        Parts {
-            frame,
-            model,
-            added,
-        }
-    }
-
-    /// The tokenizer.
-    ///
-    /// # Errors
-    /// What the crate says.
-    pub(in super::super) fn build(self) -> tokenizers::Result<tokenizers::Tokenizer> {
-        let mut tokenizer: tokenizers::Tokenizer = serde_json::from_value(self.frame)?;
-        let model: BPE = self.model.build()?;
-        tokenizer.with_model(model);
-        tokenizer.add_tokens(&self.added);
-        Ok(tokenizer)
-    }
 }
 
 /// The file's tokenizer, if it has one.
@@ -250,10 +221,8 @@ fn sentence_piece(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Parts> {
         model = model.unk_token(unknown.clone());
     }
     let frame = json!({
-        "version": "1.0",
         "normalizer": {"type": "Sequence", "normalizers": normalizers},
         "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": {"type": "BPE", "vocab": {}, "merges": []},
     });
     Ok(Parts::new(frame, model, vocabulary.added()))
 }
@@ -319,11 +288,9 @@ fn byte_level(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Parts> {
     let merges = merges.iter().enumerate().map(merge);
     let model = vocabulary.model(merges.collect::<Result<_>>()?);
     let frame = json!({
-        "version": "1.0",
         "normalizer": normalizer,
         "pre_tokenizer": words.pre_tokenizer(),
         "decoder": words::byte_level(true),
-        "model": {"type": "BPE", "vocab": {}, "merges": []},
     });
     let model = model.ignore_merges(words.ignores_merges());
     Ok(Parts::new(frame, model, vocabulary.added()))
