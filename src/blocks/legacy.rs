@@ -12,7 +12,7 @@
 //! The byte `i` of the nibbles has number `i` in its low half and number `i + 16` in its high half. A symmetric scale has
 //! the sign that makes the number of largest magnitude the lowest code, which has no positive counterpart.
 
-use super::{half_at, inverse, put_half, round, truncate};
+use super::{half_at, inverse, put_half, round_small, truncate};
 
 /// Numbers in a block.
 const LEN: usize = 32;
@@ -55,16 +55,14 @@ fn largest(x: &[f32; LEN]) -> f32 {
     x.iter().fold(0.0, larger)
 }
 
-/// As [`largest`], without its sign: in eight maxima, which are vector code.
+/// As [`largest`], without its sign: halves against each other, which is vector code.
 fn largest_magnitude(x: &[f32; LEN]) -> f32 {
-    let mut maxima = [0.0f32; 8];
-    let larger = |best: f32, x: f32| if best < x { x } else { best };
-    for eight in x.as_chunks::<8>().0 {
-        for (best, x) in maxima.iter_mut().zip(eight) {
-            *best = larger(*best, x.abs());
-        }
+    fn halved<const N: usize>(x: &[f32]) -> [f32; N] {
+        std::array::from_fn(|i| if x[i] < x[i + N] { x[i + N] } else { x[i] })
     }
-    maxima.into_iter().fold(0.0, larger)
+    let eight: [f32; 8] = halved(&halved::<HALF>(&x.map(f32::abs)));
+    let [largest] = halved(&halved::<2>(&halved::<4>(&eight)));
+    largest
 }
 
 fn range(x: &[f32; LEN]) -> (f32, f32) {
@@ -138,8 +136,10 @@ pub(super) fn encode_q8_0(source: &[f32], target: &mut [u8]) {
         let d = largest_magnitude(x) / 127.0;
         let id = inverse(d);
         put_half(block, 0, d);
+        // A scale without an inverse is 0 in `f16`, and its numbers are products of 0.
+        let id = if id.is_finite() { id } else { 0.0 };
         for (x, q) in x.iter().zip(&mut block[2..]) {
-            *q = round(x * id) as u8;
+            *q = round_small(x * id) as u8;
         }
     });
 }

@@ -29,6 +29,7 @@ mod k_encode;
 mod k_weighted;
 mod legacy;
 mod plain;
+mod rounding;
 mod sign;
 mod sign_calibrated;
 mod sign_fit;
@@ -38,6 +39,7 @@ mod weighted;
 #[cfg(feature = "llvm-backend")]
 mod whole;
 
+use rounding::{round, round_small, truncate};
 #[cfg(feature = "llvm-backend")]
 pub(crate) use whole::{codes_of, factors_of, subtracted_scale};
 
@@ -457,20 +459,6 @@ fn inverse(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }
 }
 
-/// The integer part of `x` as an `i32`; like x86's conversion, the smallest `i32` for what does not fit. Such `x` come from
-/// blocks whose scale is too small to have an inverse, and is 0 in `f16`.
-fn truncate(x: f32) -> i32 {
-    const LIMIT: f32 = 2_147_483_648.0;
-    if x.abs() < LIMIT { x as i32 } else { i32::MIN }
-}
-
-/// `x` rounded to a whole number, halves away from zero, as [`f32::round`] does by a call for each number: the sum with
-/// the largest number below a half is cut.
-fn round(x: f32) -> i32 {
-    const BELOW_HALF: f32 = 0.499_999_97;
-    truncate(x + BELOW_HALF.copysign(x))
-}
-
 /// Numbers without a pattern for tests, from -1 to 1.
 #[cfg(test)]
 pub(crate) fn test_numbers(seed: u64) -> impl FnMut() -> f32 {
@@ -480,14 +468,5 @@ pub(crate) fn test_numbers(seed: u64) -> impl FnMut() -> f32 {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
         (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-}
-
-#[test]
-fn rounding_without_a_call_is_that_of_the_language() {
-    let corners = [0.5, 1.5, 0.499_999_97, 8_388_607.5, 8_388_609.0, 3e9];
-    let many = (0..=u32::MAX).step_by(4099).map(f32::from_bits);
-    for x in corners.into_iter().chain(corners.map(|x| -x)).chain(many) {
-        assert_eq!(round(x), truncate(x.round()), "{x:e}");
     }
 }

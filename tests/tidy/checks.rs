@@ -20,6 +20,10 @@ pub const UNSAFE_FILES: &[(&str, &str)] = &[
         "calls other crates' products through pointers",
     ),
     (
+        "src/blocks/plain.rs",
+        "calls code for instructions that it looked for",
+    ),
+    (
         "src/compilers/llvm_cpu/",
         "builds, links and calls machine code",
     ),
