@@ -32,8 +32,10 @@ mod plain;
 mod rounding;
 mod sign;
 mod sign_calibrated;
+mod sign_encode;
 mod sign_fit;
 mod sign_matrix;
+mod squared_error;
 mod ternary;
 mod weighted;
 #[cfg(feature = "llvm-backend")]
@@ -45,7 +47,9 @@ pub(crate) use whole::{codes_of, factors_of, subtracted_scale};
 
 pub use columns::ColumnStats;
 pub(crate) use error_weights::ErrorWeights;
+pub(crate) use sign_encode::RowEncoder;
 pub use sign_matrix::{PANEL_ROWS, SignFit, SignMatrix};
+pub(crate) use squared_error::SquaredError;
 
 /// More than any type of several numbers to a block can hold: the largest is an `f16` times 128 times 32. Far below it,
 /// no sum of an encoder overflows.

@@ -13,9 +13,10 @@
 //! Invariants: encoding is deterministic, and the same on every machine. Deliberately absent: scales for groups of a row,
 //! which are `Q1_0` of [`super::BlockType`].
 
+use super::ColumnStats;
 use super::error_weights::ErrorWeights;
-use super::sign_fit::{self, MOST_BASES};
-use super::{ColumnStats, sign_calibrated};
+use super::sign_encode::RowEncoder;
+use super::sign_fit::MOST_BASES;
 use crate::error::{Error, Result};
 
 /// Rows of a panel.
@@ -108,7 +109,7 @@ impl SignMatrix {
     /// If the slices' lengths do not belong together.
     #[track_caller]
     pub fn encode(self, fit: SignFit, x: &[f32], out: &mut [u8]) -> Result<()> {
-        self.encode_from(0, (fit, None), x, out)
+        self.encode_by(fit, None, x, out)
     }
 
     /// As [`SignMatrix::encode`], with signs and scales of the least error in products with data like that of `stats`, which has a
@@ -146,21 +147,14 @@ impl SignMatrix {
         x: &[f32],
         out: &mut [u8],
     ) -> Result<()> {
-        self.encode_from(0, (fit, Some(&ErrorWeights::of(stats))), x, out)
+        self.encode_by(fit, Some(&ErrorWeights::of(stats)), x, out)
     }
 
-    /// Stores the numbers of some panels, of which the first is element `first` for messages.
-    ///
-    /// # Errors
-    /// As [`SignMatrix::encode_calibrated`].
-    ///
-    /// # Panics
-    /// If the slices' lengths do not belong together.
     #[track_caller]
-    pub(crate) fn encode_from(
+    fn encode_by(
         self,
-        first: usize,
-        (fit, weights): (SignFit, Option<&ErrorWeights>),
+        fit: SignFit,
+        weights: Option<&ErrorWeights>,
         x: &[f32],
         out: &mut [u8],
     ) -> Result<()> {
@@ -176,69 +170,16 @@ impl SignMatrix {
             x.len(),
             self.columns
         );
-        self.check(first, (fit, weights), x)?;
+        let mut encoder = RowEncoder::new(self, fit, weights)?;
         out.fill(0);
         if self.columns == 0 {
             return Ok(());
         }
-        let mut codes = vec![0; self.columns];
-        let panels = out.chunks_mut(self.panel_bytes());
-        for (panel, x) in panels.zip(x.chunks(PANEL_ROWS * self.columns)) {
-            for (row, x) in x.chunks(self.columns).enumerate() {
-                let scales = match weights {
-                    None => sign_fit::fit(x, self.bases, fit, &mut codes),
-                    Some(weights) => sign_calibrated::fit(x, self.bases, fit, weights, &mut codes),
-                };
-                if scales.iter().any(|scale| !scale.is_finite()) {
-                    return Err(Error::msg("numbers are too large for a scale of signs"));
-                }
-                self.put(panel, row, &codes, &scales);
-            }
+        for (r, x) in x.chunks(self.columns).enumerate() {
+            let panel = &mut out[r / PANEL_ROWS * self.panel_bytes()..][..self.panel_bytes()];
+            encoder.encode((r * self.columns, x), panel, r % PANEL_ROWS)?;
         }
         Ok(())
-    }
-
-    fn check(
-        self,
-        first: usize,
-        (fit, weights): (SignFit, Option<&ErrorWeights>),
-        x: &[f32],
-    ) -> Result<()> {
-        if fit.ternary && self.bases < 2 {
-            return Err(Error::msg("three values need two bases of signs"));
-        }
-        if let Some(weights) = weights.filter(|weights| weights.columns() != self.columns) {
-            let (given, columns) = (weights.columns(), self.columns);
-            let what = format!("calibrated with {given} columns, but the matrix has {columns}");
-            return Err(Error::msg(what));
-        }
-        let wrong = |x: &f32| !x.is_finite();
-        // To look at all of them is vector code; to stop at the first is not.
-        if x.iter().fold(false, |any, x| any | wrong(x))
-            && let Some(at) = x.iter().position(wrong)
-        {
-            let (element, x) = (first + at, x[at]);
-            let what = format!("element {element} is {x}, which has no sign and size");
-            return Err(Error::msg(what));
-        }
-        Ok(())
-    }
-
-    fn put(self, panel: &mut [u8], row: usize, codes: &[u8], scales: &[f32]) {
-        let bases = panel.chunks_mut(self.base_bytes());
-        for (base, (part, scale)) in bases.zip(scales).enumerate() {
-            let (all_scales, bits) = part.split_at_mut(4 * PANEL_ROWS);
-            all_scales[4 * row..][..4].copy_from_slice(&scale.to_le_bytes());
-            let (eights, rest) = codes.as_chunks::<8>();
-            for (eight, column) in eights.iter().zip(bits.chunks_mut(PANEL_ROWS)) {
-                column[row] = gather(*eight, base);
-            }
-            if let Some(column) = bits.chunks_mut(PANEL_ROWS).nth(eights.len()) {
-                let mut last = [0; 8];
-                last[..rest.len()].copy_from_slice(rest);
-                column[row] = gather(last, base);
-            }
-        }
     }
 
     /// The signs of one base as numbers, all rows; `bytes` is the whole matrix.
@@ -321,14 +262,6 @@ impl SignMatrix {
             }
         }
     }
-}
-
-/// One bit of each of eight codes, the first code's in the lowest.
-fn gather(codes: [u8; 8], bit: usize) -> u8 {
-    /// Moves the lowest bit of byte i to bit 56 + i; no two bits meet anywhere, so nothing is carried.
-    const TO_THE_TOP: u64 = 0x0102_0408_1020_4080;
-    let bits = u64::from_le_bytes(codes) >> bit & 0x0101_0101_0101_0101;
-    (bits.wrapping_mul(TO_THE_TOP) >> 56) as u8
 }
 
 /// Eight signs times a scale; a set bit is positive.

@@ -1,16 +1,15 @@
 //! An input's data → blocks of a low-bit type, or signs and scales, and what that loses.
 
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
-
 use crate::array::Array;
-use crate::blocks::{BlockType, ColumnStats, ErrorWeights, PANEL_ROWS, SignFit, SignMatrix};
+use crate::blocks::{
+    BlockType, ColumnStats, ErrorWeights, PANEL_ROWS, RowEncoder, SignFit, SignMatrix, SquaredError,
+};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::storage::AlignedBytes;
 
-/// Numbers that are encoded at a time, by one thread.
-const CHUNK: usize = 1 << 16;
+/// Numbers that are encoded at a time, by one thread; they and what is left of them fit in the nearest caches.
+const CHUNK: usize = 1 << 13;
 
 /// An input that was stored in blocks.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,34 +94,13 @@ fn words(output_error: Option<f64>) -> String {
 /// Sums of squares of numbers and of what encoding changed.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Squares {
-    numbers: f64,
-    differences: f64,
+    error: SquaredError,
     /// The same of products with calibration data.
     products: f64,
     lost: f64,
 }
 
 impl Squares {
-    fn add(&mut self, before: &[f32], after: &[f32]) {
-        let ((before, x_rest), (after, y_rest)) = (before.as_chunks::<8>(), after.as_chunks::<8>());
-        // Eight sums each, which are vector code.
-        let (mut numbers, mut differences) = ([0f64; 8], [0f64; 8]);
-        for (before, after) in before.iter().zip(after) {
-            for i in 0..8 {
-                let (x, y) = (f64::from(before[i]), f64::from(after[i]));
-                numbers[i] += x * x;
-                differences[i] += (x - y) * (x - y);
-            }
-        }
-        for (i, (x, y)) in x_rest.iter().zip(y_rest).enumerate() {
-            let (x, y) = (f64::from(*x), f64::from(*y));
-            numbers[i] += x * x;
-            differences[i] += (x - y) * (x - y);
-        }
-        self.numbers += numbers.iter().sum::<f64>();
-        self.differences += differences.iter().sum::<f64>();
-    }
-
     /// Whole rows of numbers, and what encoding made of them.
     fn add_products(&mut self, stats: &ColumnStats, before: &[f32], after: &[f32]) {
         let error = |w: &[f32], q: &[f32]| {
@@ -134,22 +112,25 @@ impl Squares {
     }
 
     fn add_all(&mut self, other: Squares) {
-        self.numbers += other.numbers;
-        self.differences += other.differences;
+        self.error += other.error;
         self.products += other.products;
         self.lost += other.lost;
     }
 
     /// Root of the mean squared difference of `n` numbers.
     pub(super) fn rmse(self, n: usize) -> f64 {
-        (self.differences / n.max(1) as f64).sqrt()
+        (self.error.differences / n.max(1) as f64).sqrt()
     }
 
     /// Signal to noise.
     pub(super) fn snr_db(self) -> f64 {
-        match self.differences == 0.0 {
+        let SquaredError {
+            numbers,
+            differences,
+        } = self.error;
+        match differences == 0.0 {
             true => f64::INFINITY,
-            false => 10.0 * (self.numbers / self.differences).log10(),
+            false => 10.0 * (numbers / differences).log10(),
         }
     }
 
@@ -175,13 +156,27 @@ pub(super) fn signs(
     let columns = matrix.columns();
     let piece = (PANEL_ROWS * columns, matrix.panel_bytes());
     let weights = stats.map(ErrorWeights::of);
-    let encode = |first: usize, x: &[f32], to: &mut [u8], y: &mut [f32]| {
-        matrix.encode_from(first, (fit, weights.as_ref()), x, to)?;
-        SignMatrix::new(x.len() / columns, columns, matrix.bases())?.numbers(to, y);
-        Ok(())
+    let (bytes, from) = data;
+    let encode = |first: usize, bytes: &[u8], to: &mut [u8], Buffers { x, y }: &mut Buffers| {
+        let mut encoder = RowEncoder::new(matrix, fit, weights.as_ref())?;
+        let mut squares = Squares::default();
+        // A row at a time: it stays in the nearest cache until nothing needs it.
+        x.resize(columns, 0.0);
+        for (row, bytes) in bytes.chunks(columns * from.size()).enumerate() {
+            widen(bytes, from, x);
+            squares.error += encoder.encode((first + row * columns, x), to, row)?;
+        }
+        if let Some(stats) = stats {
+            let n = bytes.len() / from.size();
+            x.resize(n, 0.0);
+            y.resize(n, 0.0);
+            widen(bytes, from, x);
+            SignMatrix::new(n / columns, columns, matrix.bases())?.numbers(to, y);
+            squares.add_products(stats, x, y);
+        }
+        Ok(squares)
     };
-    let to = out.as_mut_slice();
-    let squares = in_pieces(data, to, piece, (n_threads, stats), encode)?;
+    let squares = in_pieces((bytes, from), out.as_mut_slice(), piece, n_threads, encode)?;
     Ok((out, squares))
 }
 
@@ -204,17 +199,36 @@ pub(super) fn encode(
     }
     let numbers = (CHUNK / row).max(1) * row;
     let piece = (numbers, numbers / ty.block_len() * ty.block_bytes());
-    let encode = |first: usize, x: &[f32], to: &mut [u8], y: &mut [f32]| {
+    let (bytes, from) = data;
+    let encode = |first: usize, bytes: &[u8], to: &mut [u8], Buffers { x, y }: &mut Buffers| {
+        let n = bytes.len() / from.size();
+        x.resize(n, 0.0);
+        y.resize(n, 0.0);
+        widen(bytes, from, x);
         ty.quantize_by(stats.map(ColumnStats::mean_squares), first, x, to)?;
-        ty.dequantize(to, y)
+        ty.dequantize(to, y)?;
+        let mut squares = Squares {
+            error: SquaredError::of(x, y),
+            ..Squares::default()
+        };
+        if let Some(stats) = stats {
+            squares.add_products(stats, x, y);
+        }
+        Ok(squares)
     };
-    let to = out.as_mut_slice();
-    let squares = in_pieces(data, to, piece, (n_threads, stats), encode)?;
+    let squares = in_pieces((bytes, from), out.as_mut_slice(), piece, n_threads, encode)?;
     Ok((out, squares))
 }
 
+/// Memory for numbers of a piece. One serves all pieces of a thread: new pages would cost more than encoding.
+#[derive(Default)]
+struct Buffers {
+    x: Vec<f32>,
+    y: Vec<f32>,
+}
+
 /// Encodes numbers piece by piece, each of so many numbers and bytes, on up to `n_threads` threads. `encode` is told the
-/// number of the first of its numbers, and writes the numbers that are left.
+/// number of the first of its numbers.
 ///
 /// # Errors
 /// Those of `encode`.
@@ -222,8 +236,8 @@ fn in_pieces(
     (bytes, from): (&[u8], DType),
     out: &mut [u8],
     (numbers, written): (usize, usize),
-    (n_threads, stats): (usize, Option<&ColumnStats>),
-    encode: impl Fn(usize, &[f32], &mut [u8], &mut [f32]) -> Result<()> + Sync,
+    n_threads: usize,
+    encode: impl Fn(usize, &[u8], &mut [u8], &mut Buffers) -> Result<Squares> + Sync,
 ) -> Result<Squares> {
     let read = numbers * from.size();
     if read == 0 {
@@ -238,20 +252,10 @@ fn in_pieces(
         let tasks = shares.zip(bytes.chunks(share * read)).enumerate();
         let tasks = tasks.map(|(n, (to, bytes))| {
             scope.spawn(move || {
+                let mut buffers = Buffers::default();
                 let pieces = to.chunks_mut(written).zip(bytes.chunks(read));
-                // Memory of one piece serves all: new pages would cost more than encoding.
-                let (mut x, mut y) = (vec![0.0; numbers], vec![0.0; numbers]);
                 let pieces = pieces.enumerate().map(|(i, (to, bytes))| {
-                    let len = bytes.len() / from.size();
-                    let (x, y) = (&mut x[..len], &mut y[..len]);
-                    widen(bytes, from, x);
-                    encode((n * share + i) * numbers, x, to, y)?;
-                    let mut squares = Squares::default();
-                    squares.add(x, y);
-                    if let Some(stats) = stats {
-                        squares.add_products(stats, x, y);
-                    }
-                    Ok(squares)
+                    encode((n * share + i) * numbers, bytes, to, &mut buffers)
                 });
                 pieces.collect()
             })
@@ -271,14 +275,15 @@ fn in_pieces(
 
 /// The numbers of the format `from` in `bytes`, as `f32`.
 fn widen(bytes: &[u8], from: DType, out: &mut [f32]) {
-    match (from, bytemuck::try_cast_slice::<u8, f16>(bytes)) {
-        (DType::F16, Ok(halves)) => halves.convert_to_f32_slice(out),
-        (DType::BF16, _) => {
-            for (x, word) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *x = bf16::from_le_bytes(*word).to_f32();
-            }
+    let ty = match from {
+        DType::F16 => BlockType::F16,
+        DType::BF16 => BlockType::BF16,
+        DType::F32 => BlockType::F32,
+        _ => {
+            let array = Array::from_bytes(vec![out.len()], from, bytes);
+            return out.copy_from_slice(&array.to_f32());
         }
-        (DType::F32, _) => bytemuck::cast_slice_mut::<f32, u8>(out).copy_from_slice(bytes),
-        _ => out.copy_from_slice(&Array::from_bytes(vec![out.len()], from, bytes).to_f32()),
-    }
+    };
+    let decoded = ty.dequantize(bytes, out);
+    decoded.expect("numbers of these formats are decoded");
 }
