@@ -6,7 +6,8 @@
 //! - a *value* is a node seen through a view. Values never move; compilers change which node they stand for, and a
 //!   value whose node was optimized away stands for none.
 //!
-//! The DAG holds no data and computes nothing.
+//! The DAG holds no data and computes nothing. A copy of it shares nodes, views and entries with it until one of them changes:
+//! the driver keeps the graph of every stage.
 
 use std::collections::BTreeSet;
 use std::panic::Location;
@@ -64,7 +65,7 @@ pub struct Edge {
     /// Position among the operands.
     pub slot: usize,
     /// How the source's buffer is read.
-    pub view: View,
+    pub view: Arc<View>,
 }
 
 /// A node seen through a view.
@@ -94,8 +95,8 @@ pub struct ValueEntry {
 /// The graph that passes read and [`Patch`](super::Patch)es change.
 #[derive(Clone, Default)]
 pub struct Dag {
-    pub(super) nodes: StableDiGraph<Node, Edge>,
-    pub(super) values: Vec<ValueEntry>,
+    pub(super) nodes: StableDiGraph<Arc<Node>, Edge>,
+    pub(super) values: Vec<Arc<ValueEntry>>,
     pub(super) outputs: BTreeSet<ValueId>,
     pub(super) assigns: Vec<(ValueId, ValueId)>,
     pub(super) n_inputs: u32,
@@ -159,7 +160,7 @@ impl Dag {
         let mut edges: SmallVec<[(usize, NodeIndex, &View); 3]> = self
             .nodes
             .edges_directed(id, Direction::Incoming)
-            .map(|edge| (edge.weight().slot, edge.source(), &edge.weight().view))
+            .map(|edge| (edge.weight().slot, edge.source(), &*edge.weight().view))
             .collect();
         edges.sort_unstable_by_key(|edge| edge.0);
         edges
@@ -171,7 +172,7 @@ impl Dag {
     /// The nodes that read this one, with the view through which they do; a node that reads it twice comes twice.
     pub fn readers(&self, id: NodeIndex) -> impl Iterator<Item = (NodeIndex, usize, &View)> + '_ {
         let edges = self.nodes.edges_directed(id, Direction::Outgoing);
-        edges.map(|edge| (edge.target(), edge.weight().slot, &edge.weight().view))
+        edges.map(|edge| (edge.target(), edge.weight().slot, &*edge.weight().view))
     }
 
     /// Every node after its operands; among those that are free to come, the lowest number first.
@@ -221,7 +222,7 @@ impl Dag {
         self.values
             .iter()
             .enumerate()
-            .map(|(i, entry)| (ValueId(i as u32), entry))
+            .map(|(i, entry)| (ValueId(i as u32), &**entry))
     }
 
     /// The values that must survive compilation and can be read after an execution.
@@ -288,7 +289,7 @@ impl Dag {
             what,
         })?;
         let turn = Turn::Recorded(self.next_turn());
-        let id = self.nodes.add_node(Node {
+        let id = self.add_node(Node {
             op,
             ty,
             name: None,
@@ -296,14 +297,8 @@ impl Dag {
             turn,
         });
         for (slot, (node, view)) in operands.iter().enumerate() {
-            self.nodes.add_edge(
-                *node,
-                id,
-                Edge {
-                    slot,
-                    view: view.clone(),
-                },
-            );
+            let view = Arc::new(view.clone());
+            self.nodes.add_edge(*node, id, Edge { slot, view });
         }
         self.version += 1;
         Ok(id)
@@ -320,11 +315,11 @@ impl Dag {
             dims,
             dtype: self.nodes[source.node].ty.dtype,
         };
-        self.values.push(ValueEntry {
+        self.values.push(Arc::new(ValueEntry {
             source: Some(source),
             ty,
             location,
-        });
+        }));
         ValueId(self.values.len() as u32 - 1)
     }
 
@@ -376,6 +371,15 @@ impl Dag {
     }
 
     pub(crate) fn set_name(&mut self, node: NodeIndex, name: &str) {
-        self.nodes[node].name = Some(name.into());
+        self.node_mut(node).name = Some(name.into());
+    }
+
+    pub(super) fn add_node(&mut self, node: Node) -> NodeIndex {
+        self.nodes.add_node(Arc::new(node))
+    }
+
+    /// The node, to change; copies of the graph keep it as it is.
+    pub(super) fn node_mut(&mut self, id: NodeIndex) -> &mut Node {
+        Arc::make_mut(&mut self.nodes[id])
     }
 }

@@ -313,9 +313,11 @@ impl Patch {
         let targets = follow_all(dag, &moved)?;
         for (old, target) in &targets {
             redirect(dag, *old, target);
-            let turn = dag.nodes[*old].turn;
-            let node = &mut dag.nodes[target.node];
-            node.turn = node.turn.earlier(turn);
+            let (old, turn) = (dag.node(*old).turn, dag.node(target.node).turn);
+            let earlier = turn.earlier(old);
+            if earlier != turn {
+                dag.node_mut(target.node).turn = earlier;
+            }
         }
         move_values(dag, &targets);
         for (input, stored) in self.store {
@@ -339,13 +341,14 @@ impl Patch {
                 location,
                 turn,
                 ..
-            } = dag.node(new.origin).clone();
+            } = dag.node(new.origin);
+            let (name, location, turn) = (name.clone(), *location, *turn);
             let turn = match (new.is_late, self.appends) {
                 (true, _) => Turn::Late(dag.next_turn()),
                 (false, true) => Turn::Recorded(dag.next_turn()),
                 (false, false) => turn,
             };
-            let id = dag.nodes.add_node(Node {
+            let id = dag.add_node(Node {
                 op: new.op.clone(),
                 ty: new.ty.clone(),
                 name,
@@ -357,14 +360,8 @@ impl Patch {
                     NodeRef::Old(id) => *id,
                     NodeRef::New(i) => ids[*i],
                 };
-                dag.nodes.add_edge(
-                    source,
-                    id,
-                    Edge {
-                        slot,
-                        view: view.clone(),
-                    },
-                );
+                let view = Arc::new(view.clone());
+                dag.nodes.add_edge(source, id, Edge { slot, view });
             }
             ids.push(id);
         }
@@ -420,7 +417,7 @@ pub(super) fn redirect(dag: &mut Dag, old: NodeIndex, target: &Source) {
         let view = if identity {
             view
         } else {
-            target.view.compose(&view)
+            Arc::new(target.view.compose(&view))
         };
         dag.nodes.add_edge(target.node, reader, Edge { slot, view });
     }
@@ -430,14 +427,15 @@ pub(super) fn move_values(dag: &mut Dag, targets: &[(NodeIndex, Source)]) {
     let targets: FxHashMap<NodeIndex, &Source> =
         targets.iter().map(|(old, target)| (*old, target)).collect();
     for entry in &mut dag.values {
-        let Some(source) = &mut entry.source else {
+        let Some(source) = &entry.source else {
             continue;
         };
         if let Some(target) = targets.get(&source.node) {
-            *source = Source {
+            let source = Source {
                 node: target.node,
                 view: target.view.compose(&source.view),
             };
+            Arc::make_mut(entry).source = Some(source);
         }
     }
 }
@@ -476,7 +474,7 @@ fn remove_nodes(dag: &mut Dag, remove: &[NodeIndex]) -> Result<()> {
                 .as_ref()
                 .is_some_and(|source| !dag.nodes.contains_node(source.node))
             {
-                entry.source = None;
+                Arc::make_mut(entry).source = None;
             }
         }
     }

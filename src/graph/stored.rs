@@ -2,6 +2,8 @@
 //!
 //! Their number stays, and what read them reads a cast or a `dequantize` instead; the driver converts the data.
 
+use std::sync::Arc;
+
 use super::dag::{Dag, Edge, Node, NodeIndex, Source};
 use super::patch::{move_values, redirect};
 use crate::blocks::{BlockType, SignFit, SignMatrix};
@@ -82,7 +84,7 @@ impl StoredAs {
 
 /// Gives an input its new format; whatever reads it, reads a cast.
 fn store_input(dag: &mut Dag, input: NodeIndex, dtype: DType) {
-    let node = &mut dag.nodes[input];
+    let node = dag.node_mut(input);
     let old = std::mem::replace(&mut node.ty.dtype, dtype);
     if let Op::Input { ty, .. } = &mut node.op {
         ty.dtype = dtype;
@@ -90,7 +92,7 @@ fn store_input(dag: &mut Dag, input: NodeIndex, dtype: DType) {
     let dims = node.ty.dims.clone();
     let view = View::contiguous(dims.clone());
     let (location, turn) = (node.location, node.turn);
-    let cast = dag.nodes.add_node(Node {
+    let cast = dag.add_node(Node {
         op: Op::Cast(old),
         ty: TensorType { dims, dtype: old },
         name: None,
@@ -102,6 +104,7 @@ fn store_input(dag: &mut Dag, input: NodeIndex, dtype: DType) {
         view: view.clone(),
     };
     redirect(dag, input, &target);
+    let view = Arc::new(view);
     dag.nodes.add_edge(input, cast, Edge { slot: 0, view });
 }
 
@@ -145,7 +148,7 @@ fn store_encoded(dag: &mut Dag, input: NodeIndex, stored: TensorType, decode: Op
         ty, location, turn, ..
     } = dag.node(input).clone();
     let mut add = |op, dtype| {
-        dag.nodes.add_node(Node {
+        dag.add_node(Node {
             op,
             ty: TensorType {
                 dims: ty.dims.clone(),
@@ -169,18 +172,12 @@ fn store_encoded(dag: &mut Dag, input: NodeIndex, stored: TensorType, decode: Op
     redirect(dag, input, &target);
     move_values(dag, &[(input, target)]);
     if seen != numbers {
-        dag.nodes.add_edge(
-            numbers,
-            seen,
-            Edge {
-                slot: 0,
-                view: whole,
-            },
-        );
+        let view = Arc::new(whole);
+        dag.nodes.add_edge(numbers, seen, Edge { slot: 0, view });
     }
-    let view = View::contiguous(stored.dims.clone());
+    let view = Arc::new(View::contiguous(stored.dims.clone()));
     dag.nodes.add_edge(input, numbers, Edge { slot: 0, view });
-    let node = &mut dag.nodes[input];
+    let node = dag.node_mut(input);
     if let Op::Input { ty, .. } = &mut node.op {
         *ty = stored.clone();
     }
