@@ -20,6 +20,7 @@
 mod arith;
 mod bounds;
 mod node;
+mod recent;
 mod text;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Arithmetic on expressions: conversion, ring operations, division, minimum and maximum.
 
 use super::node::{Atom, Monomial, Term, monomial_order};
+use super::recent::{Operation, recent};
 use super::{Expr, RUN, Repr};
 use smallvec::SmallVec;
 use std::cmp::Ordering;
@@ -143,6 +144,17 @@ fn multiply(a: Expr, b: Expr) -> Expr {
     Expr::from_terms(&sum)
 }
 
+/// [`add_scaled`] by 1 or -1.
+fn sum(operation: Operation, [a, b]: [Expr; 2]) -> Expr {
+    let scale = if operation == Operation::Sub { -1 } else { 1 };
+    recent(operation, [a, b], || [add_scaled(a, b, scale); 2])[0]
+}
+
+/// [`multiply`].
+fn product([a, b]: [Expr; 2]) -> Expr {
+    recent(Operation::Mul, [a, b], || [multiply(a, b); 2])[0]
+}
+
 impl<T: Into<Expr>> Add<T> for Expr {
     type Output = Expr;
 
@@ -151,7 +163,7 @@ impl<T: Into<Expr>> Add<T> for Expr {
             (Repr::Const(a), Repr::Const(b)) => Expr::from(clamp(a as i128 + b as i128)),
             (_, Repr::Const(0)) => self,
             (Repr::Const(0), b) => Expr(b),
-            (_, b) => add_scaled(self, Expr(b), 1),
+            (_, b) => sum(Operation::Add, [self, Expr(b)]),
         }
     }
 }
@@ -164,7 +176,7 @@ impl<T: Into<Expr>> Sub<T> for Expr {
             (Repr::Const(a), Repr::Const(b)) => Expr::from(clamp(a as i128 - b as i128)),
             (_, Repr::Const(0)) => self,
             (_, b) if self == Expr(b) => Expr::from(0),
-            (_, b) => add_scaled(self, Expr(b), -1),
+            (_, b) => sum(Operation::Sub, [self, Expr(b)]),
         }
     }
 }
@@ -178,7 +190,7 @@ impl<T: Into<Expr>> Mul<T> for Expr {
             (_, Repr::Const(0)) | (Repr::Const(0), _) => Expr::from(0),
             (_, Repr::Const(1)) => self,
             (Repr::Const(1), b) => Expr(b),
-            (_, b) => multiply(self, Expr(b)),
+            (_, b) => product([self, Expr(b)]),
         }
     }
 }
@@ -400,6 +412,18 @@ impl Expr {
     /// divided by the leading term of the divisor. An identity for all values of the symbols;
     /// constants round toward zero. A divisor of 0 leaves everything in the rest.
     pub(crate) fn div_poly(self, divisor: Expr) -> (Expr, Expr) {
+        match (self.as_const(), divisor.as_const()) {
+            (_, Some(0)) => (Expr::from(0), self),
+            (_, Some(1)) => (self, Expr::from(0)),
+            (Some(a), Some(b)) => (Expr::from(a / b), Expr::from(a % b)),
+            _ => {
+                let compute = || self.divide(divisor).into();
+                recent(Operation::Div, [self, divisor], compute).into()
+            }
+        }
+    }
+
+    fn divide(self, divisor: Expr) -> (Expr, Expr) {
         let nothing = (Expr::from(0), self);
         let (mut quotient, mut rest, mut kept) = (Expr::from(0), self, Expr::from(0));
         let Some(lead) = terms_of(divisor).first().cloned() else {
