@@ -44,7 +44,7 @@ pub type KernelFn = unsafe extern "C" fn(
     errors: *mut i64,
 );
 
-/// A module and the machine it is compiled for, verified and optimized.
+/// A module and the machine it is compiled for.
 fn with_module<T>(
     target: &Target,
     build: impl for<'c> FnOnce(&'c Context, &Module<'c>) -> Result<()>,
@@ -56,18 +56,22 @@ fn with_module<T>(
         module.set_triple(&machine.get_triple());
         module.set_data_layout(&machine.get_target_data().get_data_layout());
         build(&context, &module)?;
-        if let Err(why) = module.verify() {
-            return Err(Error::Message(format!(
-                "LLVM rejects a kernel: {}",
-                why.to_string_lossy()
-            )));
-        }
         finish(&module, machine)
     })
 }
 
-/// Machine code of a module, as an object file or as assembly text.
+/// # Errors
+/// IR that breaks LLVM's rules.
+fn verify(module: &Module<'_>) -> Result<()> {
+    let rejected = |why: &str| Error::Message(format!("LLVM rejects a kernel: {why}"));
+    let verified = module.verify();
+    verified.map_err(|why| rejected(&why.to_string_lossy()))
+}
+
+/// Machine code of a module, verified and optimized, as an object file or as assembly text. An object that is found was
+/// verified when it was made.
 fn emit(module: &Module<'_>, machine: &TargetMachine, kind: FileType) -> Result<Vec<u8>> {
+    verify(module)?;
     let failed = |why: String| Error::Message(format!("LLVM cannot compile a kernel: {why}"));
     module
         .run_passes(PASSES, machine, PassBuilderOptions::create())
@@ -138,6 +142,7 @@ pub fn ir_text(
     build: impl for<'c> FnOnce(&'c Context, &Module<'c>) -> Result<()>,
 ) -> Result<String> {
     with_module(target, build, |module, _| {
+        verify(module)?;
         Ok(module.print_to_string().to_string())
     })
 }
