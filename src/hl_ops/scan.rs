@@ -164,19 +164,44 @@ impl<S: Shape> GraphTensor<S> {
         (reversed(values).retag(), places.retag())
     }
 
-    /// `log(sum(exp(x)))` of the elements up to each, along an axis, without overflow.
+    /// `log(sum(exp(x)))` of the elements up to each, along an axis, without overflow. Results are as large as the largest
+    /// element, so what is carried along is that element, which has no gradient, and the sum of exponentials of what the
+    /// others are below it: a result near 10000 has no place for the digits that gradients depend on.
+    ///
+    /// ```
+    /// # use brain_blitz::prelude::*;
+    /// let mut cx = Graph::new();
+    /// let x = cx.tensor::<R1<3>>().set([10000.0, 10000.0, 10000.0]);
+    /// let y = x.logcumsumexp(0);
+    /// let dx = cx.compile(Autograd::new(x, y), ())[0].retrieve(); // 1 + 1/2 + 1/3, 1/2 + 1/3, 1/3
+    /// cx.execute();
+    /// assert!((dx.data()[0] - 11.0 / 6.0).abs() < 1e-6);
+    /// ```
     ///
     /// # Panics
     /// If there is no such axis, or the format is not a floating-point one.
     #[track_caller]
     pub fn logcumsumexp(self, axis: impl AxisIndex) -> GraphTensor<S> {
         let axis = one_axis("logcumsumexp", &self.ty(), axis);
-        let mut out = self.wide("logcumsumexp");
-        for round in 0..n_rounds(out.dims()[axis]) {
+        let x = self.wide("logcumsumexp");
+        let most = match x.dtype() {
+            DType::F64 => f64::MAX,
+            _ => f64::from(f32::MAX),
+        };
+        // An infinity must not be taken away from itself.
+        let mut largest = x.detach().clamp(-most, most);
+        let mut sum = (x - largest).exp();
+        for round in 0..n_rounds(x.dims()[axis]) {
             let shift = Expr::from(1i64 << round);
-            let before = moved_on("logcumsumexp", out, axis, shift, f64::NEG_INFINITY);
-            out = out.logaddexp(before);
+            let before = moved_on("logcumsumexp", largest, axis, shift, -most);
+            let rest = moved_on("logcumsumexp", sum, axis, shift, 0.0);
+            let both = largest.maximum(before);
+            sum = sum * (largest - both).exp() + rest * (before - both).exp();
+            largest = both;
         }
-        out.narrowed(self)
+        // Chosen before and after: the logarithm of 0 has no gradient.
+        let some = sum.ne(0.0);
+        let log = some.where_(some.where_(sum, 1.0).log(), f64::NEG_INFINITY);
+        (log + largest).narrowed(self)
     }
 }

@@ -190,6 +190,7 @@ const SMOOTH: &[Case] = &[
     ("logsumexp", |x| x.logsumexp(1), || matrix(2)),
     ("cumsum", |x| x.cumsum(1), || matrix(2)),
     ("cumprod", |x| x.cumprod(1), || matrix(2)),
+    ("logcumsumexp", |x| x.logcumsumexp(1), || matrix(2)),
     ("softmax", |x| x.softmax(1), || matrix(2)),
     ("log_softmax", |x| x.log_softmax(1), || matrix(2)),
     ("rms_norm", |x| x.rms_norm(1, None, 1e-5), || matrix(2)),
@@ -233,6 +234,26 @@ fn methods_of_two_tensors() {
     check("concat", &[a.clone(), q.clone()], &|_, x| {
         GraphTensor::concat(&[x[0], x[1], x[0]], 1) * GraphTensor::concat(&[x[1], x[0], x[1]], 1)
     });
+}
+
+/// Each result is the logarithm of how many elements there are so far, beside 10000, where `F32` has steps of 0.001.
+#[test]
+fn gradients_of_running_sums_of_exponentials_do_not_depend_on_how_large_they_are() {
+    let weights = [0.5f32, -2.0, 1.25, 3.0, 0.75];
+    let mut cx = Graph::new();
+    let x = cx.tensor::<R1<5>>().set([10000.0; 5]);
+    let w = cx.tensor::<R1<5>>().set(weights);
+    let loss = (x.logcumsumexp(0) * w).sum(0);
+    let dx = cx.compile(Autograd::new(x, loss), ())[0].retrieve();
+    cx.execute();
+    for (i, found) in dx.data().into_iter().enumerate() {
+        let shares = (i..5).map(|k| f64::from(weights[k]) / (k + 1) as f64);
+        let expected: f64 = shares.sum();
+        assert!(
+            (f64::from(found) - expected).abs() < 1e-6,
+            "element {i}: {found}, not {expected}"
+        );
+    }
 }
 
 /// What is chosen at an edge must not leave the gradient of what was not chosen: 0 times an infinity.
