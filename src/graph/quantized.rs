@@ -287,3 +287,64 @@ fn widen(bytes: &[u8], from: DType, out: &mut [f32]) {
     let decoded = ty.dequantize(bytes, out);
     decoded.expect("numbers of these formats are decoded");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::f16;
+
+    /// Weights as a file has them.
+    fn halves(n: usize) -> (Vec<u8>, Vec<f32>) {
+        let mut next = crate::blocks::test_numbers(5);
+        let halves: Vec<f16> = (0..n).map(|_| f16::from_f32(next())).collect();
+        let bytes = halves.iter().flat_map(|x| x.to_le_bytes()).collect();
+        (bytes, halves.iter().map(|x| x.to_f32()).collect())
+    }
+
+    fn near(told: Squares, numbers: &[f32], decoded: &[f32]) {
+        let SquaredError {
+            numbers: all,
+            differences,
+        } = SquaredError::of(numbers, decoded);
+        let rmse = (differences / numbers.len() as f64).sqrt();
+        assert!((told.rmse(numbers.len()) - rmse).abs() < 1e-9 * rmse);
+        let snr = 10.0 * (all / differences).log10();
+        assert!((told.snr_db() - snr).abs() < 1e-8);
+    }
+
+    /// More rows than a panel has, and columns that are no whole bytes.
+    #[test]
+    fn what_storing_tells_is_what_decoding_finds_for_any_number_of_threads() -> Result<()> {
+        let (rows, columns) = (150, 43);
+        let (bytes, x) = halves(rows * columns);
+        for (bases, ternary) in [(1, false), (2, true), (3, false)] {
+            let matrix = SignMatrix::new(rows, columns, bases)?;
+            let fit = SignFit {
+                ternary,
+                half_scales: false,
+            };
+            let on = |n_threads| signs((&bytes, DType::F16), (matrix, fit, None), n_threads);
+            let (stored, squares) = on(1)?;
+            let mut decoded = vec![0.0; x.len()];
+            matrix.numbers(stored.as_slice(), &mut decoded);
+            near(squares, &x, &decoded);
+            let mut whole = vec![0; matrix.bytes()];
+            matrix.encode(fit, &x, &mut whole)?;
+            assert!(stored.as_slice() == whole, "{bases} bases");
+            let (again, others) = on(3)?;
+            assert!(again.as_slice() == stored.as_slice());
+            assert_eq!(others.rmse(1).to_bits(), squares.rmse(1).to_bits());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_blocks_tell_is_what_decoding_finds() -> Result<()> {
+        let (bytes, x) = halves(3 * CHUNK + 64);
+        let (stored, squares) = encode((&bytes, DType::F16), (BlockType::Q8_0, None), 2)?;
+        let mut decoded = vec![0.0; x.len()];
+        BlockType::Q8_0.dequantize(stored.as_slice(), &mut decoded)?;
+        near(squares, &x, &decoded);
+        Ok(())
+    }
+}

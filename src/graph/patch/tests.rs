@@ -69,6 +69,35 @@ fn only_unread_nodes_that_are_there_can_be_removed() {
     assert!(error(gone, &mut dag).contains("not there"));
 }
 
+/// What the driver keeps of every stage costs a pointer for a node.
+#[test]
+fn a_copy_shares_what_stays_and_keeps_what_changes() {
+    let (mut dag, order) = chain(4);
+    let before = dag.clone();
+    dag.set_name(order[1], "named");
+    let mut patch = Patch::new();
+    patch.replace_with(&dag, order[3], NodeRef::Old(order[2]));
+    patch.apply(&mut dag).expect("a right patch");
+    let shares = |id: NodeIndex| Arc::ptr_eq(&before.nodes[id], &dag.nodes[id]);
+    let shared = order.iter().map(|&id| shares(id));
+    assert_eq!(shared.collect::<Vec<_>>(), [true, false, true, true, true]);
+    let view = |dag: &Dag, id: NodeIndex| {
+        let mut edges = dag.nodes.edges_directed(id, Direction::Incoming);
+        edges
+            .next()
+            .expect("it has an operand")
+            .weight()
+            .view
+            .clone()
+    };
+    assert!(Arc::ptr_eq(&view(&before, order[4]), &view(&dag, order[4])));
+    assert_eq!(before.node(order[1]).name, None);
+    assert_eq!(dag.node(order[1]).name.as_deref(), Some("named"));
+    // The last root reads another one now, in the graph that was changed only.
+    let operand = |dag: &Dag| dag.operands(order[4])[0].0;
+    assert_eq!([operand(&before), operand(&dag)], [order[3], order[2]]);
+}
+
 #[test]
 fn only_inputs_change_their_format() {
     let (mut dag, order) = chain(1);
