@@ -19,6 +19,7 @@ use super::safetensors::{Checkpoint, write_with_metadata};
 use super::tensor::{StoredType, TensorView};
 use super::{format_error, tensor_field};
 use crate::blocks::ColumnStats;
+use crate::dtype::DType;
 use crate::error::Result;
 
 const FORMAT_KEY: &str = "format";
@@ -150,9 +151,9 @@ fn read(file: &Checkpoint, name: &str) -> Result<ColumnStats> {
             }
         }
     };
-    let floats = |tensor: TensorView| -> Vec<f32> {
-        let (words, _) = tensor.bytes.as_chunks::<4>();
-        words.iter().map(|word| f32::from_le_bytes(*word)).collect()
+    let floats = |tensor: TensorView| -> Result<Vec<f32>> {
+        let aligned = tensor.convert_to(DType::F32)?;
+        Ok(bytemuck::cast_slice(&aligned).to_vec())
     };
     let rows = tensor(ROWS, StoredType::U64, 1)?;
     let rows = rows
@@ -162,12 +163,12 @@ fn read(file: &Checkpoint, name: &str) -> Result<ColumnStats> {
         .first()
         .map_or(0, |word| u64::from_le_bytes(*word));
     let products = match file.contains(&format!("{name}{PRODUCTS}")) {
-        true => Some(floats(tensor(PRODUCTS, StoredType::F32, 2)?)),
+        true => Some(floats(tensor(PRODUCTS, StoredType::F32, 2)?)?),
         false => None,
     };
     ColumnStats::new(
         rows,
-        floats(tensor(MEAN_SQUARE, StoredType::F32, 1)?),
+        floats(tensor(MEAN_SQUARE, StoredType::F32, 1)?)?,
         products,
     )
 }

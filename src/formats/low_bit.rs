@@ -26,6 +26,7 @@ use super::tensor::{StoredType, TensorView};
 use super::weights::Weights;
 use super::{format_error, tensor_field};
 use crate::blocks::{SignFit, SignMatrix};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::nn::SignInputs;
 
@@ -165,9 +166,8 @@ fn pack(tensor: &TensorView, layer: LowBitLayer) -> Result<Vec<TensorView>> {
             "is not of the type F32, or its columns are no multiple of 8",
         ));
     }
-    let read = |x: &[u8]| f32::from_le_bytes([x[0], x[1], x[2], x[3]]);
-    let numbers: Vec<f32> = tensor.bytes.chunks_exact(4).map(read).collect();
-    let rounded = round(&numbers, rows, columns, layer)?;
+    let aligned = tensor.convert_to(DType::F32)?;
+    let rounded = round(bytemuck::cast_slice(&aligned), rows, columns, layer)?;
     let scale = |row: &[f32]| {
         let size = row.iter().fold(0.0f32, |size, x| size.max(x.abs()));
         f16::from_f32(size)
