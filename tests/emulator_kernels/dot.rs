@@ -89,7 +89,7 @@ fn dot_products_of_every_size() {
         let target = Target::for_cpu(name).expect("a known target");
         let (mut batch, mut wanted) = (Batch::default(), Vec::new());
         for stored in PAIRS {
-            for shape in shapes(&target) {
+            for shape in shapes(stored, &target) {
                 let symbol = symbol(stored, shape, &target);
                 let object = object(&target, |context, module| {
                     emit_dot(context, module, stored, shape, &target);

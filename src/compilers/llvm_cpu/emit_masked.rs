@@ -9,6 +9,12 @@ use inkwell::values::{BasicMetadataValueEnum, BasicValueEnum, IntValue, PointerV
 use super::emit::{BUILT, Emit};
 use crate::dtype::DType;
 
+/// Whether vectors of `lanes` elements can be read under a mask at the cost of a load: those of two bytes only by the
+/// widest ones.
+pub fn has_masks(lanes: u32, dtype: DType) -> bool {
+    lanes == 16 || lanes == 8 && dtype == DType::F32
+}
+
 impl<'c> Emit<'_, 'c> {
     /// Loads the vector of elements at `addresses` where `valid`, zeros elsewhere.
     pub fn masked_gather(

@@ -70,13 +70,15 @@ impl Kernels {
     fn of(stored: [Stored; 2], target: &Target, cache: &ObjectCache) -> Result<Arc<Kernels>> {
         static MADE: OncePerProcess<(Target, [Stored; 2]), Kernels> = OncePerProcess::new();
         MADE.get_or_make((target.clone(), stored), |_| {
-            let symbols = shapes(target).map(|shape| (shape, symbol(stored, shape, target)));
+            let symbols =
+                shapes(stored, target).map(|shape| (shape, symbol(stored, shape, target)));
             let object = compile_module_cached(target, cache, |context, module| {
-                shapes(target).for_each(|shape| emit_dot(context, module, stored, shape, target));
+                shapes(stored, target)
+                    .for_each(|shape| emit_dot(context, module, stored, shape, target));
                 Ok(())
             })?;
             Ok(Kernels {
-                shape: shape(target),
+                shape: shape(stored, target),
                 symbols: symbols.collect(),
                 object,
             })
@@ -182,9 +184,9 @@ impl Dots {
         let tiles = counts[1].div_ceil(self.shape.1);
         let work = sizes.batch * sizes.m * sizes.n * sizes.k * calls.len();
         let threads = if work < WORK { 1 } else { threads };
-        // Tiles of about equal height.
-        let heights = counts[0].div_ceil(self.shape.0).max(1);
-        let height = counts[0].div_ceil(heights).max(1);
+        // Tiles of about equal height, the higher ones first: the first reads the large operand from memory.
+        let heights = counts[0].div_ceil(self.shape.0);
+        let cut = |tile: usize| (counts[0] * tile).div_ceil(heights);
         // Whoever is told of pieces wants wide ones.
         let wide = done.map_or(1, |_| WIDE / self.shape.1);
         let each = wide.min(tiles.div_ceil(4 * threads.max(1))).max(1);
@@ -195,9 +197,8 @@ impl Dots {
             let whole = end - first == self.shape.1;
             let step = if whole { self.shape.1 } else { 1 };
             for many in (first..end).step_by(step) {
-                for few in (0..counts[0]).step_by(height) {
-                    let height = height.min(counts[0] - few);
-                    self.tile(call, sides, batch, (few, height), (many, step));
+                for few in (0..heights).map(|tile| cut(tile)..cut(tile + 1)) {
+                    self.tile(call, sides, batch, (few.start, few.len()), (many, step));
                 }
             }
         };

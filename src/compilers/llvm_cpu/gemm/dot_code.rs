@@ -1,8 +1,8 @@
 //! Writing the code of dot products, which [`super::dot`] calls and documents.
 //!
 //! Blocks are read a whole block at a time, also the last one of a row: its scale is widened once, and it is in memory.
-//! Elements one behind the other are read sixteen at a time; the last ones of a row are copied to the stack first, so that
-//! nothing behind them is read.
+//! Elements one behind the other are read sixteen at a time. Nothing behind the last ones of a row is read: they are read
+//! under a mask where the target has loads for that, and copied to the stack first where it has none.
 
 use inkwell::context::Context;
 use inkwell::module::Module;
@@ -11,17 +11,20 @@ use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
 
 use super::stored::{self, Stored};
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
+use crate::compilers::llvm_cpu::emit_masked::has_masks;
 use crate::compilers::llvm_cpu::lower::STRIPES;
 use crate::compilers::llvm_cpu::target::Target;
 use crate::dtype::DType;
 
 /// The most rows of one operand in a kernel.
-pub(super) const MOST: usize = 4;
+pub(super) const MOST: usize = 6;
 
-/// Rows of the small and of the large operand that the largest kernel of a target takes.
-pub fn shape(target: &Target) -> (usize, usize) {
+/// Rows of the small and of the large operand that the largest kernel of a target takes: as many as fit its registers.
+pub fn shape(stored: [Stored; 2], target: &Target) -> (usize, usize) {
     match target.lanes() {
-        16 => (4, 4),
+        // Scales of blocks need registers too.
+        16 if stored.contains(&Stored::Q8_0) => (4, 4),
+        16 => (6, 4),
         8 => (2, 3),
         4 => (1, 2),
         _ => (1, 1),
@@ -29,8 +32,8 @@ pub fn shape(target: &Target) -> (usize, usize) {
 }
 
 /// The sizes that kernels are made for.
-pub fn shapes(target: &Target) -> impl Iterator<Item = (usize, usize)> {
-    let (few, many) = shape(target);
+pub fn shapes(stored: [Stored; 2], target: &Target) -> impl Iterator<Item = (usize, usize)> {
+    let (few, many) = shape(stored, target);
     let many = if many > 1 { vec![many, 1] } else { vec![1] };
     (1..=few).flat_map(move |few| many.clone().into_iter().map(move |many| (few, many)))
 }
@@ -118,9 +121,9 @@ impl<'c> Dot<'_, '_, 'c> {
         let rest = e.sub(k, whole);
         let sums = e.carry((whole, k, round), sums, |at, sums| {
             self.copy_tails(&rows, &tails, at, rest);
-            let from = |side: usize| match self.stored[side] {
-                Stored::Number(_) => e.int(0),
-                Stored::Q8_0 => at,
+            let from = |side: usize| match self.is_copied(side) {
+                Some(_) => e.int(0),
+                None => at,
             };
             self.step(&tails, [from(0), from(1)], Some(rest), sums)
         });
@@ -165,13 +168,14 @@ impl<'c> Dot<'_, '_, 'c> {
         let sources = [0, 1].map(|side| self.sources(side, &rows[side], at[side]));
         for part in 0..(self.round() / self.lanes) as usize {
             let first = part as i64 * i64::from(self.lanes);
+            let valid = rest.map(|rest| e.lanes_below(self.lanes, e.sub(rest, e.int(first))));
             let read = |side: usize| -> Vec<BasicValueEnum<'c>> {
+                let valid = valid.filter(|_| self.is_copied(side).is_none());
                 let values = sources[side].iter();
-                let value = |source| self.read(source, e.int(first));
+                let value = |source| self.read(source, e.int(first), valid);
                 values.map(value).collect()
             };
             let (few, many) = (read(0), read(1));
-            let valid = rest.map(|rest| e.lanes_below(self.lanes, e.sub(rest, e.int(first))));
             for (i, &a) in few.iter().enumerate() {
                 for (j, &b) in many.iter().enumerate() {
                     let sum = &mut next[(i * many.len() + j) * parts + part % parts];
@@ -193,23 +197,42 @@ impl<'c> Dot<'_, '_, 'c> {
         rows.iter().map(source).collect()
     }
 
-    /// A vector of a row, `first` steps behind where its source begins.
-    fn read(&self, source: &Source<'c>, first: IntValue<'c>) -> BasicValueEnum<'c> {
+    /// A vector of a row, `first` steps behind where its source begins; only its `valid` lanes, if given, unless of a
+    /// block.
+    fn read(
+        &self,
+        source: &Source<'c>,
+        first: IntValue<'c>,
+        valid: Option<BasicValueEnum<'c>>,
+    ) -> BasicValueEnum<'c> {
         let e = self.e;
         match *source {
             Source::Numbers(dtype, from) => {
-                e.read_f32(dtype, e.at(self.kind(dtype), from, first), self.lanes)
+                let from = e.at(self.kind(dtype), from, first);
+                match valid {
+                    Some(valid) => e.masked_read_f32(dtype, from, self.lanes, valid),
+                    None => e.read_f32(dtype, from, self.lanes),
+                }
             }
             Source::Block(block) => e.numbers(block, first, self.lanes),
         }
     }
 
-    /// A round's elements of the stack for each row; of blocks, the row itself.
+    /// The format of an operand whose last steps are copied before they are read: where the target has no masked loads of
+    /// it.
+    fn is_copied(&self, side: usize) -> Option<DType> {
+        match self.stored[side] {
+            Stored::Number(dtype) => (!has_masks(self.lanes, dtype)).then_some(dtype),
+            Stored::Q8_0 => None,
+        }
+    }
+
+    /// A round's elements of the stack for each row that is copied; the row itself of others.
     fn reserve(&self, rows: &Pointers<'c>) -> Pointers<'c> {
         let e = self.e;
         let reserve = |side: usize| {
             let one = |&row: &PointerValue<'c>| {
-                if self.stored[side] == Stored::Q8_0 {
+                if self.is_copied(side).is_none() {
                     return row;
                 }
                 let bytes = 4 * self.round();
@@ -224,7 +247,7 @@ impl<'c> Dot<'_, '_, 'c> {
         [reserve(0), reserve(1)]
     }
 
-    /// Copies the last steps of all rows, so that whole vectors can be read.
+    /// Copies the last steps of rows, so that whole vectors can be read.
     fn copy_tails(
         &self,
         rows: &Pointers<'c>,
@@ -233,9 +256,12 @@ impl<'c> Dot<'_, '_, 'c> {
         rest: IntValue<'c>,
     ) {
         let e = self.e;
+        if [0, 1].iter().all(|&side| self.is_copied(side).is_none()) {
+            return;
+        }
         e.each(e.int(0), rest, 1, |index| {
             for side in 0..2 {
-                let Stored::Number(dtype) = self.stored[side] else {
+                let Some(dtype) = self.is_copied(side) else {
                     continue;
                 };
                 let kind = self.kind(dtype);

@@ -9,16 +9,15 @@ use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
 
 use super::pack::{Pack, Panel, Walk};
 use crate::compilers::llvm_cpu::emit::BUILT;
-use crate::dtype::DType;
+use crate::compilers::llvm_cpu::emit_masked::has_masks;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
 impl<'c> Pack<'_, '_, 'c> {
-    /// Whether vectors of the elements can be read under a mask: those of two bytes only by the widest ones.
+    /// Whether vectors of the elements can be read under a mask.
     pub(super) fn has_masks(&self) -> bool {
-        let lanes = self.operand.lanes;
-        lanes == 16 || lanes == 8 && self.operand.access.dtype == DType::F32
+        has_masks(self.operand.lanes, self.operand.access.dtype)
     }
 
     /// A full panel whose rows are neighbours in memory.

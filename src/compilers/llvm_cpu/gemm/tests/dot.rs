@@ -142,11 +142,12 @@ fn the_inner_loop_has_full_vectors_and_no_spills() {
         for stored in [[DType::F32; 2], [DType::F32, DType::BF16]] {
             let stored = stored.map(Stored::Number);
             let text = assembly(&target, |context, module| {
-                shapes(&target).for_each(|shape| emit_dot(context, module, stored, shape, &target));
+                shapes(stored, &target)
+                    .for_each(|shape| emit_dot(context, module, stored, shape, &target));
                 Ok(())
             });
             let text = text.unwrap();
-            for size in shapes(&target) {
+            for size in shapes(stored, &target) {
                 let inner = hot_loop(&text, &symbol(stored, size, &target)).unwrap();
                 let expected = size.0 * size.1 * 16 / target.lanes() as usize;
                 assert_eq!(
@@ -158,7 +159,10 @@ fn the_inner_loop_has_full_vectors_and_no_spills() {
                 assert_eq!(inner.spills(), 0, "{name} {size:?}\n{}", inner.text);
                 assert_eq!(inner.calls(), 0, "{name} {size:?}\n{}", inner.text);
             }
-            assert!(shape(&target).1 > 1, "{name} has room for several rows");
+            assert!(
+                shape(stored, &target).1 > 1,
+                "{name} has room for several rows"
+            );
         }
     }
 }
