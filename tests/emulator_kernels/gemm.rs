@@ -3,9 +3,12 @@
 use brain_blitz::array::Array;
 use brain_blitz::compilers::llvm_cpu::cache::ObjectCache;
 use brain_blitz::compilers::llvm_cpu::gemm::CompiledGemm;
+use brain_blitz::compilers::llvm_cpu::gemm::direct::direct_symbol;
 use brain_blitz::compilers::llvm_cpu::gemm::ir::Contraction;
+use brain_blitz::compilers::llvm_cpu::gemm::micro::{Tile, emit_direct};
 use brain_blitz::compilers::llvm_cpu::gemm::objects::Objects;
 use brain_blitz::compilers::llvm_cpu::ir::Access;
+use brain_blitz::compilers::llvm_cpu::jit::compile_module;
 use brain_blitz::compilers::llvm_cpu::target::Target;
 use brain_blitz::prelude::*;
 use brain_blitz::shape::{Dims, IntoDims, Symbols, View};
@@ -129,6 +132,73 @@ fn micro_kernels_of_every_height() {
             wanted
         },
     );
+}
+
+/// One micro-kernel that reads rows of B where they are: what it must give, and where it will be.
+fn direct(
+    batch: &mut Batch,
+    (tile, symbol): (Tile, &str),
+    (rows, used): (usize, usize),
+    k: usize,
+) -> (Vec<f32>, Place) {
+    let (panel, ldb, ldc) = (tile.rows as usize, used + 7, used + 3);
+    let a: Vec<f32> = (0..panel * k).map(value).collect();
+    // Nothing is behind the last row.
+    let b: Vec<f32> = (0..(ldb * k).saturating_sub(7))
+        .map(|i| value(i * 3 + 1))
+        .collect();
+    let mut c: Vec<f32> = (0..rows * ldc).map(|i| value(i * 5 + 2)).collect();
+    let [a_place, b_place] = [&a, &b].map(|floats| batch.input(&bytes(floats)));
+    let c_place = batch.state(&bytes(&c));
+    let args = [
+        Arg::Int(k as i64),
+        Arg::Pointer(a_place),
+        Arg::Pointer(b_place),
+        Arg::Pointer(c_place),
+        Arg::Int(ldc as i64),
+        Arg::Int(0),
+        Arg::Int(rows as i64),
+        Arg::Int(used as i64),
+        Arg::Pointer(c_place),
+        Arg::Int(ldb as i64),
+    ];
+    batch.call(symbol, &args);
+    for (row, column) in (0..rows).flat_map(|row| (0..used).map(move |column| (row, column))) {
+        let sum = &mut c[row * ldc + column];
+        let step = |sum: f32, k: usize| a[k * panel + row].mul_add(b[k * ldb + column], sum);
+        *sum = (0..k).fold(*sum, step);
+    }
+    (c, c_place)
+}
+
+#[test]
+fn micro_kernels_read_rows_where_they_are() {
+    let Some(emulator) = Emulator::for_test("micro_kernels_read_rows_where_they_are") else {
+        return;
+    };
+    for (name, model) in TARGETS {
+        let target = Target::for_cpu(name).expect("a known target");
+        let tile = Tile::of(&target);
+        let (mut batch, mut wanted) = (Batch::default(), Vec::new());
+        for size in tile.parts().filter(|size| size.0 % 3 != 2) {
+            let symbol = direct_symbol(tile, size, &target);
+            let object = compile_module(&target, |context, module| {
+                emit_direct(context, module, &symbol, tile, size);
+                Ok(())
+            });
+            batch.object(&symbol, &object.expect("it compiles"));
+            let (rows, columns) = (size.0 as usize, (size.1 * tile.lanes) as usize);
+            for (used, k) in [(columns, 5), (columns - 3, 6)] {
+                let (want, place) = direct(&mut batch, (tile, &symbol), (rows, used), k);
+                wanted.push((format!("{symbol}, {used} columns"), want, place));
+            }
+        }
+        assert!(wanted.len() >= 16, "{} calls", wanted.len());
+        let after = batch.run(&emulator, model).expect("the emulator runs");
+        for (call, want, place) in wanted {
+            assert_eq!(after.floats(place), want, "{call} on {name}");
+        }
+    }
 }
 
 #[test]

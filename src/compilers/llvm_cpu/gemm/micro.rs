@@ -11,15 +11,19 @@
 //! Tiles at the edges of C need no detour: the last vector of a row is loaded and stored under a mask where C ends
 //! inside of it, and of two neighbouring numbers of rows one kernel serves both, which computes the last row twice.
 //!
+//! Where few rows use an element of B, it is read where it is: kernels for that ([`emit_direct`]) are told how far rows of
+//! B are apart, read the last vector of each under the mask of C, and ask for the same rows' next columns.
+//!
 //! # ABI
-//! [`MicroFn`]: `fn(k, a, b, c, ldc, fresh, rows, columns, next)`.
+//! [`MicroFn`]: `fn(k, a, b, c, ldc, fresh, rows, columns, next)`; [`DirectFn`] has `ldb` behind these.
 //! - `a`: `k` rows of `panel` floats, of which the first ones are used (4-byte alignment);
 //! - `b`: `k` rows of [`Tile::columns`] floats, aligned to the vector size;
 //! - `c`: `rows` rows of `columns` floats, `ldc` floats apart (4-byte alignment);
 //! - `fresh`: not 0 if C starts from zero instead of from what is there (then it is not read);
 //! - `rows`: those of the kernel, or one less unless there is a kernel for that;
 //! - `columns`: those in the kernel's vectors, the last of which has at least one;
-//! - `next`: a tile of C, also `ldc` apart, that will be needed after this one; only asked for, not read.
+//! - `next`: a tile of C, also `ldc` apart, that will be needed after this one; only asked for, not read;
+//! - `ldb`: `b` is `k` rows of `columns` floats, `ldb` floats apart (4-byte alignment).
 
 use inkwell::IntPredicate;
 use inkwell::basic_block::BasicBlock;
@@ -41,6 +45,20 @@ pub type MicroFn = unsafe extern "C" fn(
     rows: i64,
     columns: i64,
     next: *const f32,
+);
+
+/// A compiled micro-kernel that reads B where it is; see the module's documentation.
+pub type DirectFn = unsafe extern "C" fn(
+    k: i64,
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    ldc: i64,
+    fresh: i64,
+    rows: i64,
+    columns: i64,
+    next: *const f32,
+    ldb: i64,
 );
 
 /// How far the loop over K is unrolled.
@@ -96,6 +114,11 @@ impl Tile {
         rows.flat_map(move |rows| (1..=self.vectors).map(move |vectors| (rows, vectors)))
     }
 
+    /// All sizes of a part of C, as rows and vectors, in the order in which kernels are kept.
+    pub fn parts(self) -> impl Iterator<Item = (u32, u32)> {
+        (1..=self.rows).flat_map(move |rows| (1..=self.vectors).map(move |vectors| (rows, vectors)))
+    }
+
     /// The symbol of the micro-kernel for so many rows and vectors.
     pub fn symbol(self, (rows, vectors): (u32, u32), target: &Target) -> String {
         let isa = target.symbol_part();
@@ -114,24 +137,30 @@ pub fn emit_micro<'c>(
     module: &Module<'c>,
     symbol: &str,
     tile: Tile,
-    (rows, vectors): (u32, u32),
+    size: (u32, u32),
 ) {
-    let (int, ptr) = (
-        context.i64_type().into(),
-        context.ptr_type(Default::default()).into(),
-    );
-    let kinds = [int, ptr, ptr, ptr, int, int, int, int, ptr];
-    let e = Emit::function(context, module, symbol, &kinds);
-    for pointer in 1..4 {
-        e.noalias(pointer);
-    }
-    Micro {
-        e,
-        tile,
-        rows,
-        vectors,
-    }
-    .emit();
+    Micro::new(context, module, symbol, tile, size, Source::Panel).emit();
+}
+
+/// Writes the micro-kernel `symbol` that reads B where it is, for the first rows and vectors of `tile`, into `module`. The
+/// target has masked loads.
+pub fn emit_direct<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    symbol: &str,
+    tile: Tile,
+    size: (u32, u32),
+) {
+    Micro::new(context, module, symbol, tile, size, Source::Rows).emit();
+}
+
+/// Where B is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// In a packed panel.
+    Panel,
+    /// Where it is.
+    Rows,
 }
 
 struct Micro<'m, 'c> {
@@ -139,6 +168,7 @@ struct Micro<'m, 'c> {
     tile: Tile,
     rows: u32,
     vectors: u32,
+    source: Source,
 }
 
 /// What a loop over K carries from step to step.
@@ -167,6 +197,35 @@ impl<'c> Carried<'c> {
 }
 
 impl<'m, 'c> Micro<'m, 'c> {
+    fn new(
+        context: &'c Context,
+        module: &'m Module<'c>,
+        symbol: &str,
+        tile: Tile,
+        (rows, vectors): (u32, u32),
+        source: Source,
+    ) -> Micro<'m, 'c> {
+        let (int, ptr) = (
+            context.i64_type().into(),
+            context.ptr_type(Default::default()).into(),
+        );
+        let mut kinds = vec![int, ptr, ptr, ptr, int, int, int, int, ptr];
+        if source == Source::Rows {
+            kinds.push(int);
+        }
+        let e = Emit::function(context, module, symbol, &kinds);
+        for pointer in 1..4 {
+            e.noalias(pointer);
+        }
+        Micro {
+            e,
+            tile,
+            rows,
+            vectors,
+            source,
+        }
+    }
+
     fn emit(self) {
         let e = &self.e;
         let k = e.int_argument(0);
@@ -181,8 +240,9 @@ impl<'m, 'c> Micro<'m, 'c> {
         };
         let mask = e.int(-i64::from(UNROLL));
         let steps = e.builder.build_and(k, mask, "steps").expect(BUILT);
-        let middle = self.run(start, steps, UNROLL);
-        let end = self.run(middle, k, 1);
+        let valid = self.mask().filter(|_| self.source == Source::Rows);
+        let middle = self.run(start, steps, UNROLL, valid);
+        let end = self.run(middle, k, 1, valid);
         e.branch(
             whole,
             || self.store(&end.sums, None),
@@ -279,8 +339,15 @@ impl<'m, 'c> Micro<'m, 'c> {
         .collect()
     }
 
-    /// `while k < end { step k .. k + unroll }`; `end - k` is a multiple of `unroll`.
-    fn run(&self, start: Carried<'c>, end: IntValue<'c>, unroll: u32) -> Carried<'c> {
+    /// `while k < end { step k .. k + unroll }`; `end - k` is a multiple of `unroll`. Of each row's last vector of B only
+    /// what is `valid` is read, if given.
+    fn run(
+        &self,
+        start: Carried<'c>,
+        end: IntValue<'c>,
+        unroll: u32,
+        valid: Option<BasicValueEnum<'c>>,
+    ) -> Carried<'c> {
         let e = &self.e;
         let before = self.here();
         let [body, after] = self.blocks(["steps", "stepped"]);
@@ -297,15 +364,11 @@ impl<'m, 'c> Micro<'m, 'c> {
             .collect();
         let mut next = Carried::of(phis.iter().map(|phi| phi.as_basic_value()));
         for step in 0..unroll {
-            self.step(&mut next, step);
+            self.step(&mut next, step, valid);
         }
         next.k = e.add(next.k, e.int(unroll.into()));
         next.a = e.at(e.f32(), next.a, e.int((unroll * self.tile.rows).into()));
-        next.b = e.at(
-            e.f32(),
-            next.b,
-            e.int((unroll * self.tile.columns()).into()),
-        );
+        next.b = self.b_at(next.b, unroll);
         let more = e.compare(IntPredicate::SLT, next.k, end);
         e.builder
             .build_conditional_branch(more, body, after)
@@ -320,17 +383,51 @@ impl<'m, 'c> Micro<'m, 'c> {
         Carried::of(both.map(|(old, new)| self.phi(&[(old, before), (new, body)]).as_basic_value()))
     }
 
-    /// One step of K: a row of B times each of the row of A.
-    fn step(&self, carried: &mut Carried<'c>, step: u32) {
+    /// The row of B `steps` behind `b`.
+    fn b_at(&self, b: PointerValue<'c>, steps: u32) -> PointerValue<'c> {
+        let e = &self.e;
+        let Source::Rows = self.source else {
+            return e.at(e.f32(), b, e.int((steps * self.tile.columns()).into()));
+        };
+        let offset = e.mul(e.int_argument(9), e.int(steps.into()));
+        // SAFETY: not marked `inbounds`: behind the last row it may lie outside of the operand, and is not read then.
+        let row = unsafe { e.builder.build_gep(e.f32(), b, &[offset], "") };
+        row.expect(BUILT)
+    }
+
+    /// The vectors of a row of B.
+    fn row_of_b(
+        &self,
+        row: PointerValue<'c>,
+        valid: Option<BasicValueEnum<'c>>,
+    ) -> Vec<BasicValueEnum<'c>> {
         let (e, tile) = (&self.e, self.tile);
         let kind = e.vector(tile.lanes);
-        let b: Vec<_> = (0..self.vectors)
-            .map(|vector| {
-                let offset = step * tile.columns() + vector * tile.lanes;
-                let from = e.at(e.f32(), carried.b, e.int(offset.into()));
-                e.load(kind, from, tile.lanes * 4)
-            })
-            .collect();
+        let load = |vector: u32| {
+            let from = e.at(e.f32(), row, e.int((vector * tile.lanes).into()));
+            let align = match self.source {
+                Source::Panel => tile.lanes * 4,
+                Source::Rows => 4,
+            };
+            match valid.filter(|_| vector + 1 == self.vectors) {
+                Some(valid) => e.masked_load(kind, from, valid),
+                None => e.load(kind, from, align),
+            }
+        };
+        let values = (0..self.vectors).map(load).collect();
+        if self.source == Source::Rows {
+            let bytes = 4 * tile.columns();
+            for line in (0..bytes).step_by(64) {
+                e.prefetch(row, (bytes + line).into(), 2);
+            }
+        }
+        values
+    }
+
+    /// One step of K: a row of B times each of the row of A.
+    fn step(&self, carried: &mut Carried<'c>, step: u32, valid: Option<BasicValueEnum<'c>>) {
+        let (e, tile) = (&self.e, self.tile);
+        let b = self.row_of_b(self.b_at(carried.b, step), valid);
         // One prefetch per cache line of 16 floats that this step enters.
         if (step * tile.rows) % 16 < tile.rows {
             let ahead = (step + AHEAD) * tile.rows;

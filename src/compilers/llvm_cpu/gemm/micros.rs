@@ -49,8 +49,7 @@ impl Micros {
         jit.add_once(&self.symbols[0].2, &self.object)?;
         let tile = self.tile;
         let mut micro = Vec::new();
-        for (rows, vectors) in (1..=tile.rows).flat_map(|r| (1..=tile.vectors).map(move |v| (r, v)))
-        {
+        for (rows, vectors) in tile.parts() {
             let mut fits = self.symbols.iter();
             let fits = fits.find(|(most, exactly, _)| *most >= rows && *exactly == vectors);
             let (_, _, symbol) = fits.expect("no part of a tile is larger than the tile");

@@ -56,6 +56,7 @@
 //! ```
 
 pub mod asm;
+pub mod direct;
 pub mod dot;
 mod dot_code;
 pub mod few;
@@ -88,6 +89,7 @@ mod tests;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use self::direct::{CompiledDirect, Direct};
 use self::dot::{CompiledDots, Dots};
 use self::ir::Contraction;
 use self::micro::MicroFn;
@@ -134,6 +136,7 @@ pub struct CompiledGemm {
     shape: Shape,
     dots: Option<CompiledDots>,
     sums: Option<CompiledSums>,
+    direct: Option<CompiledDirect>,
 }
 
 impl CompiledGemm {
@@ -172,6 +175,7 @@ impl CompiledGemm {
         };
         let dots = CompiledDots::new(c, target, cache, &mut params)?;
         let sums = CompiledSums::new(c, target, cache, &mut params)?;
+        let direct = CompiledDirect::new(c, (target, tile), cache, &mut params)?;
         let mut pack = |side| CompiledPack::new((c, side), (target, tile), cache, &mut params);
         let packs = [pack(0)?, pack(1)?];
         Ok(CompiledGemm {
@@ -181,6 +185,7 @@ impl CompiledGemm {
             shape,
             dots,
             sums,
+            direct,
         })
     }
 
@@ -221,6 +226,11 @@ impl CompiledGemm {
             shape: self.shape.clone(),
             dots: self.dots.as_ref().map(|dots| dots.link(jit)).transpose()?,
             sums: self.sums.as_ref().map(|sums| sums.link(jit)).transpose()?,
+            direct: self
+                .direct
+                .as_ref()
+                .map(|direct| direct.link(jit))
+                .transpose()?,
             _jit: jit.clone(),
         })
     }
@@ -237,6 +247,7 @@ pub struct Gemm {
     shape: Shape,
     dots: Option<Dots>,
     sums: Option<Sums>,
+    direct: Option<Direct>,
     /// Keeps the code alive.
     _jit: Arc<Jit>,
 }
@@ -339,9 +350,13 @@ impl Gemm {
     pub unsafe fn run_telling(&self, call: Call<'_>, done: Option<&Done<'_>>) {
         let sizes = self.sizes(call.params);
         let tile = self.shape.tile;
+        let direct = self.direct.as_ref();
+        let direct = direct.filter(|direct| direct.fits(sizes) && !call.rhs.is_packed());
         let blocks = self.shape.blocks.fit(sizes, tile);
-        let scratch = Scratch::of(blocks, sizes, tile, call.rhs.is_ready());
-        let parts = self.parts(sizes, call.threads, call.rhs.is_packed());
+        let blocks = direct.map_or(blocks, |direct| direct.blocks(blocks));
+        let (ready, packed) = (call.rhs.is_ready(), call.rhs.is_packed());
+        let scratch = Scratch::of(blocks, sizes, tile, ready || direct.is_some());
+        let parts = self.parts(sizes, call.threads, packed || direct.is_some());
         let pad = call.scratch.as_ptr().align_offset(ALIGN);
         let needed = pad + scratch.floats() * parts.count() * 4;
         assert!(
@@ -359,6 +374,7 @@ impl Gemm {
             plain: self.plain(call.params),
             lhs: call.lhs,
             rhs: call.rhs,
+            direct,
             out: call.out,
             origin: 0,
             params: call.params,

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::micro::Tile;
 use super::packing::Part;
 use super::plan::{Blocks, Scratch, Side, Sizes};
-use super::run::{Block, Job, blocks as cut};
+use super::run::{Block, Job, Right, blocks as cut};
 use super::{Gemm, Rhs};
 use crate::dtype::DType;
 
@@ -146,6 +146,7 @@ impl Gemm {
             plain: self.plain(call.params),
             lhs: call.lhs,
             rhs: Rhs::Packed(call.packed.cast(), DType::F32),
+            direct: None,
             out: call.out,
             origin: call.origin,
             params: call.params,
@@ -168,7 +169,7 @@ impl Gemm {
                 k: k.clone(),
                 lhs,
                 // SAFETY: the panel of this column and block lies there.
-                rhs: unsafe { call.packed.add(offset) },
+                rhs: Right::panels(unsafe { call.packed.add(offset) }),
                 tile,
                 own: None,
             });

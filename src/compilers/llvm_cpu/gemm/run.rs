@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use super::direct::Direct;
 use super::packing::Part;
 use super::plan::{Blocks, Scratch, Side, Sizes};
 use super::{Gemm, Rhs};
@@ -23,6 +24,8 @@ pub(super) struct Job<'a> {
     pub(super) plain: Option<i64>,
     pub(super) lhs: *const u8,
     pub(super) rhs: Rhs,
+    /// What reads the right operand where it is, instead of panels.
+    pub(super) direct: Option<&'a Direct>,
     pub(super) out: *mut f32,
     /// Where in the result's memory `out` points.
     pub(super) origin: isize,
@@ -49,6 +52,22 @@ pub type Done<'a> = dyn Fn(usize, Range<usize>, Range<usize>) + Sync + 'a;
 // elements of `out`, which the parts cut without overlap.
 unsafe impl Sync for Job<'_> {}
 
+/// A block of the right operand.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Right {
+    /// Its panels, or its first element.
+    pub(super) at: *const f32,
+    /// How far steps are apart where it is read; nothing in panels.
+    pub(super) apart: Option<i64>,
+}
+
+impl Right {
+    /// A block in panels.
+    pub(super) fn panels(at: *const f32) -> Right {
+        Right { at, apart: None }
+    }
+}
+
 /// The packed blocks that meet in one run of micro-kernels.
 pub(super) struct Block {
     pub(super) batch: usize,
@@ -58,7 +77,7 @@ pub(super) struct Block {
     /// Whether sums start here and not from what the output holds.
     pub(super) fresh: bool,
     pub(super) lhs: *const f32,
-    pub(super) rhs: *const f32,
+    pub(super) rhs: Right,
     pub(super) tile: *mut f32,
     /// Memory of the block's own for the result instead of the output: where its first row and column are, and how far
     /// its rows are apart.
@@ -91,8 +110,8 @@ impl Job<'_> {
         let cut = |k: Range<usize>| k.start..k.end.min(self.sizes.k);
         for (batch, outer) in batches.flat_map(|b| each_outer().map(move |outer| (b, outer))) {
             for k in steps().map(cut) {
-                let mut packed = rhs.cast_const();
-                let pack = |side: Side, range: &Range<usize>, packed: &mut *const f32| match side {
+                let mut packed = Right::panels(rhs);
+                let pack = |side: Side, range: &Range<usize>, packed: &mut Right| match side {
                     Side::Lhs => self.lhs_block(batch, range.clone(), k.clone(), lhs),
                     Side::Rhs => *packed = self.rhs_block(batch, range.clone(), k.clone(), rhs),
                 };
@@ -129,20 +148,26 @@ impl Job<'_> {
         unsafe { self.gemm.pack_lhs.run(self.lhs, self.params, part, to) };
     }
 
-    /// The packed block of the right operand, made in `to` unless it is there already.
+    /// A block of the right operand, in panels, made in `to` unless they are there already, or as it is.
     pub(super) fn rhs_block(
         &self,
         batch: usize,
         n: Range<usize>,
         k: Range<usize>,
         to: *mut f32,
-    ) -> *const f32 {
+    ) -> Right {
         match self.rhs {
             Rhs::Raw(from) => {
+                if let Some(direct) = self.direct {
+                    let (at, apart) =
+                        (direct.place).row(from, [batch, n.start, k.start], self.params);
+                    let apart = Some(apart);
+                    return Right { at, apart };
+                }
                 let part = part_of(batch, n, k);
                 // SAFETY: as for the left operand.
                 unsafe { self.gemm.pack_rhs.run(from, self.params, part, to) };
-                to
+                Right::panels(to)
             }
             Rhs::Packed(from, dtype) => {
                 let columns = self.gemm.shape.tile.columns() as usize;
@@ -152,12 +177,12 @@ impl Job<'_> {
                 // SAFETY: the block was packed to there; `n` starts at a panel.
                 let from = unsafe { from.add(offset * dtype.size()) };
                 if dtype == DType::F32 {
-                    return from.cast();
+                    return Right::panels(from.cast());
                 }
                 let count = n.len().next_multiple_of(columns) * k.len();
                 // SAFETY: as many numbers were packed; `to` has room for a block.
                 unsafe { (self.gemm.widen)(from, to, count as i64) };
-                to
+                Right::panels(to)
             }
         }
     }
@@ -165,93 +190,133 @@ impl Job<'_> {
     /// Runs micro-kernels over a block: a panel of one operand stays in L1 while those of the other pass.
     pub(super) fn block(&self, block: &Block) {
         let tile = self.gemm.shape.tile;
-        let (height, width) = (tile.rows as usize, tile.columns() as usize);
-        let counts = [
-            block.m.len().div_ceil(height),
-            block.n.len().div_ceil(width),
-        ];
-        let at = |row: usize, column: usize| {
-            let rows =
-                block.m.start + row * height..(block.m.start + (row + 1) * height).min(block.m.end);
-            let columns = block.n.start + column * width
-                ..(block.n.start + (column + 1) * width).min(block.n.end);
+        let rows = (block.m.len(), tile.rows as usize);
+        let columns = (block.n.len(), tile.columns() as usize);
+        let origin = self.origin(block);
+        let lhs_stays = self.blocks.stays == Side::Lhs;
+        let (outer, inner) = if lhs_stays {
             (rows, columns)
+        } else {
+            (columns, rows)
         };
-        let count = counts[0] * counts[1];
-        let place = |index: usize| match self.blocks.stays {
-            Side::Lhs => at(index / counts[1], index % counts[1]),
-            Side::Rhs => at(index % counts[0], index / counts[0]),
+        let place = |outer: usize, inner: usize| {
+            if lhs_stays {
+                [outer, inner]
+            } else {
+                [inner, outer]
+            }
         };
-        let mut current = place(0);
-        for index in 0..count {
-            let next = place((index + 1).min(count - 1));
-            self.tile(block, current, (next.0.start, next.1.start));
-            current = next;
+        for here in (0..outer.0).step_by(outer.1) {
+            let after = Some(here + outer.1).filter(|&after| after < outer.0);
+            let after = place(after.unwrap_or(here), 0);
+            for own in (0..inner.0).step_by(inner.1) {
+                let next = own + inner.1;
+                let next = if next < inner.0 {
+                    place(here, next)
+                } else {
+                    after
+                };
+                match origin {
+                    Some(origin) => self.tile(block, origin, place(here, own), next),
+                    None => self.scattered(block, place(here, own)),
+                }
+            }
         }
     }
 
-    /// The micro-kernel for this many rows and columns of a tile.
-    fn micro(&self, rows: usize, columns: usize) -> super::MicroFn {
-        let tile = self.gemm.shape.tile;
-        let vectors = columns.div_ceil(tile.lanes as usize);
-        self.gemm.micro[(rows - 1) * tile.vectors as usize + vectors - 1]
+    /// Where the first row and column of a block are, and how far its rows are apart, if they are equally far and columns
+    /// are neighbours.
+    fn origin(&self, block: &Block) -> Option<(*mut f32, usize)> {
+        let place = |ldc: i64| {
+            let batch = self.gemm.shape.out[0].offset(block.batch, self.params) - self.origin;
+            let first = block.m.start * ldc as usize + block.n.start;
+            let batch = self.out.wrapping_offset(batch);
+            (batch.wrapping_add(first), ldc as usize)
+        };
+        block.own.or_else(|| self.plain.map(place))
     }
 
-    /// One tile of the output; `next` is where the one after it starts.
-    fn tile(
+    /// A tile of a block, given its first row and column there, and those of the one after it.
+    #[inline]
+    fn tile(&self, block: &Block, origin: (*mut f32, usize), here: [usize; 2], next: [usize; 2]) {
+        let at = |[row, column]: [usize; 2]| origin.0.wrapping_add(row * origin.1 + column);
+        // SAFETY: the tile's rows and columns lie in the output or the block's memory.
+        unsafe { self.micro(block, here, (at(here), origin.1), at(next)) };
+    }
+
+    /// How many rows and columns a tile has, given its first ones in the block.
+    fn size(&self, block: &Block, [row, column]: [usize; 2]) -> [usize; 2] {
+        let tile = self.gemm.shape.tile;
+        let rows = (block.m.len() - row).min(tile.rows as usize);
+        [rows, (block.n.len() - column).min(tile.columns() as usize)]
+    }
+
+    /// Runs the micro-kernel for a tile, given its first row and column in the block, where it starts, and the one after
+    /// it.
+    ///
+    /// # Safety
+    /// The tile's rows and columns lie at `to`, `ldc` apart.
+    #[inline]
+    unsafe fn micro(
         &self,
         block: &Block,
-        (rows, columns): (Range<usize>, Range<usize>),
-        next: (usize, usize),
+        here: [usize; 2],
+        (to, ldc): (*mut f32, usize),
+        next: *const f32,
     ) {
-        let tile = self.gemm.shape.tile;
-        let width = tile.columns() as usize;
-        let steps = block.k.len();
-        // SAFETY: panels are `steps` times their width, and `rows` and `columns` start at panels.
-        let (lhs, rhs) = unsafe {
-            (
-                block.lhs.add((rows.start - block.m.start) * steps),
-                block.rhs.add((columns.start - block.n.start) * steps),
-            )
+        let (tile, steps) = (self.gemm.shape.tile, block.k.len());
+        let [rows, columns] = self.size(block, here);
+        let vectors = match columns == tile.columns() as usize {
+            true => tile.vectors as usize,
+            false => columns.div_ceil(tile.lanes as usize),
         };
-        let (k, fresh) = (steps as i64, i64::from(block.fresh));
-        let kernel = self.micro(rows.len(), columns.len());
-        let (height, used) = (rows.len() as i64, columns.len() as i64);
+        let index = (rows - 1) * tile.vectors as usize + vectors - 1;
+        // Panels are `steps` times their width, and tiles start at panels.
+        let lhs = block.lhs.wrapping_add(here[0] * steps);
+        let (rhs, ldb) = match block.rhs.apart {
+            Some(apart) => (block.rhs.at.wrapping_add(here[1]), apart),
+            None => (
+                block.rhs.at.wrapping_add(here[1] * steps),
+                tile.columns().into(),
+            ),
+        };
+        let (k, ldc, fresh) = (steps as i64, ldc as i64, i64::from(block.fresh));
+        let [rows, columns] = [rows as i64, columns as i64];
+        // SAFETY: the panels are whole, or the operand has these columns in all steps; C is the caller's promise.
+        unsafe {
+            if let Some(direct) = self.direct.filter(|_| block.rhs.apart.is_some()) {
+                let kernel = direct.kernels[index].expect("there is one for each height");
+                kernel(k, lhs, rhs, to, ldc, fresh, rows, columns, next, ldb);
+            } else {
+                let kernel = self.gemm.micro[index];
+                kernel(k, lhs, rhs, to, ldc, fresh, rows, columns, next);
+            }
+        }
+    }
+
+    /// A tile of an output whose rows are not plain rows of neighbours, given its first row and column in the block.
+    fn scattered(&self, block: &Block, here: [usize; 2]) {
+        let width = self.gemm.shape.tile.columns() as usize;
         let [batch, m, n] = &self.gemm.shape.out;
         let batch = batch.offset(block.batch, self.params) - self.origin;
-        // Where the first row and column would be, if rows are equally far apart.
-        let origin = match (block.own, self.plain) {
-            (Some((own, ldc)), _) => {
-                let before = block.m.start * ldc + block.n.start;
-                Some((own.wrapping_sub(before), ldc))
-            }
-            (None, Some(ldc)) => Some((self.out.wrapping_offset(batch), ldc as usize)),
-            (None, None) => None,
-        };
-        if let Some((origin, ldc)) = origin {
-            let at = |row: usize, column: usize| origin.wrapping_add(row * ldc + column);
-            let (to, next) = (at(rows.start, columns.start), at(next.0, next.1));
-            // SAFETY: the panels are whole, and the tile's rows and columns lie in the output or the block's memory.
-            unsafe { kernel(k, lhs, rhs, to, ldc as i64, fresh, height, used, next) };
-            return;
-        }
+        let size = self.size(block, here);
+        let first = [block.m.start + here[0], block.n.start + here[1]];
         let each = |visit: &dyn Fn(*mut f32, *mut f32)| {
-            for (i, row) in rows.clone().enumerate() {
-                let row = batch + m.offset(row, self.params);
-                for (j, column) in columns.clone().enumerate() {
-                    let offset = row + n.offset(column, self.params);
+            for i in 0..size[0] {
+                let row = batch + m.offset(first[0] + i, self.params);
+                for j in 0..size[1] {
+                    let offset = row + n.offset(first[1] + j, self.params);
                     // SAFETY: an element of the output, and one of the temporary tile.
                     unsafe { visit(self.out.offset(offset), block.tile.add(i * width + j)) };
                 }
             }
         };
-        if fresh == 0 {
+        if !block.fresh {
             // SAFETY: both are valid, as above; earlier blocks of K have written them.
             each(&|out, tile| unsafe { *tile = *out });
         }
-        let (to, ldc) = (block.tile, width as i64);
-        // SAFETY: the panels are whole; the temporary tile is as large as any.
-        unsafe { kernel(k, lhs, rhs, to, ldc, fresh, height, used, to) };
+        // SAFETY: the temporary tile is as large as any.
+        unsafe { self.micro(block, here, (block.tile, width), block.tile) };
         // SAFETY: as above.
         each(&|out, tile| unsafe { *out = *tile });
     }

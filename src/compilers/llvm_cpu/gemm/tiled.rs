@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 
 use super::dot::DotCall;
 use super::plan::{Blocks, Parts, Scratch, Side, Sizes};
-use super::run::{Block, Done, Job, blocks as cut};
+use super::run::{Block, Done, Job, Right, blocks as cut};
 use super::{ALIGN, Gemm, Rhs};
 use crate::exec::pool;
 
@@ -299,6 +299,7 @@ impl Run<'_> {
             plain: None,
             lhs: self.call.lhs[i.min(self.call.lhs.len() - 1)],
             rhs,
+            direct: None,
             out: std::ptr::null_mut(),
             origin: 0,
             params: self.call.params,
@@ -391,7 +392,7 @@ impl Run<'_> {
                         if i < self.tiling.counts[1] {
                             job.lhs_block(batch, m.clone(), k.clone(), passing);
                         }
-                        (passing.cast_const(), there)
+                        (passing.cast_const(), Right::panels(there))
                     }
                 };
                 job.block(&Block {

@@ -14,6 +14,7 @@ use check::{Case, check_everywhere, check_run, data, linked, product, targets};
 
 mod blocks;
 mod check;
+mod direct;
 mod dot;
 mod micro;
 
