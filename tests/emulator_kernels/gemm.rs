@@ -7,6 +7,7 @@ use brain_blitz::compilers::llvm_cpu::gemm::direct::direct_symbol;
 use brain_blitz::compilers::llvm_cpu::gemm::ir::Contraction;
 use brain_blitz::compilers::llvm_cpu::gemm::micro::{Tile, emit_direct};
 use brain_blitz::compilers::llvm_cpu::gemm::objects::Objects;
+use brain_blitz::compilers::llvm_cpu::gemm::slim::{Slim, emit_slim};
 use brain_blitz::compilers::llvm_cpu::ir::Access;
 use brain_blitz::compilers::llvm_cpu::jit::compile_module;
 use brain_blitz::compilers::llvm_cpu::target::Target;
@@ -194,6 +195,71 @@ fn micro_kernels_read_rows_where_they_are() {
             }
         }
         assert!(wanted.len() >= 16, "{} calls", wanted.len());
+        let after = batch.run(&emulator, model).expect("the emulator runs");
+        for (call, want, place) in wanted {
+            assert_eq!(after.floats(place), want, "{call} on {name}");
+        }
+    }
+}
+
+/// One kernel for few columns: what it must give, and where it will be.
+fn slim(
+    batch: &mut Batch,
+    (slim, symbol): (Slim, &str),
+    (rows, k): (usize, usize),
+    fresh: bool,
+) -> (Vec<f32>, Place) {
+    let columns = (slim.vectors * slim.tile.lanes + slim.columns) as usize;
+    let (panel, ldb, ldc) = (slim.tile.rows as usize, columns + 2, columns + 3);
+    let a: Vec<f32> = (0..panel * k).map(value).collect();
+    let b: Vec<f32> = (0..ldb * k).map(|i| value(i * 3 + 1)).collect();
+    let mut c: Vec<f32> = (0..rows * ldc).map(|i| value(i * 5 + 2)).collect();
+    let [a_place, b_place] = [&a, &b].map(|floats| batch.input(&bytes(floats)));
+    let c_place = batch.state(&bytes(&c));
+    let args = [
+        Arg::Int(k as i64),
+        Arg::Pointer(a_place),
+        Arg::Pointer(b_place),
+        Arg::Int(ldb as i64),
+        Arg::Pointer(c_place),
+        Arg::Int(ldc as i64),
+        Arg::Int(i64::from(fresh)),
+        Arg::Int(rows as i64),
+    ];
+    batch.call(symbol, &args);
+    for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+        let sum = &mut c[row * ldc + column];
+        let step = |sum: f32, k: usize| a[k * panel + row].mul_add(b[k * ldb + column], sum);
+        let start = if fresh { 0.0 } else { *sum };
+        *sum = (0..k).fold(start, step);
+    }
+    (c, c_place)
+}
+
+#[test]
+fn few_columns_lie_in_vectors_along_rows() {
+    let Some(emulator) = Emulator::for_test("few_columns_lie_in_vectors_along_rows") else {
+        return;
+    };
+    for (name, model) in TARGETS {
+        let target = Target::for_cpu(name).expect("a known target");
+        let tile = Tile::of(&target);
+        let (mut batch, mut wanted) = (Batch::default(), Vec::new());
+        for n in [1, 3, 8, 17, 20] {
+            let kind = Slim::of(tile, n).expect("few columns");
+            let symbol = kind.symbol(&target);
+            let object = compile_module(&target, |context, module| {
+                emit_slim(context, module, &symbol, kind);
+                Ok(())
+            });
+            batch.object(&symbol, &object.expect("it compiles"));
+            let all = tile.rows as usize;
+            let rows = if kind.vectors == 0 { all - 3 } else { all };
+            for (rows, k, fresh) in [(all, 6, true), (rows, 5, false), (rows, 0, true)] {
+                let (want, place) = slim(&mut batch, (kind, &symbol), (rows, k), fresh);
+                wanted.push((format!("{symbol}, {rows} rows, k = {k}"), want, place));
+            }
+        }
         let after = batch.run(&emulator, model).expect("the emulator runs");
         for (call, want, place) in wanted {
             assert_eq!(after.floats(place), want, "{call} on {name}");

@@ -320,6 +320,19 @@ impl<'m, 'c> Emit<'m, 'c> {
             .expect(BUILT)
     }
 
+    /// A vector with another value in lane `index`.
+    pub fn insert(
+        &self,
+        vector: BasicValueEnum<'c>,
+        value: BasicValueEnum<'c>,
+        index: u32,
+    ) -> BasicValueEnum<'c> {
+        let index = self.context.i32_type().const_int(index.into(), false);
+        let vector = vector.into_vector_value();
+        let vector = self.builder.build_insert_element(vector, value, index, "");
+        vector.expect(BUILT).into()
+    }
+
     /// The chosen lanes of `a` followed by `b`.
     pub fn shuffle(
         &self,

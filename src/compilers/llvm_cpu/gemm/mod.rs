@@ -76,6 +76,7 @@ mod plan;
 pub mod rows;
 mod run;
 mod runs;
+pub mod slim;
 pub mod stored;
 mod sums;
 pub mod sums_code;
@@ -100,6 +101,7 @@ pub use self::plan::{Blocks, Side, Sizes};
 use self::plan::{Parts, Scratch};
 pub use self::run::Done;
 use self::run::Job;
+use self::slim::{CompiledSlim, Slim, SlimFn};
 use self::stored::Stored;
 use self::sums::{CompiledSums, Sums, SumsCall};
 use self::walk::{Size, Walk};
@@ -137,6 +139,7 @@ pub struct CompiledGemm {
     dots: Option<CompiledDots>,
     sums: Option<CompiledSums>,
     direct: Option<CompiledDirect>,
+    slim: Option<Arc<CompiledSlim>>,
 }
 
 impl CompiledGemm {
@@ -176,6 +179,8 @@ impl CompiledGemm {
         let dots = CompiledDots::new(c, target, cache, &mut params)?;
         let sums = CompiledSums::new(c, target, cache, &mut params)?;
         let direct = CompiledDirect::new(c, (target, tile), cache, &mut params)?;
+        let slim = numel(&c.n).as_usize().and_then(|n| Slim::of(tile, n));
+        let slim = slim.map(|slim| CompiledSlim::new(slim, target, cache));
         let mut pack = |side| CompiledPack::new((c, side), (target, tile), cache, &mut params);
         let packs = [pack(0)?, pack(1)?];
         Ok(CompiledGemm {
@@ -186,6 +191,7 @@ impl CompiledGemm {
             dots,
             sums,
             direct,
+            slim: slim.transpose()?,
         })
     }
 
@@ -231,6 +237,7 @@ impl CompiledGemm {
                 .as_ref()
                 .map(|direct| direct.link(jit))
                 .transpose()?,
+            slim: self.slim.as_ref().map(|slim| slim.link(jit)).transpose()?,
             _jit: jit.clone(),
         })
     }
@@ -248,6 +255,8 @@ pub struct Gemm {
     dots: Option<Dots>,
     sums: Option<Sums>,
     direct: Option<Direct>,
+    /// What computes the last tile of each row of the output.
+    slim: Option<(Slim, SlimFn)>,
     /// Keeps the code alive.
     _jit: Arc<Jit>,
 }

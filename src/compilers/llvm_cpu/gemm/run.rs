@@ -265,7 +265,8 @@ impl Job<'_> {
         next: *const f32,
     ) {
         let (tile, steps) = (self.gemm.shape.tile, block.k.len());
-        let [rows, columns] = self.size(block, here);
+        let size = self.size(block, here);
+        let [rows, columns] = size;
         let vectors = match columns == tile.columns() as usize {
             true => tile.vectors as usize,
             false => columns.div_ceil(tile.lanes as usize),
@@ -280,11 +281,15 @@ impl Job<'_> {
                 tile.columns().into(),
             ),
         };
+        let slim = self.gemm.slim.as_ref();
+        let slim = slim.filter(|(slim, _)| slim.takes(size, steps, block.fresh));
         let (k, ldc, fresh) = (steps as i64, ldc as i64, i64::from(block.fresh));
         let [rows, columns] = [rows as i64, columns as i64];
         // SAFETY: the panels are whole, or the operand has these columns in all steps; C is the caller's promise.
         unsafe {
-            if let Some(direct) = self.direct.filter(|_| block.rhs.apart.is_some()) {
+            if let Some((_, kernel)) = slim {
+                kernel(k, lhs, rhs, ldb, to, ldc, fresh, rows);
+            } else if let Some(direct) = self.direct.filter(|_| block.rhs.apart.is_some()) {
                 let kernel = direct.kernels[index].expect("there is one for each height");
                 kernel(k, lhs, rhs, to, ldc, fresh, rows, columns, next, ldb);
             } else {

@@ -17,6 +17,7 @@ mod check;
 mod direct;
 mod dot;
 mod micro;
+mod slim;
 
 fn dense(dims: impl IntoDims) -> (DType, View) {
     (DType::F32, View::contiguous(dims))
