@@ -9,8 +9,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, SeqAccess, Visitor};
 use serde_json::{Value as Json, json};
-use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, BpeBuilder, Merges, Vocab};
+use tokenizers::{AddedToken, PaddingParams, TruncationParams};
 
 /// A tokenizer that is still to be put together.
 pub(super) struct Parts {
@@ -46,11 +46,8 @@ impl Parts {
             "post_processor": whole.post_processor,
             "decoder": whole.decoder,
         });
-        Some(Parts::new(
-            frame,
-            whole.model.builder()?,
-            whole.added_tokens,
-        ))
+        let added = whole.added_tokens.into_iter().map(|added| added.token);
+        Some(Parts::new(frame, whole.model.builder()?, added.collect()))
     }
 
     /// The tokenizer.
@@ -66,12 +63,17 @@ impl Parts {
     }
 }
 
-/// A `tokenizer.json`; how it pads and cuts texts is not looked at.
+/// A `tokenizer.json`.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Whole {
     version: Option<String>,
+    #[serde(default, rename = "truncation")]
+    _truncation: Option<TruncationParams>,
+    #[serde(default, rename = "padding")]
+    _padding: Option<PaddingParams>,
     #[serde(default)]
-    added_tokens: Vec<AddedToken>,
+    added_tokens: Vec<Added>,
     #[serde(default)]
     normalizer: Json,
     #[serde(default)]
@@ -81,6 +83,15 @@ struct Whole {
     #[serde(default)]
     decoder: Json,
     model: Model,
+}
+
+/// A token with the number that it is to have, which follows from the vocabulary.
+#[derive(Deserialize)]
+struct Added {
+    #[serde(rename = "id")]
+    _id: u32,
+    #[serde(flatten)]
+    token: AddedToken,
 }
 
 #[derive(Deserialize)]
@@ -95,7 +106,7 @@ struct Model {
     byte_fallback: Option<bool>,
     ignore_merges: Option<bool>,
     vocab: Vocab,
-    merges: Vec<Merge>,
+    merges: Merged,
 }
 
 impl Model {
@@ -103,8 +114,7 @@ impl Model {
         if self.kind != "BPE" {
             return None;
         }
-        let merges: Merges = self.merges.into_iter().map(|Merge(pair)| pair).collect();
-        let mut model = BpeBuilder::new().vocab_and_merges(self.vocab, merges);
+        let mut model = BpeBuilder::new().vocab_and_merges(self.vocab, self.merges.0);
         if let Some(dropout) = self.dropout {
             model = model.dropout(dropout);
         }
@@ -127,8 +137,41 @@ impl Model {
     }
 }
 
-/// Two neighbours that become one: `["a", "b"]`, or `"a b"` in older files.
-struct Merge((String, String));
+/// Neighbours that become one: all `["a", "b"]`, or, in older files, all `"a b"`.
+struct Merged(Merges);
+
+impl<'de> Deserialize<'de> for Merged {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Merged, D::Error> {
+        deserializer.deserialize_seq(MergedVisitor)
+    }
+}
+
+struct MergedVisitor;
+
+impl<'de> Visitor<'de> for MergedVisitor {
+    type Value = Merged;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("pairs of pieces")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Merged, A::Error> {
+        let (mut merges, mut in_lists) = (Vec::new(), None);
+        while let Some(Merge { pair, is_list }) = all.next_element()? {
+            if *in_lists.get_or_insert(is_list) != is_list {
+                return Err(de::Error::custom("lists among texts"));
+            }
+            merges.push(pair);
+        }
+        Ok(Merged(merges))
+    }
+}
+
+/// One of them.
+struct Merge {
+    pair: (String, String),
+    is_list: bool,
+}
 
 impl<'de> Deserialize<'de> for Merge {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Merge, D::Error> {
@@ -151,7 +194,10 @@ impl<'de> Visitor<'de> for MergeVisitor {
             .split_once(' ')
             .filter(|(left, right)| !left.starts_with("#version") && !right.contains(' '));
         let (left, right) = parts.ok_or_else(|| E::custom("not two pieces"))?;
-        Ok(Merge((left.to_owned(), right.to_owned())))
+        Ok(Merge {
+            pair: (left.to_owned(), right.to_owned()),
+            is_list: false,
+        })
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Merge, A::Error> {
@@ -159,7 +205,10 @@ impl<'de> Visitor<'de> for MergeVisitor {
         let left = parts.next_element()?.ok_or_else(missing)?;
         let right = parts.next_element()?.ok_or_else(missing)?;
         match parts.next_element::<de::IgnoredAny>()? {
-            None => Ok(Merge((left, right))),
+            None => Ok(Merge {
+                pair: (left, right),
+                is_list: true,
+            }),
             Some(_) => Err(missing()),
         }
     }
@@ -231,9 +280,13 @@ mod tests {
             text(json!({"type": "WordPiece"}), none.clone()),
             text(json!({"vocab": [1]}), none.clone()),
             text(json!({}), json!([["a"]])),
+            text(json!({}), json!([["a", "b"], "ab a"])),
             text(json!({}), json!(["a b c"])),
             text(json!({}), json!(["#version: 0.2", "a b"])),
-            text(json!({}), none).replace("1.0", "2.0"),
+            text(json!({}), none.clone()).replace("1.0", "2.0"),
+            text(json!({}), none.clone()).replace("\"padding\":null", "\"padding\":5"),
+            text(json!({}), none.clone()).replace("\"padding\":null", "\"else\":5"),
+            text(json!({}), none).replace("\"id\":7,", ""),
         ] {
             assert!(Parts::of_json(wrong.as_bytes()).is_none(), "{wrong}");
         }
