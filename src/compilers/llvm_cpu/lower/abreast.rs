@@ -12,9 +12,13 @@ use super::frame::{At, Done};
 use super::plan::Plan;
 use super::reduce::STRIPES;
 use super::vector::V;
+use crate::shape::numel;
 
 /// Rows side by side.
 const ROWS: usize = 4;
+
+/// Points that are more than the caches of a core hold numbers.
+const FAR: i64 = 1 << 20;
 
 /// A row's number and its coordinates.
 type Unit<'c> = (IntValue<'c>, Vec<IntValue<'c>>);
@@ -29,6 +33,12 @@ impl Plan<'_> {
             return false;
         };
         self.turns[0].factors.is_some() && length.as_const().is_some_and(fits)
+    }
+
+    /// Whether rows come from memory.
+    fn reads_far(&self) -> bool {
+        let points = numel(&self.space) * numel(&self.reduce);
+        points.as_const().is_none_or(|n| n >= FAR)
     }
 }
 
@@ -91,7 +101,12 @@ impl<'c> Emitter<'_, 'c> {
             .iter()
             .map(|(_, coords)| {
                 let coords = [&coords[..], &[self.int(0)]].concat();
-                self.row(&plan.turns[0], row, &coords, &Done::default())
+                let mut frame = self.row(&plan.turns[0], row, &coords, &Done::default());
+                // Several places are read at once, which a machine reads ahead of less well than of one.
+                if plan.reads_far() {
+                    frame.ahead = self.next_rows(&frame, ROWS as i64);
+                }
+                frame
             })
             .collect();
         let (lanes, parts) = (self.lanes, (STRIPES / self.lanes) as usize);

@@ -93,7 +93,7 @@ impl<'c> Emitter<'_, 'c> {
             ahead: vec![],
         };
         if turn.fetches {
-            frame.ahead = self.next_rows(&frame);
+            frame.ahead = self.next_rows(&frame, 1);
         }
         let at = At {
             lanes: 1,

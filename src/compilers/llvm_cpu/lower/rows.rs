@@ -88,8 +88,8 @@ impl<'c> Emitter<'_, 'c> {
         });
     }
 
-    /// The accesses that the first stage walks element by element, with where the next row of each starts.
-    pub fn next_rows(&mut self, frame: &Frame<'c>) -> Vec<(usize, IntValue<'c>)> {
+    /// The accesses that the first stage walks element by element, with where the row so many rows behind starts in each.
+    pub fn next_rows(&mut self, frame: &Frame<'c>, rows: i64) -> Vec<(usize, IntValue<'c>)> {
         let plan = self.plan;
         let (row, length) = (plan.space.len() - 1, plan.reduce[0].as_const());
         let mut out = Vec::new();
@@ -105,7 +105,8 @@ impl<'c> Emitter<'_, 'c> {
             if walked && !source.strides[row].is_zero() && length.is_none_or(|n| n <= SHORT) {
                 let start = self.base(frame, id).start;
                 let stride = self.expr(source.strides[row]);
-                out.push((access, self.iadd(start, stride)));
+                let behind = self.imul(stride, self.int(rows));
+                out.push((access, self.iadd(start, behind)));
             }
         }
         out

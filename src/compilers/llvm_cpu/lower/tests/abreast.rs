@@ -6,7 +6,7 @@ use super::random::{Rng, buffer};
 use crate::compilers::llvm_cpu::gemm::asm::hot_loop;
 use crate::compilers::llvm_cpu::ir::{BinaryOp, Nest, ReduceOp, Reduction, Scalar};
 use crate::compilers::llvm_cpu::lower::plan::Plan;
-use crate::compilers::llvm_cpu::lower::{assembly, lower};
+use crate::compilers::llvm_cpu::lower::{assembly, ir_text, lower};
 use crate::compilers::llvm_cpu::target::Target;
 use crate::dtype::DType;
 use crate::shape::{Symbols, View};
@@ -56,6 +56,13 @@ fn four_rows_share_what_they_read() {
         let loads = four.text.matches("vmovups").count();
         assert_eq!(loads, parts, "{cpu}: {}", four.text);
     }
+    // Large weights are asked for four rows ahead, small ones are not.
+    let target = Target::for_cpu("x86-64-v4").unwrap();
+    let prefetches = |n| {
+        let text = ir_text(&product(1, n, 1024), &target).unwrap();
+        text.matches("call void @llvm.prefetch").count()
+    };
+    assert_eq!([prefetches(64), prefetches(1024)], [0, 4]);
     // A rest of a few numbers has a loop of its own, for each row.
     assert!(Plan::new(&product(1, 16, 784)).unwrap().sums_abreast());
     assert!(!Plan::new(&product(1, 16, 785)).unwrap().sums_abreast());
