@@ -78,17 +78,13 @@ impl BlockProduct {
         let sums = kernel.steps.get(1..1 + 3 * n_parts)?.chunks_exact(3);
         let mut products = sums.enumerate().map(|(i, _)| part_of(kernel, 1 + 3 * i));
         let mut all: BlockProduct = products.next()??;
+        let kind = |p: &BlockProduct| (p.ty, p.scheme, p.m, p.k, p.activations);
         for product in products {
             let product = product?;
-            let parts = [&all.parts[..], &product.parts[..]].concat().into();
-            let joined = BlockProduct {
-                parts,
-                ..product.clone()
-            };
-            all.parts = joined.parts.clone();
-            if all != joined {
+            if kind(&product) != kind(&all) {
                 return None;
             }
+            all.parts.extend(product.parts);
         }
         let joins = concatenations(&kernel.steps[..1 + 3 * n_parts])?;
         (joins == kernel.steps[1 + 3 * n_parts..]).then_some(all)

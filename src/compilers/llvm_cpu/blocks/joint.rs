@@ -13,7 +13,7 @@
 use super::ir::{BlockProduct, Part};
 use crate::compilers::Pass;
 use crate::error::{Error, Result};
-use crate::graph::{Dag, NodeIndex, NodeRef, Patch};
+use crate::graph::{Dag, NodeIndex, NodeRef, Patch, Turn};
 use crate::op::{BinaryOp, Kernel, KernelInput, KernelStep, Op, TensorType};
 use crate::shape::{Expr, View};
 
@@ -75,14 +75,17 @@ fn found(dag: &Dag, id: NodeIndex) -> Option<Found> {
     })
 }
 
-/// Whether two products round the same numbers in the same way, for rows that lie alike.
+/// Whether two products round the same numbers in the same way, for rows that lie alike. One that is computed again when its
+/// result is needed is no other's match: see [`Turn::Late`].
 fn share(dag: &Dag, a: &Found, b: &Found) -> bool {
     let rows = |found: &Found| {
         let dims = &dag.node(found.id).ty.dims;
         dims[..dims.len() - 1].to_vec()
     };
     let kind = |product: &BlockProduct| (product.ty, product.scheme, product.m, product.k);
-    a.activations == b.activations && kind(&a.product) == kind(&b.product) && rows(a) == rows(b)
+    let is_late = |found: &Found| matches!(dag.node(found.id).turn, Turn::Late(_));
+    let same = a.activations == b.activations && kind(&a.product) == kind(&b.product);
+    same && rows(a) == rows(b) && !is_late(a) && !is_late(b)
 }
 
 /// Puts one kernel in the place of some.
@@ -146,8 +149,8 @@ fn take(nodes: &mut Vec<NodeIndex>, node: NodeIndex) -> usize {
 }
 
 /// The steps that put the sums of a kernel side by side, on their last axis: of a rounding and three steps for each product, every
-/// third. Each is padded with zeros to the width of all, and they are added up; a sum of products is never -0, which adding a
-/// zero would change.
+/// third. Each is padded with zeros to the width of all, and they are added up; the reference's sums are never -0, which
+/// adding a zero would change.
 pub(super) fn concatenations(steps: &[KernelStep]) -> Option<Vec<KernelStep>> {
     let sums: Vec<(usize, &TensorType)> = (steps.iter().enumerate())
         .filter(|(at, _)| *at > 0 && at.is_multiple_of(3))
