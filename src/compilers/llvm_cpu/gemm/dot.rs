@@ -184,7 +184,7 @@ impl Dots {
         let tiles = counts[1].div_ceil(self.shape.1);
         let work = sizes.batch * sizes.m * sizes.n * sizes.k * calls.len();
         let threads = if work < WORK { 1 } else { threads };
-        // Tiles of about equal height, the higher ones first: the first reads the large operand from memory.
+        // Tiles of about equal height, the first of the highest: it reads the large operand from memory.
         let heights = counts[0].div_ceil(self.shape.0);
         let cut = |tile: usize| (counts[0] * tile).div_ceil(heights);
         // Whoever is told of pieces wants wide ones.

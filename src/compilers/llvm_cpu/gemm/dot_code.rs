@@ -208,7 +208,9 @@ impl<'c> Dot<'_, '_, 'c> {
         let e = self.e;
         match *source {
             Source::Numbers(dtype, from) => {
-                let from = e.at(self.kind(dtype), from, first);
+                // SAFETY: not marked `inbounds`: behind the row's end no lane is valid.
+                let from = unsafe { e.builder.build_gep(self.kind(dtype), from, &[first], "") };
+                let from = from.expect(BUILT);
                 match valid {
                     Some(valid) => e.masked_read_f32(dtype, from, self.lanes, valid),
                     None => e.read_f32(dtype, from, self.lanes),
