@@ -135,6 +135,22 @@ fn micro_kernels_of_every_height() {
     );
 }
 
+/// Compares kernels that `calls` compiles, on each target, with what it says they must give.
+fn check_own(test: &str, calls: impl Fn(&mut Batch, &Target) -> Vec<(String, Vec<f32>, Place)>) {
+    let Some(emulator) = Emulator::for_test(test) else {
+        return;
+    };
+    for (name, model) in TARGETS {
+        let target = Target::for_cpu(name).expect("a known target");
+        let mut batch = Batch::default();
+        let wanted = calls(&mut batch, &target);
+        let after = batch.run(&emulator, model).expect("the emulator runs");
+        for (call, want, place) in wanted {
+            assert_eq!(after.floats(place), want, "{call} on {name}");
+        }
+    }
+}
+
 /// One micro-kernel that reads rows of B where they are: what it must give, and where it will be.
 fn direct(
     batch: &mut Batch,
@@ -174,32 +190,24 @@ fn direct(
 
 #[test]
 fn micro_kernels_read_rows_where_they_are() {
-    let Some(emulator) = Emulator::for_test("micro_kernels_read_rows_where_they_are") else {
-        return;
-    };
-    for (name, model) in TARGETS {
-        let target = Target::for_cpu(name).expect("a known target");
-        let tile = Tile::of(&target);
-        let (mut batch, mut wanted) = (Batch::default(), Vec::new());
+    check_own("micro_kernels_read_rows_where_they_are", |batch, target| {
+        let (tile, mut wanted) = (Tile::of(target), Vec::new());
         for size in tile.parts().filter(|size| size.0 % 3 != 2) {
-            let symbol = direct_symbol(tile, size, &target);
-            let object = compile_module(&target, |context, module| {
+            let symbol = direct_symbol(tile, size, target);
+            let object = compile_module(target, |context, module| {
                 emit_direct(context, module, &symbol, tile, size);
                 Ok(())
             });
             batch.object(&symbol, &object.expect("it compiles"));
             let (rows, columns) = (size.0 as usize, (size.1 * tile.lanes) as usize);
             for (used, k) in [(columns, 5), (columns - 3, 6)] {
-                let (want, place) = direct(&mut batch, (tile, &symbol), (rows, used), k);
+                let (want, place) = direct(batch, (tile, &symbol), (rows, used), k);
                 wanted.push((format!("{symbol}, {used} columns"), want, place));
             }
         }
         assert!(wanted.len() >= 16, "{} calls", wanted.len());
-        let after = batch.run(&emulator, model).expect("the emulator runs");
-        for (call, want, place) in wanted {
-            assert_eq!(after.floats(place), want, "{call} on {name}");
-        }
-    }
+        wanted
+    });
 }
 
 /// One kernel for few columns: what it must give, and where it will be.
@@ -238,17 +246,12 @@ fn slim(
 
 #[test]
 fn few_columns_lie_in_vectors_along_rows() {
-    let Some(emulator) = Emulator::for_test("few_columns_lie_in_vectors_along_rows") else {
-        return;
-    };
-    for (name, model) in TARGETS {
-        let target = Target::for_cpu(name).expect("a known target");
-        let tile = Tile::of(&target);
-        let (mut batch, mut wanted) = (Batch::default(), Vec::new());
+    check_own("few_columns_lie_in_vectors_along_rows", |batch, target| {
+        let (tile, mut wanted) = (Tile::of(target), Vec::new());
         for n in [1, 3, 8, 17, 20] {
             let kind = Slim::of(tile, n).expect("few columns");
-            let symbol = kind.symbol(&target);
-            let object = compile_module(&target, |context, module| {
+            let symbol = kind.symbol(target);
+            let object = compile_module(target, |context, module| {
                 emit_slim(context, module, &symbol, kind);
                 Ok(())
             });
@@ -256,15 +259,12 @@ fn few_columns_lie_in_vectors_along_rows() {
             let all = tile.rows as usize;
             let rows = if kind.vectors == 0 { all - 3 } else { all };
             for (rows, k, fresh) in [(all, 6, true), (rows, 5, false), (rows, 0, true)] {
-                let (want, place) = slim(&mut batch, (kind, &symbol), (rows, k), fresh);
+                let (want, place) = slim(batch, (kind, &symbol), (rows, k), fresh);
                 wanted.push((format!("{symbol}, {rows} rows, k = {k}"), want, place));
             }
         }
-        let after = batch.run(&emulator, model).expect("the emulator runs");
-        for (call, want, place) in wanted {
-            assert_eq!(after.floats(place), want, "{call} on {name}");
-        }
-    }
+        wanted
+    });
 }
 
 #[test]
