@@ -45,31 +45,23 @@ impl Plan<'_> {
 impl<'c> Emitter<'_, 'c> {
     /// Emits sums of products, [`ROWS`] at a time and the rest one by one.
     pub fn sum_abreast(&mut self) {
-        let slot = self.slot(self.identity(0, 1), "stripes");
         let sizes = &self.plan.space;
         let (begin, end) = self.units();
         let some = self.icmp(IntPredicate::SLT, begin, end);
         // Without units a size may be zero.
         self.when(some, |e| {
             let first = e.unravel(begin, sizes);
-            let first = first.iter().map(|&c| e.ops.one(c.into())).collect();
+            let first: Vec<_> = first.iter().map(|&c| e.ops.one(c.into())).collect();
             let whole = e.iand(e.isub(end, begin), e.int(-(ROWS as i64)));
             let middle = e.iadd(begin, whole);
-            let next = e.repeat((begin, middle, ROWS as i64), first, |e, unit, carried| {
-                let (units, next) = e.units_from(unit, &carried, ROWS);
-                e.sum_rows(units);
-                next
-            });
-            e.repeat((middle, end, 1), next, |e, unit, carried| {
-                let (units, next) = e.units_from(unit, &carried, 1);
-                for (unit, coords) in units {
-                    let mut done = Done::default();
-                    let value = e.reduce_row(0, &coords, slot, &done);
-                    done.reduced.push(value);
-                    e.value_of_row(unit, coords, &done);
-                }
-                next
-            });
+            let mut coords = first;
+            for (from, to, rows) in [(begin, middle, ROWS), (middle, end, 1)] {
+                coords = e.repeat((from, to, rows as i64), coords, |e, unit, carried| {
+                    let (units, next) = e.units_from(unit, &carried, rows);
+                    e.sum_rows(units);
+                    next
+                });
+            }
         });
     }
 
@@ -102,8 +94,9 @@ impl<'c> Emitter<'_, 'c> {
             .map(|(_, coords)| {
                 let coords = [&coords[..], &[self.int(0)]].concat();
                 let mut frame = self.row(&plan.turns[0], row, &coords, &Done::default());
-                // Several places are read at once, which a machine reads ahead of less well than of one.
-                if plan.reads_far() {
+                // Several places are read at once, which a machine reads ahead of less well than of one. Behind the rest that is
+                // summed one by one there are no rows.
+                if plan.reads_far() && units.len() == ROWS {
                     frame.ahead = self.next_rows(&frame, ROWS as i64);
                 }
                 frame
