@@ -283,6 +283,33 @@ fn products_that_share_activations_are_one_kernel() {
     }
 }
 
+/// Of several matrices in one kernel, only the one that changed is laid out again, and results are of the current numbers.
+#[test]
+fn matrices_of_a_joint_product_change_one_by_one() {
+    let (n, k, ty) = (40, 64, BlockType::Q4_0);
+    let mut cx = Graph::new();
+    let first = Case::new(ty, ActivationScheme::A8G32, (2, n, k));
+    let x = cx.input((2, k), DType::F32).set(first.x.clone());
+    let x = x.fake_quantize(first.scheme);
+    let weights = [0, 1, 2].map(|_| cx.input((n, 36), DType::U8).set(first.bytes()));
+    let results = weights.map(|w| x.matmul(w.dequantize(ty).transpose(0, 1)).retrieve());
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    assert_eq!(n_block_kernels(&cx), 1);
+    cx.execute();
+    assert_eq!(cx.stats().packings, 3);
+    let before = results.map(|y| y.data());
+    assert!(before.iter().all(|y| *y == first.run(Some("native"), 1).0));
+    let mut other = Case::new(ty, first.scheme, first.sizes);
+    other.w.reverse();
+    weights[1].set(other.bytes());
+    cx.execute();
+    assert_eq!(cx.stats().packings, 1);
+    let after = results.map(|y| y.data());
+    assert_eq!(after[1], other.run(Some("native"), 1).0);
+    assert_ne!(after[1], before[1]);
+    assert_eq!([&after[0], &after[2]], [&before[0], &before[2]]);
+}
+
 /// Cases of the same activations in one graph: their results, and how many kernels there were.
 fn together(cases: &[Case; 3], target: &str, threads: usize) -> ([Vec<f32>; 3], usize) {
     let (m, _, k) = cases[0].sizes;

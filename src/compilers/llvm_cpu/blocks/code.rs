@@ -377,16 +377,20 @@ mod tests {
     use super::*;
     use crate::op::ActivationScheme as Scheme;
 
-    fn code(scheme: Scheme, ty: BlockType, target: &str, n: usize) -> Option<BlockCode> {
-        let target = Target::for_cpu(target).unwrap();
-        let product = BlockProduct {
+    fn product(scheme: Scheme, ty: BlockType, n: usize) -> BlockProduct {
+        BlockProduct {
             ty,
             scheme,
             m: 's'.into(),
             k: 512,
             activations: 0,
             parts: [Part { weights: 1, n }].into_iter().collect(),
-        };
+        }
+    }
+
+    fn code(scheme: Scheme, ty: BlockType, target: &str, n: usize) -> Option<BlockCode> {
+        let target = Target::for_cpu(target).unwrap();
+        let product = product(scheme, ty, n);
         let kernels = CompiledBlocks::of(&product, &target, &ObjectCache::disabled()).unwrap();
         let jit = Arc::new(Jit::new().unwrap());
         target
@@ -404,6 +408,20 @@ mod tests {
         };
         assert_eq!(bytes(1), bytes(3), "too little work for several");
         bytes(1) - m * code.record_bytes()
+    }
+
+    #[test]
+    fn panels_are_looked_up_by_fours_and_blocks_are_asked_for_into_the_first_cache() {
+        let target = Target::for_cpu("x86-64-v3").unwrap();
+        let text = |ty| {
+            let product = product(Scheme::for_weights(ty), ty, 40);
+            assembly(&product, &target).unwrap()
+        };
+        let (signs, nibbles) = (text(BlockType::Q1_0), text(BlockType::Q4_0));
+        assert!(signs.contains("\nblock_lookup_Q1_0_4x16_"), "{signs}");
+        let asked = |text: &str, instruction| text.matches(instruction).count() > 0;
+        assert!(asked(&nibbles, "prefetcht0") && !asked(&nibbles, "prefetcht1"));
+        assert!(asked(&signs, "prefetcht1"), "tables are in the first cache");
     }
 
     #[test]
