@@ -135,6 +135,22 @@ fn micro_kernels_of_every_height() {
     );
 }
 
+/// What a kernel makes of C: products of a panel of A and rows of B, each with the distance of its rows.
+fn multiply(
+    [rows, columns, k]: [usize; 3],
+    (a, panel): (&[f32], usize),
+    (b, ldb): (&[f32], usize),
+    (c, ldc): (&mut [f32], usize),
+    fresh: bool,
+) {
+    for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+        let sum = &mut c[row * ldc + column];
+        let step = |sum: f32, k: usize| a[k * panel + row].mul_add(b[k * ldb + column], sum);
+        let start = if fresh { 0.0 } else { *sum };
+        *sum = (0..k).fold(start, step);
+    }
+}
+
 /// Compares kernels that `calls` compiles, on each target, with what it says they must give.
 fn check_own(test: &str, calls: impl Fn(&mut Batch, &Target) -> Vec<(String, Vec<f32>, Place)>) {
     let Some(emulator) = Emulator::for_test(test) else {
@@ -180,11 +196,13 @@ fn direct(
         Arg::Int(ldb as i64),
     ];
     batch.call(symbol, &args);
-    for (row, column) in (0..rows).flat_map(|row| (0..used).map(move |column| (row, column))) {
-        let sum = &mut c[row * ldc + column];
-        let step = |sum: f32, k: usize| a[k * panel + row].mul_add(b[k * ldb + column], sum);
-        *sum = (0..k).fold(*sum, step);
-    }
+    multiply(
+        [rows, used, k],
+        (&a, panel),
+        (&b, ldb),
+        (&mut c, ldc),
+        false,
+    );
     (c, c_place)
 }
 
@@ -235,12 +253,8 @@ fn slim(
         Arg::Int(rows as i64),
     ];
     batch.call(symbol, &args);
-    for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
-        let sum = &mut c[row * ldc + column];
-        let step = |sum: f32, k: usize| a[k * panel + row].mul_add(b[k * ldb + column], sum);
-        let start = if fresh { 0.0 } else { *sum };
-        *sum = (0..k).fold(start, step);
-    }
+    let sizes = [rows, columns, k];
+    multiply(sizes, (&a, panel), (&b, ldb), (&mut c, ldc), fresh);
     (c, c_place)
 }
 
