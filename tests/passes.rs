@@ -39,9 +39,9 @@ fn double_recip() {
 #[cfg(feature = "llvm-backend")]
 mod llvm_cpu {
     use brain_blitz::compilers::llvm_cpu::{
-        attention, blocks, contraction, epilogue, forget_gradients, fusion, layout, materialize,
+        attention, blocks, contraction, epilogue, fusion, layout, materialize,
     };
-    use brain_blitz::compilers::{Pass, Remat};
+    use brain_blitz::compilers::{Pass, Remat, forget_gradients};
 
     use super::filetest;
 

@@ -184,11 +184,13 @@ fn what_is_computed_again_is_part_of_the_kernel_that_reads_it() {
 #[cfg(feature = "llvm-backend")]
 #[test]
 fn a_language_model_keeps_to_a_budget() {
-    for percent in [80, 40] {
+    for percent in [80, 60] {
         let [all, less] = check(&language_model, percent, "native");
         let budget = all.stats.arena_bytes * percent / 100;
         assert!(less.stats.arena_bytes <= budget, "{}", less.report);
-        assert!(less.stats.steps <= all.stats.steps + 20, "{}", less.report);
+        // What is computed again mostly becomes part of kernels that are there.
+        let steps = [all.stats.steps, less.stats.steps];
+        assert!(steps[1] <= steps[0] + steps[0] / 16, "{}", less.report);
         assert_eq!(less.stats.state_bytes_written, 0, "updates stay in place");
     }
 }
@@ -196,7 +198,12 @@ fn a_language_model_keeps_to_a_budget() {
 #[test]
 fn a_budget_that_holds_changes_nothing() {
     let text = |budget: Option<usize>| {
-        let mut cx = perceptron(|x| x.silu()).cx;
+        // Without ops that only matter to gradients, which go whatever the budget is.
+        let mut cx = Graph::new();
+        let x = inputs::input(&mut cx, &[64, 32], 0);
+        let w = cx.input((32, 32), DType::F32).set(numbers(32 * 32, 1));
+        let y = (0..6).fold(x, |y, _| y.matmul(w).sin());
+        cx.compile(Autograd::new(w, y.sum(..)), ())[0].retrieve();
         let report = match budget {
             Some(budget) => cx.compile((Generic, Remat::new(budget)), ()),
             None => cx.compile(Generic, ()),
@@ -215,7 +222,8 @@ fn a_budget_out_of_reach_is_told_and_memory_saved() {
     let notes = less.report.notes();
     assert!(notes[0].contains("which is out of reach"), "{}", notes[0]);
     if cfg!(feature = "llvm-backend") {
-        assert!(less.stats.arena_bytes * 4 < all.stats.arena_bytes);
+        // The gradients that are read, and three results of layers: no more are there at once.
+        assert!(less.stats.arena_bytes <= 8 * 32 * 32 * 4 + 3 * 64 * 32 * 4);
     }
     assert!(less.stats.arena_bytes < all.stats.arena_bytes);
 }

@@ -26,6 +26,17 @@ fn white_space_and_comments_change_nothing() {
     assert_eq!(Graph::from_text("").unwrap().to_text(), "");
 }
 
+#[test]
+fn functions_with_known_gradients_round_trip() {
+    for function in ["tanh", "sigmoid", "erf", "softmax 0", "log_softmax 0, 1"] {
+        let text = format!(
+            "%0 = input<0> : f32[2, 3]\n%1 = exp2(%0) : f32[2, 3]\n\
+             %2 = known_gradient<{function}>(%1, %0) : f32[2, 3]\n"
+        );
+        assert_eq!(Graph::from_text(&text).unwrap().to_text(), text);
+    }
+}
+
 /// The error of a text: its line, and what it says.
 fn error(text: &str) -> (usize, String) {
     match parse(text) {
@@ -56,6 +67,15 @@ fn errors_name_the_line_and_what_was_expected() {
         ("%2 = exp2(%0 {[2}) : f32[2]", "expected a matching"),
         ("%2 = exp2(%0 {[2]) : f32[2]", "expected a `}` for this `{`"),
         ("%2 = sum_reduce<1>(%0) : f32[2]", "axis 1 of f32[2]"),
+        ("%2 = known_gradient<tan>(%0, %0) : f32[2]", "like `tanh`"),
+        (
+            "%2 = known_gradient<tanh 0>(%0, %0) : f32[2]",
+            "like `tanh`",
+        ),
+        (
+            "%2 = known_gradient<softmax 1>(%0, %0) : f32[2]",
+            "no axis 1 in f32[2]",
+        ),
         ("%2 = cast<q4>(%0) : f32[2]", "unknown number format `q4`"),
         ("%2 = scatter<0, min>(%0) : f32[2]", "`set`, `add` or `max`"),
         ("%2 = input<0> : f32[2]", "a second input of number 0"),

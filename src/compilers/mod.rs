@@ -52,6 +52,7 @@ pub mod binarize;
 pub mod calibrate;
 mod check;
 pub mod driver;
+pub mod forget_gradients;
 pub mod generic;
 pub mod keep;
 #[cfg(not(feature = "llvm-backend"))]

@@ -110,6 +110,7 @@ pub fn attributes(op: &Op) -> String {
         Op::Cast(dtype) => dtype.to_string(),
         Op::Quantize(ty) | Op::Dequantize(ty) => ty.to_string(),
         Op::FakeQuantize(scheme) => scheme.name().into(),
+        Op::KnownGradient(function) => function.to_string(),
         Op::UnpackSigns(k) => k.to_string(),
         Op::PackPlanes(planes) => planes.n().to_string(),
         Op::UnpackPlanes(k, planes, part) => format!("{k}, {}, {}", planes.n(), part.name()),

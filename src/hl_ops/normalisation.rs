@@ -5,6 +5,7 @@
 
 use super::axes::{IntoAxes, axis_set};
 use crate::graph::{GraphTensor, Shape};
+use crate::op::KnownGradient;
 
 /// An optional operand in the format and shape of `x`.
 #[track_caller]
@@ -33,7 +34,8 @@ impl<S: Shape> GraphTensor<S> {
         let x = self.wide("softmax");
         let e = (x - x.max_keepdim(axes.as_slice())).exp();
         let out = e * e.sum_keepdim(axes.as_slice()).recip();
-        out.narrowed(self)
+        let known = KnownGradient::Softmax(axes);
+        x.with_gradient(out, known).narrowed(self)
     }
 
     /// The logarithm of [`GraphTensor::softmax`], exact where that rounds to 0.
@@ -55,7 +57,8 @@ impl<S: Shape> GraphTensor<S> {
         let x = self.wide("log_softmax");
         let centred = x - x.max_keepdim(axes.as_slice());
         let out = centred - centred.exp().sum_keepdim(axes.as_slice()).log();
-        out.narrowed(self)
+        let known = KnownGradient::LogSoftmax(axes);
+        x.with_gradient(out, known).narrowed(self)
     }
 
     /// `(x - mean) / sqrt(variance + eps)` over these axes (population variance), times `weight`, plus `bias`; both

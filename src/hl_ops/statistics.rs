@@ -54,8 +54,8 @@ fn deviation_of(x: GraphTensor, axes: &AxisSet, correction: f64) -> GraphTensor 
 #[track_caller]
 fn logsumexp_of(x: GraphTensor, axes: &AxisSet) -> GraphTensor {
     let largest = x.max_keepdim(axes.as_slice());
-    // An infinity must not be taken away from itself.
-    let shift = largest.isinf().where_(0.0, largest);
+    // An infinity must not be taken away from itself. What is taken away does not matter to the gradient.
+    let shift = largest.isinf().where_(0.0, largest).detach();
     (x - shift).exp().sum_keepdim(axes.as_slice()).log() + shift
 }
 

@@ -10,6 +10,7 @@ use std::f64::consts;
 
 use crate::dtype::DType;
 use crate::graph::{GraphTensor, Shape};
+use crate::op::KnownGradient;
 
 /// tanh on |x| <= 9.02, to 2e-8.
 const TANH: Ratio = Ratio {
@@ -200,14 +201,15 @@ impl<S: Shape> GraphTensor<S> {
     #[track_caller]
     pub fn sigmoid(self) -> GraphTensor<S> {
         let x = self.wide("sigmoid");
-        // Where the exponential would be infinite, the gradient would be 0 times that; the result is 0 there.
+        // Where the exponential would be infinite, the result is 0.
         let limit = if x.dtype() == DType::F64 {
             709.7
         } else {
             88.72
         };
         let y = ((-x).minimum(limit).exp() + 1.0).recip();
-        x.lt(-limit).where_(x.full_like(0.0), y).narrowed(self)
+        let y = x.lt(-limit).where_(x.full_like(0.0), y);
+        x.with_gradient(y, KnownGradient::Sigmoid).narrowed(self)
     }
 
     /// The hyperbolic tangent; exactly -1 and 1 far from 0.
@@ -226,7 +228,8 @@ impl<S: Shape> GraphTensor<S> {
     /// If the format is not a floating-point one.
     #[track_caller]
     pub fn tanh(self) -> GraphTensor<S> {
-        tanh(self.wide("tanh")).narrowed(self)
+        let x = self.wide("tanh");
+        x.with_gradient(tanh(x), KnownGradient::Tanh).narrowed(self)
     }
 
     /// The error function, `2 / sqrt(pi)` times the integral of `exp(-t²)` from 0 to x.
@@ -245,7 +248,8 @@ impl<S: Shape> GraphTensor<S> {
     /// If the format is not a floating-point one.
     #[track_caller]
     pub fn erf(self) -> GraphTensor<S> {
-        erf(self.wide("erf")).narrowed(self)
+        let x = self.wide("erf");
+        x.with_gradient(erf(x), KnownGradient::Erf).narrowed(self)
     }
 
     /// `1 - erf(x)`.
@@ -265,7 +269,7 @@ impl<S: Shape> GraphTensor<S> {
     #[track_caller]
     pub fn erfc(self) -> GraphTensor<S> {
         let x = self.double("erfc");
-        (1.0 - erf(x)).narrowed(self)
+        (1.0 - x.erf()).narrowed(self)
     }
 
     /// `log(x / (1 - x))`, the inverse of `sigmoid`; NaN outside 0 .. 1.

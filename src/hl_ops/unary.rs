@@ -9,7 +9,7 @@ use super::binary::numeric;
 use super::operand::fail;
 use crate::dtype::DType;
 use crate::graph::{GraphTensor, Shape};
-use crate::op::{Op, UnaryOp};
+use crate::op::{KnownGradient, Op, UnaryOp};
 
 /// # Panics
 /// At the caller's line, for integers and booleans.
@@ -375,6 +375,13 @@ impl<S: Shape> GraphTensor<S> {
     pub fn straight_through(self, value: GraphTensor<S>) -> GraphTensor<S> {
         let operands = [value.dynamic(), self.dynamic()];
         GraphTensor::record(Op::StraightThrough, &operands).retag()
+    }
+
+    /// The numbers of `value`, a function of `self` whose gradient is known.
+    #[track_caller]
+    pub(crate) fn with_gradient(self, value: GraphTensor<S>, of: KnownGradient) -> GraphTensor<S> {
+        let operands = [value.dynamic(), self.dynamic()];
+        GraphTensor::record(Op::KnownGradient(of), &operands).retag()
     }
 
     /// [`straight_through`](Self::straight_through), but no gradient flows where `self` is outside `-limit..=limit`

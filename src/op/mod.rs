@@ -21,6 +21,7 @@ mod custom;
 pub mod gradient;
 mod indexing;
 mod kernel;
+mod known;
 mod leaf;
 mod literal;
 mod low_bit;
@@ -38,6 +39,7 @@ pub use kernel::{
     Kernel, KernelCall, KernelInput, KernelStep, NativeCode, NativeSequence, Packing, SequenceCall,
     SequencePart, Work,
 };
+pub use known::KnownGradient;
 pub use literal::Literal;
 pub use low_bit::{ActivationScheme, activation_scale};
 pub use planes::{PlanePart, Planes};
@@ -195,6 +197,8 @@ pub enum Op {
     /// The first operand, but gradients flow to the second (Bengio et al. 2013, straight-through estimators). As
     /// `x + detach(q - x)` the forward value would be rounded twice.
     StraightThrough,
+    /// The first operand, a function of the second whose gradient is known in closed form ([`KnownGradient`]).
+    KnownGradient(KnownGradient),
     /// Blocks of a low-bit format, stored as `U8`, of numbers.
     Quantize(BlockType),
     /// Numbers from blocks of a low-bit format, stored as `U8`.

@@ -4,7 +4,8 @@
 //! and shapes with empty, single and odd dimensions.
 
 use super::{
-    BinaryOp, ConstantValue, EvalContext, Literal, Op, ReduceOp, ScatterMode, TensorType, UnaryOp,
+    BinaryOp, ConstantValue, EvalContext, KnownGradient, Literal, Op, ReduceOp, ScatterMode,
+    TensorType, UnaryOp,
 };
 use crate::array::{Array, Data};
 use crate::dtype::DType;
@@ -132,6 +133,22 @@ pub(super) fn straight_through() -> Vec<Sample> {
         .map(|x| Sample {
             op: Op::StraightThrough,
             inputs: vec![x.cast(DType::Bool).cast(x.dtype()), x],
+        })
+        .collect()
+}
+
+pub(super) fn known_gradient() -> Vec<Sample> {
+    unary_inputs(&FLOATS)
+        .into_iter()
+        .map(|x| {
+            let axes = match x.dims().len() {
+                0 => KnownGradient::Tanh,
+                rank => KnownGradient::Softmax(smallvec::smallvec![rank - 1]),
+            };
+            Sample {
+                op: Op::KnownGradient(axes),
+                inputs: vec![x.cast(DType::Bool).cast(x.dtype()), x],
+            }
         })
         .collect()
 }

@@ -7,7 +7,7 @@
 use super::gradient::Gradient;
 use super::{BinaryOp, ReduceOp, UnaryOp};
 use super::{
-    Op, Sample, TensorType, binary, indexing, leaf, low_bit, planes, reduce, signs, unary,
+    Op, Sample, TensorType, binary, indexing, known, leaf, low_bit, planes, reduce, signs, unary,
 };
 use crate::array::Array;
 use crate::shape::Symbols;
@@ -108,7 +108,7 @@ impl OpRow {
 }
 
 /// All rows, in the order of the enum.
-pub static ROWS: [&OpRow; 32] = [
+pub static ROWS: [&OpRow; 33] = [
     &leaf::INPUT,
     &leaf::CONSTANT,
     &leaf::IOTA,
@@ -131,6 +131,7 @@ pub static ROWS: [&OpRow; 32] = [
     &unary::CAST,
     &unary::DETACH,
     &unary::STRAIGHT_THROUGH,
+    &known::KNOWN_GRADIENT,
     &low_bit::QUANTIZE,
     &low_bit::DEQUANTIZE,
     &low_bit::FAKE_QUANTIZE,
@@ -168,6 +169,7 @@ pub fn row_of(op: &Op) -> &'static OpRow {
         Op::Cast(_) => &unary::CAST,
         Op::Detach => &unary::DETACH,
         Op::StraightThrough => &unary::STRAIGHT_THROUGH,
+        Op::KnownGradient(_) => &known::KNOWN_GRADIENT,
         Op::Quantize(_) => &low_bit::QUANTIZE,
         Op::Dequantize(_) => &low_bit::DEQUANTIZE,
         Op::FakeQuantize(_) => &low_bit::FAKE_QUANTIZE,

@@ -3,4 +3,5 @@
 mod check;
 mod functions;
 mod graph;
+mod known;
 mod views;

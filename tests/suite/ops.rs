@@ -7,11 +7,15 @@ use brain_blitz::prelude::*;
 use crate::pipelines::Pipeline;
 
 /// Ops that no pipeline turns into machine code, with the reason.
-const NOT_NATIVE: [(&str, &str); 4] = [
+const NOT_NATIVE: [(&str, &str); 5] = [
     ("scatter", "the executor writes rows in place itself"),
     ("detach", "is its operand, which is read in its place"),
     (
         "straight_through",
+        "is its first operand, which is read in its place",
+    ),
+    (
+        "known_gradient",
         "is its first operand, which is read in its place",
     ),
     ("random", "counter-based generation has no loop form yet"),

@@ -38,6 +38,7 @@ fn is_one_signed(dag: &Dag, id: NodeIndex, known: &FxHashSet<NodeIndex>) -> bool
         | Op::Detach
         | Op::Cast(_)
         | Op::StraightThrough
+        | Op::KnownGradient(_)
         | Op::FakeQuantize(_) => is(0),
         Op::Binary(BinaryOp::Mul) => operands[0] == operands[1] || (is(0) && is(1)),
         Op::Binary(BinaryOp::Add) => is(0) && is(1),

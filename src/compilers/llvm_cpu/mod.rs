@@ -1,7 +1,7 @@
 //! The LLVM back end for CPUs.
 //!
 //! The pipeline, in order:
-//! 1. [`forget_gradients`]: what only matters to gradients goes;
+//! 1. [`forget_gradients`](super::forget_gradients): what only matters to gradients goes;
 //! 1. [`materialize`]: operands that must lie in memory are written out;
 //! 2. [`layout`]: factors of products whose steps lie apart are written out in rows; [`windows::border`]: the zeros
 //!    around an image are; equal copies become one. Before that, gradients by images become products of windows
@@ -34,7 +34,6 @@ pub mod emit;
 mod emit_masked;
 pub mod emit_view;
 pub mod epilogue;
-pub mod forget_gradients;
 pub mod fusion;
 pub mod gemm;
 pub mod ir;
@@ -235,7 +234,7 @@ impl LlvmCpu {
 
 /// The passes that decide what the kernels are: everything but making code for them.
 pub(super) fn kernels(list: &mut PassList) {
-    list.push(forget_gradients::ForgetGradients);
+    list.push(super::forget_gradients::ForgetGradients);
     list.push(super::generic::DeadCode);
     list.push(materialize::Materialize);
     list.push(windows::shifted::Shifted);

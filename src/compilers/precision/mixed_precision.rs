@@ -125,6 +125,8 @@ impl Rounding<'_> {
             | Op::Detach
             | Op::StraightThrough
             | Op::Gather { .. } => worst(&operands).unwrap_or(Kind::Given),
+            // What is computed is the value alone.
+            Op::KnownGradient(_) => of(operands[0]),
             Op::Cast(_) if !dag.node(operands[0]).ty.dtype.is_float() => Kind::Given,
             _ => Kind::Wide,
         }

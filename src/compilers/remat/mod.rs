@@ -102,6 +102,9 @@ impl Compiler for Remat {
     type Output = Report;
 
     fn passes(&self, list: &mut PassList) {
+        // A value that only gradients needed is not kept for them.
+        list.push(super::forget_gradients::ForgetGradients);
+        list.push(super::generic::DeadCode);
         list.push(Rematerialise {
             remat: self.clone(),
             notes: Mutex::default(),

@@ -181,7 +181,7 @@ pub(super) fn family(op: &Op) -> &'static str {
         Op::PackPlanes(_) | Op::UnpackPlanes(..) => "element",
         Op::Reduce(..) => "reduce",
         Op::Gather { .. } | Op::Scatter { .. } => "index",
-        Op::Contiguous | Op::Detach | Op::StraightThrough => "copy",
+        Op::Contiguous | Op::Detach | Op::StraightThrough | Op::KnownGradient(_) => "copy",
         Op::Custom(_) => "custom",
         Op::Kernel(_) => "kernel",
     }

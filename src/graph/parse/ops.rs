@@ -7,8 +7,8 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::op::table::ROWS;
 use crate::op::{
-    ActivationScheme, AxisSet, BinaryOp, ConstantValue, Literal, Op, PlanePart, Planes, ReduceOp,
-    ScatterMode, UnaryOp,
+    ActivationScheme, AxisSet, BinaryOp, ConstantValue, KnownGradient, Literal, Op, PlanePart,
+    Planes, ReduceOp, ScatterMode, UnaryOp,
 };
 use crate::shape::Expr;
 
@@ -92,6 +92,7 @@ fn with_attributes(call: &Call<'_>, raw: &str) -> Result<Op, String> {
                 found.ok_or_else(|| format!("expected a scheme of activations, found `{raw}`"))?,
             )
         }
+        "known_gradient" => known_gradient(raw)?,
         "unpack_signs" => Op::UnpackSigns(number(raw, limits::SIGNS)?),
         "sign_matrix" => sign_matrix(raw)?,
         "pack_planes" => Op::PackPlanes(planes(raw)?),
@@ -114,6 +115,23 @@ fn number<T: std::str::FromStr + PartialOrd + std::fmt::Display>(
     let plain = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|number| plain && *number < limit);
     number.ok_or_else(|| format!("expected a number below {limit}, found `{text}`"))
+}
+
+/// The name of a function, and its axes if it has some.
+fn known_gradient(raw: &str) -> Result<Op, String> {
+    let (name, rest) = raw.split_once(' ').unwrap_or((raw, ""));
+    let axes = if rest.is_empty() {
+        AxisSet::new()
+    } else {
+        axes(rest)?
+    };
+    let function = KnownGradient::parse(name, axes);
+    let function = function.ok_or_else(|| {
+        format!(
+            "expected a function with a known gradient, like `tanh` or `softmax 0`, found `{raw}`"
+        )
+    })?;
+    Ok(Op::KnownGradient(function))
 }
 
 fn axis(text: &str) -> Result<usize, String> {

@@ -18,7 +18,13 @@ const COMPUTED: usize = 8;
 pub fn is_elementwise(op: &Op) -> bool {
     matches!(
         op,
-        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Detach | Op::StraightThrough
+        Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Select
+            | Op::Cast(_)
+            | Op::Detach
+            | Op::StraightThrough
+            | Op::KnownGradient(_)
     )
 }
 

@@ -1,4 +1,4 @@
-//! `Detach` and `StraightThrough` → their operand: what only matters to gradients.
+//! `Detach`, `StraightThrough` and `KnownGradient` → their (first) operand: what only matters to gradients.
 //!
 //! Before: `%1 = detach(%0)`, `%2 = straight_through(%1, %0)`; after: readers of both read `%0`. `Autograd` has run, or
 //! never will, when a graph becomes native code; a copy of a whole tensor is saved, and what only a straight-through
@@ -20,7 +20,10 @@ impl Pass for ForgetGradients {
     fn run(&self, dag: &Dag) -> Result<Patch> {
         let mut patch = Patch::new();
         for id in dag.ids() {
-            if matches!(dag.node(id).op, Op::Detach | Op::StraightThrough) {
+            if matches!(
+                dag.node(id).op,
+                Op::Detach | Op::StraightThrough | Op::KnownGradient(_)
+            ) {
                 let (value, view) = dag.operands(id)[0];
                 patch.replace(id, NodeRef::Old(value), view.clone());
             }
