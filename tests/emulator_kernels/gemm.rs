@@ -3,6 +3,7 @@
 use brain_blitz::array::Array;
 use brain_blitz::compilers::llvm_cpu::cache::ObjectCache;
 use brain_blitz::compilers::llvm_cpu::gemm::CompiledGemm;
+use brain_blitz::compilers::llvm_cpu::gemm::broad::{Broad, emit_broad};
 use brain_blitz::compilers::llvm_cpu::gemm::direct::direct_symbol;
 use brain_blitz::compilers::llvm_cpu::gemm::ir::Contraction;
 use brain_blitz::compilers::llvm_cpu::gemm::micro::{Tile, emit_direct};
@@ -277,6 +278,60 @@ fn few_columns_lie_in_vectors_along_rows() {
                 wanted.push((format!("{symbol}, {rows} rows, k = {k}"), want, place));
             }
         }
+        wanted
+    });
+}
+
+/// One kernel that reads rows of A where they are: what it must give, and where it will be.
+fn broad(
+    batch: &mut Batch,
+    (broad, symbol): (Broad, &str),
+    (rows, k): (usize, usize),
+) -> (Vec<f32>, Place) {
+    let (columns, apart) = (broad.columns as usize, broad.distance as usize);
+    let (width, ldc) = (columns.next_multiple_of(broad.lanes as usize), columns + 3);
+    let a: Vec<f32> = (0..rows * apart).map(value).collect();
+    let panel = (0..k * rows).map(|i| a[i % rows * apart + i / rows]);
+    let panel: Vec<f32> = panel.collect();
+    let b: Vec<f32> = (0..width * k).map(|i| value(i * 3 + 1)).collect();
+    let mut c: Vec<f32> = (0..rows * ldc).map(|i| value(i * 5 + 2)).collect();
+    let [a_place, b_place] = [&a, &b].map(|floats| batch.input(&bytes(floats)));
+    let c_place = batch.state(&bytes(&c));
+    let args = [
+        Arg::Int(k as i64),
+        Arg::Pointer(a_place),
+        Arg::Pointer(b_place),
+        Arg::Pointer(c_place),
+        Arg::Int(ldc as i64),
+    ];
+    batch.call(symbol, &args);
+    let sizes = [rows, columns, k];
+    multiply(sizes, (&panel, rows), (&b, width), (&mut c, ldc), true);
+    (c, c_place)
+}
+
+#[test]
+fn many_rows_are_read_where_they_are() {
+    check_own("many_rows_are_read_where_they_are", |batch, target| {
+        let (lanes, mut wanted) = (target.lanes(), Vec::new());
+        for (columns, k) in [(5, 9), (16, 7)] {
+            let kind = Broad {
+                columns,
+                distance: 11,
+                lanes,
+            };
+            for rows in kind.heights() {
+                let symbol = kind.symbol(rows, target);
+                let object = compile_module(target, |context, module| {
+                    emit_broad(context, module, &symbol, kind, rows);
+                    Ok(())
+                });
+                batch.object(&symbol, &object.expect("it compiles"));
+                let (want, place) = broad(batch, (kind, &symbol), (rows as usize, k));
+                wanted.push((format!("{symbol}, k = {k}"), want, place));
+            }
+        }
+        assert!(wanted.len() >= 10, "{} calls", wanted.len());
         wanted
     });
 }

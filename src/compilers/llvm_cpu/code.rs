@@ -274,6 +274,7 @@ impl NativeCode for GemmCode {
             scratch_bytes: match few {
                 true => self.gemm.few_scratch_bytes(sizes),
                 false if self.gemm.is_summed(sizes) => 0,
+                false if self.packed.is_none() => self.gemm.raw_scratch_bytes(sizes, n_threads),
                 false => self.gemm.scratch_bytes(sizes, n_threads),
             },
         })

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::ir::{Contraction, collapse};
 use super::linear::linear;
 use super::micro::{DirectFn, Tile, emit_direct};
-use super::plan::{Blocks, Side, Sizes};
+use super::plan::{Blocks, Parts, Side, Sizes};
 use super::stored::Stored;
 use super::walk::{Size, Walk};
 use crate::compilers::llvm_cpu::cache::ObjectCache;
@@ -192,5 +192,14 @@ impl Direct {
             stays: Side::Rhs,
             ..blocks
         }
+    }
+
+    /// How the work is cut: each thread reads its own columns, since the right operand is the large one. Without panels
+    /// they may start at any vector.
+    pub(super) fn cut(&self, sizes: Sizes, tile: Tile, threads: usize) -> (Parts, Tile) {
+        let unit = Tile { vectors: 1, ..tile };
+        let is_wide = sizes.n.div_ceil(unit.lanes as usize) >= threads;
+        let split = is_wide.then_some(Side::Rhs);
+        (Parts::of(sizes, unit, threads, true, split), unit)
     }
 }

@@ -56,6 +56,8 @@
 //! ```
 
 pub mod asm;
+pub mod broad;
+mod call;
 pub mod direct;
 pub mod dot;
 mod dot_code;
@@ -90,6 +92,8 @@ mod tests;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use self::broad::CompiledBroad;
+pub use self::call::{Call, Rhs};
 use self::direct::{CompiledDirect, Direct};
 use self::dot::{CompiledDots, Dots};
 use self::ir::Contraction;
@@ -110,7 +114,6 @@ use crate::compilers::llvm_cpu::cache::ObjectCache;
 use crate::compilers::llvm_cpu::emit_view::Params;
 use crate::compilers::llvm_cpu::jit::{Jit, assembly};
 use crate::compilers::llvm_cpu::target::Target;
-use crate::dtype::DType;
 use crate::error::Result;
 use crate::exec::pool;
 use crate::shape::{Expr, numel};
@@ -140,6 +143,7 @@ pub struct CompiledGemm {
     sums: Option<CompiledSums>,
     direct: Option<CompiledDirect>,
     slim: Option<Arc<CompiledSlim>>,
+    broad: Option<CompiledBroad>,
 }
 
 impl CompiledGemm {
@@ -179,6 +183,7 @@ impl CompiledGemm {
         let dots = CompiledDots::new(c, target, cache, &mut params)?;
         let sums = CompiledSums::new(c, target, cache, &mut params)?;
         let direct = CompiledDirect::new(c, (target, tile), cache, &mut params)?;
+        let broad = CompiledBroad::new(c, target, cache, &mut params)?;
         let slim = numel(&c.n).as_usize().and_then(|n| Slim::of(tile, n));
         let slim = slim.map(|slim| CompiledSlim::new(slim, target, cache));
         let mut pack = |side| CompiledPack::new((c, side), (target, tile), cache, &mut params);
@@ -192,6 +197,7 @@ impl CompiledGemm {
             sums,
             direct,
             slim: slim.transpose()?,
+            broad,
         })
     }
 
@@ -238,6 +244,9 @@ impl CompiledGemm {
                 .map(|direct| direct.link(jit))
                 .transpose()?,
             slim: self.slim.as_ref().map(|slim| slim.link(jit)).transpose()?,
+            broad: (self.broad.as_ref())
+                .map(|broad| broad.link(jit))
+                .transpose()?,
             _jit: jit.clone(),
         })
     }
@@ -257,46 +266,10 @@ pub struct Gemm {
     direct: Option<Direct>,
     /// What computes the last tile of each row of the output.
     slim: Option<(Slim, SlimFn)>,
+    /// What reads many rows where they are.
+    broad: Option<broad::Rows>,
     /// Keeps the code alive.
     _jit: Arc<Jit>,
-}
-
-/// The right operand of a call.
-#[derive(Clone, Copy, Debug)]
-pub enum Rhs {
-    /// The buffer that its view looks at.
-    Raw(*const u8),
-    /// Panels that [`Gemm::pack_all`] made of it, in this format.
-    Packed(*const u8, DType),
-}
-
-impl Rhs {
-    /// Whether its panels are read where they are.
-    fn is_ready(self) -> bool {
-        matches!(self, Rhs::Packed(_, DType::F32))
-    }
-
-    /// Whether it was packed before the call.
-    fn is_packed(self) -> bool {
-        matches!(self, Rhs::Packed(..))
-    }
-}
-
-/// One execution of a [`Gemm`].
-#[derive(Debug)]
-pub struct Call<'a> {
-    /// The buffer that the left operand's view looks at.
-    pub lhs: *const u8,
-    /// The right operand.
-    pub rhs: Rhs,
-    /// The output buffer.
-    pub out: *mut f32,
-    /// Values of [`CompiledGemm::params`].
-    pub params: &'a [i64],
-    /// At least [`Gemm::scratch_bytes`] for the same sizes and threads, of any content.
-    pub scratch: &'a mut [u8],
-    /// The most threads to use.
-    pub threads: usize,
 }
 
 impl Gemm {
@@ -330,8 +303,21 @@ impl Gemm {
         // Whether the right operand will be packed beforehand is not known here, and with fewer
         // rows or another cut a part needs no more than this.
         let one = Scratch::of(blocks.fit(sizes, tile), sizes, tile, false).floats();
-        let parts = [false, true].map(|packed| self.parts(sizes, threads, packed).count());
-        one * parts[0].max(parts[1]) * 4 + ALIGN
+        let parts = [false, true].map(|packed| self.parts(sizes, threads, packed));
+        let direct = self.direct.as_ref().filter(|direct| direct.fits(sizes));
+        let direct = direct.map(|direct| direct.cut(sizes, tile, threads).0);
+        let most = parts.into_iter().chain(direct).map(Parts::count).max();
+        let panels = one * most.unwrap_or(1) * 4 + ALIGN;
+        let broad = self.broad_here(sizes);
+        panels.max(broad.map_or(0, |rows| rows.scratch_bytes(sizes, threads)))
+    }
+
+    /// [`Gemm::scratch_bytes`] of calls whose right operand is not packed.
+    pub fn raw_scratch_bytes(&self, sizes: Sizes, threads: usize) -> usize {
+        match self.broad_here(sizes) {
+            Some(rows) => rows.scratch_bytes(sizes, threads),
+            None => self.scratch_bytes(sizes, threads),
+        }
     }
 
     /// Computes the product.
@@ -356,8 +342,16 @@ impl Gemm {
     ///
     /// # Safety
     /// That of [`Gemm::run`]. What `done` does to the output stays within the block that it is told of.
-    pub unsafe fn run_telling(&self, call: Call<'_>, done: Option<&Done<'_>>) {
+    pub unsafe fn run_telling(&self, mut call: Call<'_>, done: Option<&Done<'_>>) {
         let sizes = self.sizes(call.params);
+        if let (Some(rows), Some(ldc)) = (self.broad_here(sizes), self.plain(call.params)) {
+            let params = call.params;
+            let batches = |batch| self.shape.out[0].offset(batch, params);
+            // SAFETY: the caller's promise.
+            if unsafe { rows.run(sizes, &mut call, (&batches, ldc), done) } {
+                return;
+            }
+        }
         let tile = self.shape.tile;
         let direct = self.direct.as_ref();
         let direct = direct.filter(|direct| direct.fits(sizes) && !call.rhs.is_packed());
@@ -365,7 +359,10 @@ impl Gemm {
         let blocks = direct.map_or(blocks, |direct| direct.blocks(blocks));
         let (ready, packed) = (call.rhs.is_ready(), call.rhs.is_packed());
         let scratch = Scratch::of(blocks, sizes, tile, ready || direct.is_some());
-        let parts = self.parts(sizes, call.threads, packed || direct.is_some());
+        let (parts, unit) = match direct {
+            Some(direct) => direct.cut(sizes, tile, call.threads),
+            None => (self.parts(sizes, call.threads, packed), tile),
+        };
         let pad = call.scratch.as_ptr().align_offset(ALIGN);
         let needed = pad + scratch.floats() * parts.count() * 4;
         assert!(
@@ -390,7 +387,7 @@ impl Gemm {
             done,
         };
         let part = |index: usize| {
-            let [batch, m, n] = parts.part(index, sizes, tile);
+            let [batch, m, n] = parts.part(index, sizes, unit);
             job.part(index, batch, m, n);
         };
         pool::for_each_range(call.threads, parts.count(), &|range| range.for_each(part));
@@ -398,7 +395,18 @@ impl Gemm {
 
     /// Whether [`Gemm::run_few`] is the better way for these sizes: few rows or columns, of operands that it can read.
     pub fn is_few(&self, sizes: Sizes) -> bool {
-        self.dots.as_ref().is_some_and(|dots| dots.fits(sizes))
+        let is_broad = self.broad_for(sizes).is_some();
+        !is_broad && self.dots.as_ref().is_some_and(|dots| dots.fits(sizes))
+    }
+
+    /// What reads many rows where they are, if these sizes are for that.
+    fn broad_for(&self, sizes: Sizes) -> Option<&broad::Rows> {
+        self.broad.as_ref().filter(|rows| rows.suits(sizes))
+    }
+
+    /// The same, where the target has the code.
+    fn broad_here(&self, sizes: Sizes) -> Option<&broad::Rows> {
+        self.broad_for(sizes).filter(|rows| rows.is_compiled())
     }
 
     /// How much scratch memory [`Gemm::run_few`] needs.

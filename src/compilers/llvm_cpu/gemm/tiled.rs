@@ -135,6 +135,9 @@ impl Gemm {
         packed: bool,
         threads: usize,
     ) -> Option<Tiling> {
+        if self.broad_here(sizes).is_some() && !packed {
+            return None;
+        }
         let tile = self.shape.tile;
         let (height, width) = (tile.rows as usize, tile.columns() as usize);
         let all = Sizes {

@@ -63,16 +63,24 @@ fn few_rows_of_half_precision_weights() {
 #[test]
 fn few_rows_whose_steps_lie_apart() {
     let (few, many, k) = (7usize, 256usize, 37usize);
-    let batches = View::contiguous((3, k, few)).permute(&[0, 2, 1]).unwrap();
+    // With more columns, many rows would be read where they are.
+    let columns = 4usize;
+    let batches = View::contiguous((3, k, columns))
+        .permute(&[0, 2, 1])
+        .unwrap();
     let halves = View::contiguous((k, few)).permute(&[1, 0]).unwrap();
     let flipped = View::contiguous((few, k)).flip(1).unwrap();
     for contraction in [
-        product(((), many, few, k), dense((many, k)), transposed((k, few))),
+        product(
+            ((), many, columns, k),
+            dense((many, k)),
+            transposed((k, columns)),
+        ),
         product(((), few, many, k), transposed((k, few)), dense((many, k))),
         product(((), 1, many, k), transposed((k, 1)), dense((many, k))),
         product(((), few, many, k), (DType::F32, flipped), dense((many, k))),
         product(
-            (3, many, few, k),
+            (3, many, columns, k),
             dense((3, many, k)),
             (DType::F32, batches),
         ),

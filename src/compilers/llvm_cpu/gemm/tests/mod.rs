@@ -13,6 +13,7 @@ use crate::shape::{Dims, Expr, IntoDims, View};
 use check::{Case, check_everywhere, check_run, data, linked, product, targets};
 
 mod blocks;
+mod broad;
 mod check;
 mod direct;
 mod dot;
