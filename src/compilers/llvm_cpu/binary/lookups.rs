@@ -39,6 +39,9 @@ const FLUSH: i64 = 512;
 /// Bytes of the vectors: tables are 16 bytes in each half, so that wider vectors would load no less.
 pub const LANES: u32 = 32;
 
+/// How far ahead a panel's bits are asked for, in bytes.
+const AHEAD: i64 = 8192;
+
 /// Whether a target looks up bytes in tables; others use [`plain`].
 pub fn has_lookups(target: &Target) -> bool {
     target.lanes() >= 8
@@ -158,6 +161,8 @@ impl<'c> Kernel<'_, '_, 'c> {
             e.pointer_argument(2),
             e.mul(at, e.int(PANEL_ROWS as i64)),
         );
+        // Into the second cache: what is on its way to the first one waits in a few places, which tables need as well.
+        e.prefetch(panel, AHEAD, 2);
         let mut out = Vec::with_capacity(2 * self.n());
         for j in 0..self.n() {
             let from = e.at(byte, panel, e.int(j as i64 * i64::from(self.lanes)));
@@ -255,6 +260,27 @@ impl<'c> Kernel<'_, '_, 'c> {
                 add: e.int_argument(7),
             };
             finish(e, whole, place, size.into_vector_value());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compilers::llvm_cpu::jit::assembly;
+
+    #[test]
+    fn bits_are_asked_for_ahead() {
+        for name in ["x86-64-v3", "x86-64-v4"] {
+            let target = Target::for_cpu(name).unwrap();
+            let text = assembly(&target, |context, module| {
+                emit_lookup(context, module, "lookup", LANES);
+                Ok(())
+            });
+            let text = text.unwrap();
+            let asked = |line: &&str| line.trim_start().starts_with("prefetcht1");
+            // Two in the loop over pairs of bytes of columns, one for the last byte.
+            assert_eq!(text.lines().filter(asked).count(), 3, "{name}");
         }
     }
 }
