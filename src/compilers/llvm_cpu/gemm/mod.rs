@@ -83,6 +83,7 @@ pub mod stored;
 mod sums;
 pub mod sums_code;
 pub mod tiled;
+mod transpose;
 mod walk;
 mod widen;
 

@@ -10,8 +10,8 @@
 //!
 //! Ways, chosen from the structure of the view, all with the same result:
 //! - rows next to each other in memory: a vector copy per step, under a mask in the last panel;
-//! - steps next to each other: 4 x 4 blocks transposed in registers, in the last panel with zeros for rows that are
-//!   not there; the last block of steps may overlap the one before;
+//! - steps next to each other: squares transposed in registers (the module `transpose`), in the last panel with zeros
+//!   for rows that are not there; the last square may overlap the one before;
 //! - any other linear form, also with padding: offsets of the panel's rows are computed once, and
 //!   the elements of a step are gathered;
 //! - anything else: one element at a time with all of the view's arithmetic.
