@@ -33,8 +33,8 @@ struct Case {
     weights: DType,
 }
 
-const GROUPS: [&str; 8] = [
-    "square", "odd", "edge", "shape", "batch", "layout", "few", "narrow",
+const GROUPS: [&str; 9] = [
+    "square", "odd", "edge", "shape", "batch", "layout", "prefill", "few", "narrow",
 ];
 
 fn case(group: &'static str, batch: usize, [m, n, k]: [usize; 3], layout: Layout) -> Case {
@@ -86,6 +86,13 @@ fn cases() -> Vec<Case> {
     for layout in [Plain, Weights, Turned] {
         all.push(case("layout", 1, [768, 768, 768], layout));
         all.push(case("layout", 8, [128, 128, 64], layout));
+    }
+    // The products of Gemma 2 2B over a prompt.
+    for weights in [DType::F32, DType::BF16] {
+        for [n, k] in [[9216, 2304], [2304, 9216], [2048, 2304], [1024, 2304]] {
+            let shape = case("prefill", 1, [512, n, k], Weights);
+            all.push(Case { weights, ..shape });
+        }
     }
     for weights in [DType::F32, DType::BF16] {
         for m in [5, 8, 16, 32] {

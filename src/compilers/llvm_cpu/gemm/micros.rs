@@ -1,10 +1,12 @@
-//! The micro-kernels of a tile on a target, and what widens panels for them, compiled once per process.
+//! The micro-kernels of a tile on a target, and what widens panels and asks for memory for them, compiled once per
+//! process.
 
 use std::sync::Arc;
 
 use inkwell::context::Context;
 use inkwell::module::Module;
 
+use super::ahead::{self, AskFn};
 use super::micro::{MicroFn, Tile, emit_micro};
 use super::widen::{self, WidenFn};
 use crate::compilers::llvm_cpu::cache::ObjectCache;
@@ -21,6 +23,8 @@ pub(super) struct Micros {
     pub(super) symbols: Vec<(u32, u32, String)>,
     /// The symbol of the widening function.
     pub(super) widen: String,
+    /// The symbol of the function that asks for memory.
+    ask: String,
     pub(super) object: Vec<u8>,
 }
 
@@ -30,22 +34,27 @@ impl Micros {
         static MADE: OncePerProcess<(Target, Tile), Micros> = OncePerProcess::new();
         MADE.get_or_make((target.clone(), tile), |_| {
             let (symbols, widen) = (micro_symbols(tile, target), widen::symbol(tile, target));
+            // Every tile has one: objects are linked whole.
+            let ask = format!("{}_{}", ahead::symbol(target), tile.columns());
             let object = compile_module_cached(target, cache, |context, module| {
                 emit_micros(context, module, tile, &symbols);
                 widen::emit(context, module, &widen, tile);
+                ahead::emit(context, module, &ask);
                 Ok(())
             })?;
             Ok(Micros {
                 tile,
                 symbols,
                 widen,
+                ask,
                 object,
             })
         })
     }
 
-    /// The kernel for each number of rows, and within that for each number of vectors; and the widening function.
-    pub(super) fn link(&self, jit: &Jit) -> Result<(Vec<MicroFn>, WidenFn)> {
+    /// The kernel for each number of rows, and within that for each number of vectors; the function that widens, and the
+    /// one that asks for memory.
+    pub(super) fn link(&self, jit: &Jit) -> Result<(Vec<MicroFn>, WidenFn, AskFn)> {
         jit.add_once(&self.symbols[0].2, &self.object)?;
         let tile = self.tile;
         let mut micro = Vec::new();
@@ -58,7 +67,9 @@ impl Micros {
         }
         // SAFETY: the symbol is of a function that `widen::emit` wrote, with this signature.
         let widen = unsafe { std::mem::transmute::<*const (), WidenFn>(jit.address(&self.widen)?) };
-        Ok((micro, widen))
+        // SAFETY: the symbol is of a function that `ahead::emit` wrote, with this signature.
+        let ask = unsafe { std::mem::transmute::<*const (), AskFn>(jit.address(&self.ask)?) };
+        Ok((micro, widen, ask))
     }
 }
 

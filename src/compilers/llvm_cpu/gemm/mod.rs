@@ -55,6 +55,7 @@
 //! # }
 //! ```
 
+mod ahead;
 pub mod asm;
 pub mod broad;
 mod call;
@@ -93,6 +94,7 @@ mod tests;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use self::ahead::AskFn;
 use self::broad::CompiledBroad;
 pub use self::call::{Call, Rhs};
 use self::direct::{CompiledDirect, Direct};
@@ -102,6 +104,7 @@ use self::micro::MicroFn;
 pub use self::micro::Tile;
 use self::micros::{Micros, emit_micros, micro_symbols};
 use self::packing::{CompiledPack, PackCode, emit_side};
+use self::place::Place;
 pub use self::plan::{Blocks, Side, Sizes};
 use self::plan::{Parts, Scratch};
 pub use self::run::Done;
@@ -145,6 +148,8 @@ pub struct CompiledGemm {
     direct: Option<CompiledDirect>,
     slim: Option<Arc<CompiledSlim>>,
     broad: Option<CompiledBroad>,
+    /// Where rows of the right operand are that can be asked for.
+    ahead: Option<Place>,
 }
 
 impl CompiledGemm {
@@ -189,6 +194,7 @@ impl CompiledGemm {
         let slim = slim.map(|slim| CompiledSlim::new(slim, target, cache));
         let mut pack = |side| CompiledPack::new((c, side), (target, tile), cache, &mut params);
         let packs = [pack(0)?, pack(1)?];
+        let ahead = ahead::place(c, &mut params);
         Ok(CompiledGemm {
             packs,
             micro,
@@ -199,6 +205,7 @@ impl CompiledGemm {
             direct,
             slim: slim.transpose()?,
             broad,
+            ahead,
         })
     }
 
@@ -230,7 +237,7 @@ impl CompiledGemm {
     /// # Errors
     /// Failure of the linker.
     pub fn link(&self, jit: &Arc<Jit>) -> Result<Gemm> {
-        let (micro, widen) = self.micro.link(jit)?;
+        let (micro, widen, ask) = self.micro.link(jit)?;
         Ok(Gemm {
             pack_lhs: self.packs[0].link(jit)?,
             pack_rhs: self.packs[1].link(jit)?,
@@ -248,6 +255,7 @@ impl CompiledGemm {
             broad: (self.broad.as_ref())
                 .map(|broad| broad.link(jit))
                 .transpose()?,
+            ahead: self.ahead.clone().map(|place| (place, ask)),
             _jit: jit.clone(),
         })
     }
@@ -269,6 +277,7 @@ pub struct Gemm {
     slim: Option<(Slim, SlimFn)>,
     /// What reads many rows where they are.
     broad: Option<broad::Rows>,
+    ahead: Option<(Place, AskFn)>,
     /// Keeps the code alive.
     _jit: Arc<Jit>,
 }

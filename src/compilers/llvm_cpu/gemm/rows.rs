@@ -172,6 +172,7 @@ impl Gemm {
                 rhs: Right::panels(unsafe { call.packed.add(offset) }),
                 tile,
                 own: None,
+                next: None,
             });
         }
     }

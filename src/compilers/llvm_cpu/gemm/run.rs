@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use super::ahead::Next;
 use super::direct::Direct;
 use super::packing::Part;
 use super::plan::{Blocks, Scratch, Side, Sizes};
@@ -82,6 +83,8 @@ pub(super) struct Block {
     /// Memory of the block's own for the result instead of the output: where its first row and column are, and how far
     /// its rows are apart.
     pub(super) own: Option<(*mut f32, usize)>,
+    /// What is asked for meanwhile.
+    pub(super) next: Option<Next>,
 }
 
 impl Job<'_> {
@@ -116,11 +119,12 @@ impl Job<'_> {
                     Side::Rhs => *packed = self.rhs_block(batch, range.clone(), k.clone(), rhs),
                 };
                 pack(first, &outer, &mut packed);
-                for inner in blocks(inner.clone(), inner_size) {
-                    pack(first.other(), &inner, &mut packed);
+                for now in blocks(inner.clone(), inner_size) {
+                    pack(first.other(), &now, &mut packed);
+                    let next = self.after(batch, (&inner, &now, inner_size), &k);
                     let (m, n) = match first {
-                        Side::Lhs => (outer.clone(), inner),
-                        Side::Rhs => (inner, outer.clone()),
+                        Side::Lhs => (outer.clone(), now),
+                        Side::Rhs => (now, outer.clone()),
                     };
                     self.block(&Block {
                         batch,
@@ -132,6 +136,7 @@ impl Job<'_> {
                         rhs: packed,
                         tile,
                         own: None,
+                        next,
                     });
                     if let Some(done) = self.done.filter(|_| k.end == self.sizes.k) {
                         done(batch, m, n);
@@ -139,6 +144,37 @@ impl Job<'_> {
                 }
             }
         }
+    }
+
+    /// What is packed after columns `now` of `all`, which come in blocks of `size`.
+    fn after(
+        &self,
+        batch: usize,
+        (all, now, size): (&Range<usize>, &Range<usize>, usize),
+        k: &Range<usize>,
+    ) -> Option<Next> {
+        let Blocks { first, kc, .. } = self.blocks;
+        let next = |range: &Range<usize>, end: usize, size: usize| {
+            let next = range.end..(range.end + size).min(end);
+            Some(next).filter(|next| !next.is_empty())
+        };
+        let (n, k) = match next(now, all.end, size) {
+            Some(n) => (n, k.clone()),
+            None => (
+                all.start..(all.start + size).min(all.end),
+                next(k, self.sizes.k, kc)?,
+            ),
+        };
+        self.next(batch, n, k).filter(|_| first == Side::Lhs)
+    }
+
+    /// A block of the right operand to ask for, if that is useful.
+    pub(super) fn next(&self, batch: usize, n: Range<usize>, k: Range<usize>) -> Option<Next> {
+        let Rhs::Raw(from) = self.rhs else {
+            return None;
+        };
+        let next = Next { from, batch, n, k };
+        (self.direct.is_none() && self.gemm.ahead.is_some()).then_some(next)
     }
 
     /// Packs a block of the left operand.
@@ -192,7 +228,7 @@ impl Job<'_> {
         let tile = self.gemm.shape.tile;
         let rows = (block.m.len(), tile.rows as usize);
         let columns = (block.n.len(), tile.columns() as usize);
-        let origin = self.origin(block);
+        let (origin, ahead) = (self.origin(block), self.gemm.ahead.as_ref());
         let lhs_stays = self.blocks.stays == Side::Lhs;
         let (outer, inner) = if lhs_stays {
             (rows, columns)
@@ -206,6 +242,8 @@ impl Job<'_> {
                 [inner, outer]
             }
         };
+        let tiles = outer.0.div_ceil(outer.1) * inner.0.div_ceil(inner.1);
+        let mut done = 0;
         for here in (0..outer.0).step_by(outer.1) {
             let after = Some(here + outer.1).filter(|&after| after < outer.0);
             let after = place(after.unwrap_or(here), 0);
@@ -216,6 +254,10 @@ impl Job<'_> {
                 } else {
                     after
                 };
+                if let Some((next, (place, ask))) = block.next.as_ref().zip(ahead) {
+                    next.ask((place, *ask), self.params, done, tiles);
+                }
+                done += 1;
                 match origin {
                     Some(origin) => self.tile(block, origin, place(here, own), next),
                     None => self.scattered(block, place(here, own)),

@@ -322,12 +322,13 @@ impl Run<'_> {
         for batch in batches {
             for outer in cut(outer.clone(), outer_size) {
                 self.pack(&memory, &jobs, batch, &outer);
-                for inner in cut(inner.clone(), inner_size) {
+                for now in cut(inner.clone(), inner_size) {
+                    let after = now.end..(now.end + inner_size).min(inner.end);
                     let (m, n) = match first {
-                        Side::Lhs => (outer.clone(), inner),
-                        Side::Rhs => (inner, outer.clone()),
+                        Side::Lhs => (outer.clone(), now),
+                        Side::Rhs => (now, outer.clone()),
                     };
-                    self.block(&memory, &jobs, batch, m, n);
+                    self.block(&memory, &jobs, batch, (m, n, after));
                 }
             }
         }
@@ -367,14 +368,14 @@ impl Run<'_> {
         rows.len().next_multiple_of(panel as usize)
     }
 
-    /// One block of all results.
+    /// One block of all results, given its rows, its columns and the part of the operand that passes which comes after
+    /// them.
     fn block(
         &self,
         memory: &Memory,
         jobs: &[Job<'_>],
         batch: usize,
-        m: Range<usize>,
-        n: Range<usize>,
+        (m, n, after): (Range<usize>, Range<usize>, Range<usize>),
     ) {
         let Tiling { sizes, blocks, .. } = *self.tiling;
         let row = batch * sizes.m + m.start;
@@ -398,6 +399,12 @@ impl Run<'_> {
                         (passing.cast_const(), Right::panels(there))
                     }
                 };
+                let next = match self.steps().find(|steps| steps.start == k.end) {
+                    _ if blocks.first == Side::Rhs => None,
+                    _ if i + 1 < jobs.len() => jobs[i + 1].next(batch, n.clone(), k.clone()),
+                    Some(k) => jobs[0].next(batch, n.clone(), k),
+                    None => jobs[0].next(batch, after.clone(), 0..k.len()),
+                };
                 job.block(&Block {
                     batch,
                     m: m.clone(),
@@ -408,6 +415,7 @@ impl Run<'_> {
                     rhs,
                     tile: std::ptr::null_mut(),
                     own: Some((memory.results[i], distance)),
+                    next,
                 });
             }
         }

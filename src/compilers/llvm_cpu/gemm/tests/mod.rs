@@ -12,6 +12,7 @@ use crate::dtype::DType;
 use crate::shape::{Dims, Expr, IntoDims, View};
 use check::{Case, check_everywhere, check_run, data, linked, product, targets};
 
+mod ahead;
 mod blocks;
 mod broad;
 mod check;
