@@ -121,7 +121,7 @@ impl<'c> Pack<'_, '_, 'c> {
         };
         e.each(e.int(0), steps, line.max(square), |begin| {
             for row in ahead {
-                e.prefetch(e.at(kind, *row, begin), 0, 3);
+                e.prefetch(e.at(kind, *row, begin), 0, 2);
             }
             match line <= square {
                 true => turn(e.min(begin, last)),
