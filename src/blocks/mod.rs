@@ -22,6 +22,7 @@ use half::{bf16, f16};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
+mod choice;
 mod columns;
 mod error_weights;
 mod k_decode;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use brain_blitz::Error;
+use brain_blitz::blocks::BlockType;
 use brain_blitz::compilers::Math;
 use brain_blitz::formats::gguf::is_gguf;
 use brain_blitz::formats::{Calibration, ModelConfig, ModelFiles};
@@ -41,10 +42,14 @@ pub struct RunArgs {
     /// [default: $BB_CPU, else native]
     #[arg(long, value_name = "NAME")]
     cpu: Option<String>,
-    /// Store weights in blocks of this type, q8_0, q4_0, ..., or as signs, w1a8, w1a1, ...
+    /// Store weights in blocks of this type, q8_0, q4_0, ..., as files of this type have them, or as signs, w1a8, w1a1, ...
     /// [default: as the model has them]
     #[arg(long, value_name = "TYPE", value_parser = quant)]
     quant: Option<Quant>,
+    /// Blocks of the embedding and the output layer then
+    /// [default: for the output layer q6_k, or q8_0 where its rows are no whole 256 numbers or --quant says it]
+    #[arg(long, value_name = "TYPE", value_parser = block_type)]
+    embedding: Option<BlockType>,
     /// Choose the scales of these blocks by FILE, which `convert --save-importance` wrote
     #[arg(long = "importance", value_name = "FILE", value_parser = calibration)]
     calibration: Option<Arc<Calibration>>,
@@ -92,6 +97,18 @@ pub fn thread_count(text: &str) -> Result<usize, String> {
 /// If there is none of this name; tells what there is.
 pub fn quant(text: &str) -> Result<Quant, String> {
     text.parse().map_err(|error: Error| error.to_string())
+}
+
+/// A type that matrices can be stored in.
+///
+/// # Errors
+/// If there is none of this name, or no encoder for it.
+pub fn block_type(text: &str) -> Result<BlockType, String> {
+    let ty: BlockType = text.parse().map_err(|error: Error| error.to_string())?;
+    match ty.can_quantize() {
+        true => Ok(ty),
+        false => Err(format!("there is no encoder for {ty}")),
+    }
 }
 
 impl ModelArgs {
@@ -269,6 +286,7 @@ impl RunArgs {
             cache: self.kv_cache,
             logits: rows,
             quant: self.quant,
+            embedding: self.embedding,
             calibration: self.calibration.clone().unwrap_or_default(),
             tune: self.tune,
             math: self.math,

@@ -18,7 +18,7 @@ pub(super) fn compile(
 ) -> Result<()> {
     if let Some(quant) = options.quant {
         progress(Progress::Compiling { pass: "quantize" });
-        let report = quant.compile(graph, &options.calibration)?;
+        let report = quant.compile(graph, options.embedding, &options.calibration)?;
         let stored = report.stored.iter().map(|t| (t.bytes_before, t.bytes));
         let signed = report.signed.iter().map(|t| (t.bytes_before, t.bytes));
         for (before, after) in stored.chain(signed) {

@@ -1,5 +1,6 @@
 //! What a model's weights and activations become when it is loaded: blocks, or signs.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -9,8 +10,18 @@ use crate::compilers::{Binarize, Generic, Quantize, Report};
 use crate::error::{Error, Result};
 use crate::formats::Calibration;
 use crate::graph::Graph;
+use crate::op::Op;
+
+/// What models call their embedding.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+/// What they call the output layer, where it is another matrix.
+const OUTPUT: &str = "lm_head.weight";
 
 /// A way to store and compute a model with fewer bits, without training. Weights that cannot be stored so stay as they are.
+///
+/// A type of blocks means what it means of a file: the output layer, which is the embedding where the model has no other,
+/// gets [`BlockType::of_output_layer`] unless [`Options::embedding`](super::Options::embedding) says otherwise, and rows that
+/// are no whole blocks get [`BlockType::fitting`].
 ///
 /// ```
 /// use brain_blitz::generation::Quant;
@@ -76,16 +87,22 @@ impl Quant {
         blocks.into_iter().flatten().chain(signs)
     }
 
-    /// Rewrites a model's recorded graph, whose parameters have data; scales are chosen by `calibration`.
+    /// Rewrites a model's recorded graph, whose parameters have data and names; scales are chosen by `calibration`, and
+    /// `embedding` is the type of embedding and output layer if it is told.
     ///
     /// # Errors
     /// Those of compiling, among them numbers that cannot be stored.
     pub(super) fn compile(
         self,
         graph: &mut Graph,
+        embedding: Option<BlockType>,
         calibration: &Arc<Calibration>,
     ) -> Result<Report> {
-        let blocks = |ty| Quantize::blocks(ty).calibrated(calibration.clone());
+        let rows = rows(graph);
+        let blocks = |ty| {
+            let types = types(ty, embedding, &rows);
+            Quantize::mixed(move |name| types.get(name).copied()).calibrated(calibration.clone())
+        };
         match self {
             Quant::Blocks(ty) => graph.try_compile((Generic, blocks(ty)), ()),
             Quant::BlockWeights(ty) => graph.try_compile((Generic, blocks(ty).weights_only()), ()),
@@ -102,6 +119,39 @@ impl Quant {
             }
         }
     }
+}
+
+/// The lengths of matrices' rows, by name.
+fn rows(graph: &Graph) -> BTreeMap<String, usize> {
+    graph.inspect(|dag| {
+        let rows = dag.ids().filter_map(|id| {
+            let node = dag.node(id);
+            let (Op::Input { .. }, [_, row]) = (&node.op, &node.ty.dims[..]) else {
+                return None;
+            };
+            Some((node.name.as_ref()?.to_string(), row.as_usize()?))
+        });
+        rows.collect()
+    })
+}
+
+/// The type that each matrix has in a file of type `ty`.
+fn types(
+    ty: BlockType,
+    embedding: Option<BlockType>,
+    rows: &BTreeMap<String, usize>,
+) -> BTreeMap<String, BlockType> {
+    let has_output = rows.contains_key(OUTPUT);
+    let types = rows.iter().map(|(name, row)| {
+        let wanted = match name.as_str() {
+            OUTPUT => embedding.unwrap_or_else(|| ty.of_output_layer()),
+            EMBEDDING => embedding.unwrap_or_else(|| ty.of_embedding(has_output)),
+            _ => ty,
+        };
+        (name.clone(), wanted.fitting(*row))
+    });
+    // Numbers that fit no blocks stay as they are.
+    types.filter(|(_, ty)| ty.block_len() > 1).collect()
 }
 
 /// All layers but the output layer. What a gated layer's last matrix reads is mostly of one sign, and keeps 8 bits.
@@ -166,5 +216,32 @@ impl FromStr for Quant {
                 .collect();
             Error::msg(format!("types are {}", names.join(", ")))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use BlockType as T;
+
+    /// The same as a converted file has, which `tests/gguf/convert` checks.
+    #[test]
+    fn a_type_is_that_of_a_file() {
+        let named = |names: &[(&str, usize)]| -> BTreeMap<String, usize> {
+            let rows = names.iter().map(|(name, row)| ((*name).to_owned(), *row));
+            rows.collect()
+        };
+        let tied = named(&[(EMBEDDING, 512), ("up", 512), ("down", 96), ("odd", 40)]);
+        let of = |rows: &BTreeMap<String, usize>, ty: T, told: Option<T>| {
+            types(ty, told, rows).into_values().collect::<Vec<_>>()
+        };
+        // By name: down, embedding, up.
+        assert_eq!(of(&tied, T::Q4_K, None), [T::Q5_0, T::Q6_K, T::Q4_K]);
+        assert_eq!(of(&tied, T::Q4_0, Some(T::Q4_0)), [T::Q4_0; 3]);
+        assert_eq!(of(&tied, T::Q8_0, None), [T::Q8_0; 3]);
+        let untied = named(&[(EMBEDDING, 64), (OUTPUT, 64)]);
+        // By name: output layer, embedding.
+        assert_eq!(of(&untied, T::Q4_0, None), [T::Q8_0, T::Q4_0]);
+        assert_eq!(of(&untied, T::Q2_0, None), [T::Q8_0, T::Q8_0]);
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::blocks::BlockType;
 use crate::compilers::{Math, Report};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -44,6 +45,8 @@ pub struct Options {
     pub cache: CacheType,
     /// Stores weights that do not have few bits already in this way.
     pub quant: Option<Quant>,
+    /// The blocks of embedding and output layer then, if not those of files of this type; see [`Quant`].
+    pub embedding: Option<BlockType>,
     /// What chooses the scales of such blocks; see [`calibrate`](super::calibrate()).
     pub calibration: Arc<Calibration>,
     /// Which logits [`Session::feed`] gives.
@@ -62,6 +65,7 @@ impl Default for Options {
             context: None,
             cache: CacheType::default(),
             quant: None,
+            embedding: None,
             calibration: Arc::default(),
             logits: Rows::Last,
             tune: false,

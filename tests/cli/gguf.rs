@@ -131,7 +131,8 @@ fn conversion_tells_what_did_not_fit() {
     assert_eq!(
         notes,
         "note: 4 of 46 tensors are F16: their rows are no whole number of Q4_K blocks of 256\n\
-         note: 25 of 46 tensors are Q5_0: their rows are no whole number of Q4_K blocks of 256\n"
+         note: 24 of 46 tensors are Q5_0: their rows are no whole number of Q4_K blocks of 256\n\
+         note: 1 of 46 tensors are Q8_0: their rows are no whole number of Q6_K blocks of 256\n"
     );
     assert_eq!(
         succeed(convert(&tiny(), &file, "--quant q4_k --quiet"))

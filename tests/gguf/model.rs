@@ -268,7 +268,10 @@ fn logits_of_converted_files_equal_the_reference() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("x.gguf");
     let convert = |name: &str, ty: BlockType| {
-        let options = brain_blitz::formats::gguf::Options::new(ty);
+        let options = brain_blitz::formats::gguf::Options {
+            embedding: Some(ty),
+            ..brain_blitz::formats::gguf::Options::new(ty)
+        };
         brain_blitz::formats::gguf::convert(&gemma2(name), &path, &options, &mut |_, _| ())
             .unwrap();
         logits_of_numbers(&path, name)

@@ -9,6 +9,7 @@ use brain_blitz::formats::gguf::{self, Converted, is_gguf};
 use brain_blitz::generation::plan::{Found, Grouping, Request};
 
 use super::failure::{Failure, Outcome};
+use super::model::block_type;
 use super::progress::Bar;
 use super::{model, output, tell};
 
@@ -26,11 +27,11 @@ pub struct Args {
     #[arg(value_name = "OUT")]
     output: PathBuf,
     /// Type of the matrices: f32, f16, bf16, q8_0, q6_k, q5_0, q5_1, q4_0, q4_1, q4_k, q2_0, tq2_0, tq1_0, q1_0
-    #[arg(long, value_name = "TYPE", value_parser = quant, required_unless_present = "bits")]
+    #[arg(long, value_name = "TYPE", value_parser = block_type, required_unless_present = "bits")]
     quant: Option<BlockType>,
-    /// Type of the embedding, which is the output layer too
-    /// [default: that of --quant, but q8_0 where that has fewer than three bits]
-    #[arg(long, value_name = "TYPE", value_parser = quant)]
+    /// Type of the embedding and the output layer, which are one matrix in many models
+    /// [default: of the output layer q6_k where --quant has fewer than eight bits, q8_0 where it has fewer than three]
+    #[arg(long, value_name = "TYPE", value_parser = block_type)]
     embedding: Option<BlockType>,
     /// Choose a type for each matrix, by measuring what it costs, so that a weight has N bits on average
     /// at most
@@ -64,20 +65,13 @@ square of what that column is multiplied by. The formats stay the same. With --b
 rounded to each type, and what that does to predictions of the text is measured as the divergence KL;
 the types that cost least within the bits are taken. The model is in memory as f32 meanwhile.
 
+The output layer, which is the embedding where a model has no other, keeps more bits than --quant says,
+as in llama.cpp's files; --embedding TYPE stores both in TYPE, for example all matrices in one type.
+
 Norms and other vectors stay f32. A matrix whose rows are no whole number of blocks gets a type that
 fits: smaller blocks of at least as many bits, or f16; a note says which. Weights are not trained
 further, so fewer than four bits are for models that were trained to have them.
 --json prints {\"bytes_before\", \"bytes_after\", \"bits_per_weight\", \"tensors\", \"plan\"}.";
-
-fn quant(text: &str) -> Result<BlockType, String> {
-    let ty: BlockType = text
-        .parse()
-        .map_err(|error: brain_blitz::Error| error.to_string())?;
-    match ty.can_quantize() {
-        true => Ok(ty),
-        false => Err(format!("there is no encoder for {ty}")),
-    }
-}
 
 fn bits(text: &str) -> Result<f64, String> {
     match text.parse() {

@@ -24,7 +24,7 @@ use super::super::model_config::ModelConfig;
 use super::super::tensor::{StoredType, TensorView};
 use super::super::weights::open_folder;
 use super::super::{chat_template, format_error, tokenizer};
-use super::architecture::{Architecture, EMBEDDING, ROPE_FACTORS, place};
+use super::architecture::{Architecture, EMBEDDING, OUTPUT, ROPE_FACTORS, place};
 use super::recode::Recoding;
 use super::{BlockTensor, Gguf, TensorInfo, Writer, is_gguf, tensor_field, tokenizer_write};
 use crate::blocks::{BlockType, ColumnStats};
@@ -44,8 +44,9 @@ pub(in super::super) const TOKENIZER_KEY: &str = "tokenizer.huggingface.json";
 pub struct Options {
     /// The type of matrices.
     pub quant: BlockType,
-    /// The type of the embedding, which is the output layer too; by default the others', but 8 bits where those have
-    /// fewer than three: a model with a coarser output layer is of no use.
+    /// The type of the embedding and of the output layer, which are one matrix in many models. By default the output
+    /// layer's is [`BlockType::of_output_layer`], and that of an embedding which is none the others', but 8 bits where
+    /// those have fewer than three.
     pub embedding: Option<BlockType>,
     /// Other types of some matrices, by the names that the crate's models give their parameters.
     pub types: BTreeMap<String, BlockType>,
@@ -67,9 +68,15 @@ impl Options {
         }
     }
 
-    fn embedding_type(&self) -> BlockType {
-        let coarse = self.quant.bits_per_weight() < 3.0;
-        let default = if coarse { BlockType::Q8_0 } else { self.quant };
+    /// The type of the output layer.
+    fn output_type(&self) -> BlockType {
+        self.embedding
+            .unwrap_or_else(|| self.quant.of_output_layer())
+    }
+
+    /// The type of the embedding; `has_output` says whether another matrix is the output layer.
+    fn embedding_type(&self, has_output: bool) -> BlockType {
+        let default = self.quant.of_embedding(has_output);
         self.embedding.unwrap_or(default)
     }
 }
@@ -163,7 +170,7 @@ pub fn convert(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<Converted>> {
     let other = options.types.values().copied();
-    for ty in other.chain([options.quant, options.embedding_type()]) {
+    for ty in other.chain([options.quant, options.output_type()]) {
         if !ty.can_quantize() {
             return Err(Error::msg(format!("there is no encoder for {ty}")));
         }
@@ -176,7 +183,9 @@ pub fn convert(
     if let Some(number) = file_type(options.quant) {
         writer.set(FILE_TYPE_KEY, number);
     }
-    let report: Vec<Converted> = items.iter().map(|item| plan(item, options)).collect();
+    let has_output = items.iter().any(|item| item.tensor.name == OUTPUT);
+    let planned = items.iter().map(|item| plan(item, options, has_output));
+    let report: Vec<Converted> = planned.collect();
     for (item, planned) in items.iter().zip(&report) {
         writer.tensor(&item.tensor.name, planned.to, &item.tensor.shape);
     }
@@ -356,19 +365,20 @@ fn rope_factors(config: &ModelConfig) -> Option<Item> {
     })
 }
 
-/// How a tensor is to be stored.
-fn plan(item: &Item, options: &Options) -> Converted {
+/// How a tensor is to be stored; `has_output` says whether the model has an output layer beside its embedding.
+fn plan(item: &Item, options: &Options, has_output: bool) -> Converted {
     let other = options.types.get(&item.parameter);
     let wanted = match item.tensor.name.as_str() {
         _ if !item.tensor.ty.can_dequantize() => item.tensor.ty,
         _ if item.tensor.shape.iter().filter(|&&n| n != 1).count() < 2 => BlockType::F32,
-        EMBEDDING => *other.unwrap_or(&options.embedding_type()),
+        EMBEDDING => *other.unwrap_or(&options.embedding_type(has_output)),
+        OUTPUT => *other.unwrap_or(&options.output_type()),
         _ => *other.unwrap_or(&options.quant),
     };
     let row = item.tensor.shape.last().copied().unwrap_or(1);
     let (wanted, to) = match item.low_bit {
         Some(layer) => (exact(layer, row), exact(layer, row)),
-        None => (wanted, fitting(wanted, row)),
+        None => (wanted, wanted.fitting(row)),
     };
     let elements = item.tensor.elements();
     let size = to.bytes_of(elements).expect("the rows are whole blocks");
@@ -381,18 +391,6 @@ fn plan(item: &Item, options: &Options) -> Converted {
         elements,
         bytes: (item.tensor.bytes.len(), size),
     }
-}
-
-/// The type nearest to `wanted` whose blocks fit rows of `row` elements: smaller blocks of at least as many bits, or `F16`.
-fn fitting(wanted: BlockType, row: usize) -> BlockType {
-    let smaller = match wanted {
-        BlockType::Q6_K => BlockType::Q8_0,
-        BlockType::Q4_K => BlockType::Q5_0,
-        _ => BlockType::Q4_0,
-    };
-    let mut candidates = [wanted, smaller].into_iter();
-    let fits = |ty: &BlockType| row.is_multiple_of(ty.block_len());
-    candidates.find(fits).unwrap_or(BlockType::F16)
 }
 
 /// The smallest type that has the numbers of such a layer exactly, and whose blocks fit rows of `row` elements.
