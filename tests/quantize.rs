@@ -66,7 +66,7 @@ fn by_hand(net: &mut Net, ty: BlockType) -> Vec<f32> {
     let down = weight(&mut cx, (64, 96), &down);
     let ids = cx.input(3, DType::I32).set(vec![3, 49, 0]);
     let norm = input(&mut cx, &[64], 5);
-    let rounded = |x: GraphTensor| x.fake_quantize(ActivationScheme::A8G32);
+    let rounded = |x: GraphTensor| x.fake_quantize(ActivationScheme::for_weights(ty));
     let x = table.index_select(0, ids) * norm;
     let hidden = rounded(x).matmul(up.transpose(0, 1)).tanh();
     let x = x + rounded(hidden).matmul(down.transpose(0, 1));

@@ -50,10 +50,16 @@ pub(super) static FAKE_QUANTIZE: OpRow = OpRow::new(
 /// of [`Planes`].
 ///
 /// A group whose scale is below the smallest normal number is 0; one with an infinity or a NaN is NaN.
+///
+/// Activations of language models have outliers, single numbers far larger than their neighbours, and a scale that holds one of
+/// these rounds all others of the group coarsely. [`ActivationScheme::A8G32Outlier`] gives the four neighbours with the
+/// largest number more bits instead: see [`outlier_scale`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum ActivationScheme {
     /// Groups of 32 along the last axis, and a shorter one at its end.
     A8G32,
+    /// As these, but in each group the aligned four with the largest number has 15 bits.
+    A8G32Outlier,
     /// Groups of 128, as long as blocks of signs are ([`BlockType::Q1_0`]).
     A8G128,
     /// Groups of 256, as long as blocks of trits are.
@@ -68,8 +74,9 @@ pub enum ActivationScheme {
 
 impl ActivationScheme {
     /// All schemes.
-    pub const ALL: [ActivationScheme; 6] = [
+    pub const ALL: [ActivationScheme; 7] = [
         ActivationScheme::A8G32,
+        ActivationScheme::A8G32Outlier,
         ActivationScheme::A8G128,
         ActivationScheme::A8G256,
         ActivationScheme::A8Tok,
@@ -77,7 +84,7 @@ impl ActivationScheme {
         ActivationScheme::A2Tok,
     ];
 
-    /// Those of 8 bits.
+    /// Those of nothing but 8 bits.
     pub const BYTES: [ActivationScheme; 4] = [
         ActivationScheme::A8G32,
         ActivationScheme::A8G128,
@@ -89,6 +96,7 @@ impl ActivationScheme {
     pub fn name(self) -> &'static str {
         match self {
             ActivationScheme::A8G32 => "a8_g32",
+            ActivationScheme::A8G32Outlier => "a8_g32_outlier",
             ActivationScheme::A8G128 => "a8_g128",
             ActivationScheme::A8G256 => "a8_g256",
             ActivationScheme::A8Tok => "a8_tok",
@@ -106,12 +114,14 @@ impl ActivationScheme {
         }
     }
 
-    /// What products with weights of a type round activations to: groups of 32; where long blocks of few levels have nothing but
+    /// What products with weights of a type round activations to: groups of 32, with more bits for outliers where weights of
+    /// 8 bits lose less than rounding these would; where long blocks of few levels have nothing but
     /// one scale, groups as long as these, so that the products of a block are added up as whole numbers.
     pub fn for_weights(ty: BlockType) -> ActivationScheme {
         match ty {
             BlockType::Q1_0 => ActivationScheme::A8G128,
             BlockType::TQ1_0 | BlockType::TQ2_0 => ActivationScheme::A8G256,
+            BlockType::Q8_0 => ActivationScheme::A8G32Outlier,
             _ => ActivationScheme::A8G32,
         }
     }
@@ -123,7 +133,10 @@ impl ActivationScheme {
         }
         let group = self.group(row.len());
         for group in row.chunks_mut(group) {
-            let (scale, inverse) = activation_scale(group);
+            let (scale, inverse) = match self {
+                ActivationScheme::A8G32Outlier => outlier_scale(group),
+                _ => activation_scale(group),
+            };
             for x in group {
                 let whole = match inverse == 0.0 {
                     true => 0.0,
@@ -137,7 +150,7 @@ impl ActivationScheme {
     /// How many numbers of a row of `k` share a scale.
     pub fn group(self, k: usize) -> usize {
         match self {
-            ActivationScheme::A8G32 => 32,
+            ActivationScheme::A8G32 | ActivationScheme::A8G32Outlier => 32,
             ActivationScheme::A8G128 => 128,
             ActivationScheme::A8G256 => 256,
             _ => k.max(1),
@@ -148,10 +161,30 @@ impl ActivationScheme {
 /// What a group of activations is divided by, and the factor that does it: the definition for every pipeline.
 pub fn activation_scale(group: &[f32]) -> (f32, f32) {
     let largest = group.iter().fold(0f32, |max, x| max.max(x.abs()));
+    inverse_of(largest * (1.0 / 127.0), group)
+}
+
+/// [`activation_scale`] of [`ActivationScheme::A8G32Outlier`]: the first aligned four of the group with a number of the largest
+/// magnitude `m` may have numbers up to [`OUTLIER_TOP`] times the scale, `d = max(max |x| / 127 over the others, m / OUTLIER_TOP)`.
+pub fn outlier_scale(group: &[f32]) -> (f32, f32) {
+    let (mut largest, mut others) = (0f32, 0f32);
+    for four in group.chunks(4) {
+        let here = four.iter().fold(0f32, |max, x| max.max(x.abs()));
+        others = others.max(here.min(largest));
+        largest = largest.max(here);
+    }
+    let scale = (others * (1.0 / 127.0)).max(largest * (1.0 / OUTLIER_TOP));
+    inverse_of(scale, group)
+}
+
+/// What numbers of an outlying four are at most, in scales: `128 h + l` of two digits, with `|h| <= 127` and `-64 <= l < 64`.
+pub const OUTLIER_TOP: f32 = 16_319.0;
+
+/// A scale of a group with the factor that divides by it.
+fn inverse_of(scale: f32, group: &[f32]) -> (f32, f32) {
     if !group.iter().all(|x| x.is_finite()) {
         return (f32::NAN, 0.0);
     }
-    let scale = largest * (1.0 / 127.0);
     if scale < f32::MIN_POSITIVE {
         return (0.0, 0.0);
     }
@@ -349,6 +382,22 @@ mod tests {
         let mut x = vec![127.0; 32];
         x.extend([0.5; 8]);
         assert_eq!(rounded(&x), x);
+    }
+
+    #[test]
+    fn neighbours_of_an_outlier_keep_their_bits() {
+        let mut x: Vec<f32> = (0..64).map(|i| (i as f32 * 0.7).sin()).collect();
+        (x[9], x[40], x[63]) = (100.0, -3000.0, 0.01);
+        let lost = |scheme: ActivationScheme, group: usize| -> f32 {
+            let mut y = x.clone();
+            scheme.round(&mut y);
+            let pairs = x.iter().zip(&y).skip(32 * group).take(32);
+            pairs.fold(0f32, |most, (x, y)| most.max((x - y).abs()))
+        };
+        use ActivationScheme::{A8G32, A8G32Outlier};
+        // Half a step of 1 / 127, and of 3000 / 16319 where that holds the outlier.
+        assert!(lost(A8G32Outlier, 0) < 0.0041 && lost(A8G32, 0) > 0.3);
+        assert!(lost(A8G32Outlier, 1) < 0.093 && lost(A8G32, 1) > 0.9);
     }
 
     #[test]

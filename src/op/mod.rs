@@ -41,7 +41,7 @@ pub use kernel::{
 };
 pub use known::KnownGradient;
 pub use literal::Literal;
-pub use low_bit::{ActivationScheme, activation_scale};
+pub use low_bit::{ActivationScheme, OUTLIER_TOP, activation_scale, outlier_scale};
 pub use planes::{PlanePart, Planes};
 pub(crate) use reduce::larger;
 pub use samples::Sample;

@@ -39,12 +39,17 @@ fn weights(ty: BlockType, panels: usize) -> (Vec<u8>, Vec<f32>) {
     (bytes, numbers)
 }
 
-/// A row of whole numbers up to 127, which every group reaches.
-fn activations(k: usize, phase: usize) -> Vec<f32> {
+/// A row of whole numbers up to 127, which every group reaches, and perhaps an outlier in each.
+fn activations(k: usize, phase: usize, scheme: ActivationScheme) -> Vec<f32> {
     let mut x: Vec<f32> = (0..k)
         .map(|i| ((i * 73 + phase * 31) % 255) as f32 - 127.0)
         .collect();
     x.iter_mut().step_by(GROUP).for_each(|x| *x = -127.0);
+    if scheme == ActivationScheme::A8G32Outlier {
+        for (group, x) in x.chunks_exact_mut(GROUP).enumerate() {
+            x[(9 + 5 * group) % GROUP] = 3000.0 - 6500.0 * (phase % 2) as f32;
+        }
+    }
     x
 }
 
@@ -84,7 +89,7 @@ impl Product<'_> {
 /// Adds the calls that multiply some rows by a panel; gives what they must compute, and where that will be.
 fn add(
     batch: &mut Batch,
-    ty: BlockType,
+    (ty, scheme): (BlockType, ActivationScheme),
     (round, product): (&str, Product<'_>),
     (dots, rows): (Dots, usize),
 ) -> (Vec<f32>, Place) {
@@ -93,7 +98,7 @@ fn add(
     let k = BLOCKS * ty.block_len();
     let regions = packed(ty, dots, &bytes, panels);
     batch.label(format!("{product:?} of {ty}"));
-    let x: Vec<Vec<f32>> = (0..rows).map(|row| activations(k, row)).collect();
+    let x: Vec<Vec<f32>> = (0..rows).map(|row| activations(k, row, scheme)).collect();
     let mut records = Vec::new();
     for x in &x {
         let from = batch.input(bytemuck::cast_slice(x));
@@ -146,7 +151,7 @@ fn cases() -> Vec<(BlockType, ActivationScheme)> {
         both.into_iter().map(move |scheme| (ty, scheme))
     };
     let cases: Vec<_> = types.flat_map(schemes).collect();
-    assert_eq!(cases.len(), 15 + 3);
+    assert_eq!(cases.len(), 15 + 4);
     cases
 }
 
@@ -169,7 +174,8 @@ impl Kernels<'_> {
             halves: form.factors == Factors::Halves,
         };
         let summed = form.summed(scheme);
-        let round = format!("round_{ty}_{summed}");
+        let has_outliers = scheme == ActivationScheme::A8G32Outlier;
+        let round = format!("round_{ty}_{}", scheme.name());
         let rounding = object(target, |context, module| {
             emit_round(context, module, &round, scheme, row);
         });
@@ -178,10 +184,10 @@ impl Kernels<'_> {
             &rounding.expect("rounding takes no special instructions"),
         );
         for &rows in heights(target) {
-            let tile = format!("tile_{ty}_{summed}_{rows}");
+            let tile = format!("tile_{ty}_{}_{rows}", scheme.name());
             let form = (form, dots, target.lanes());
             let kernel = object(target, |context, module| {
-                emit_tile(context, module, &tile, form, (rows, summed));
+                emit_tile(context, module, &tile, form, (rows, summed, has_outliers));
             });
             let Some(kernel) = kernel else {
                 self.left_out += 1;
@@ -189,16 +195,16 @@ impl Kernels<'_> {
             };
             self.batch.object(&tile, &kernel);
             let product = (round.as_str(), Product::Tile(&tile));
-            let (want, place) = add(&mut self.batch, ty, product, (dots, rows));
+            let (want, place) = add(&mut self.batch, (ty, scheme), product, (dots, rows));
             self.wanted
                 .push((format!("{tile} on {}", self.name), want, place));
         }
         if lookup::fits(target, &form, summed) {
-            self.add_lookups(ty, &round);
+            self.add_lookups((ty, scheme), &round);
         }
     }
 
-    fn add_lookups(&mut self, ty: BlockType, round: &str) {
+    fn add_lookups(&mut self, kind: (BlockType, ActivationScheme), round: &str) {
         let (target, dots) = (self.target, Dots::of(self.target));
         for panels in PANELS {
             let (tables, look_up) = (format!("tables_{panels}"), format!("look_up_{panels}"));
@@ -212,7 +218,7 @@ impl Kernels<'_> {
             };
             self.batch.object(&look_up, &kernels);
             let product = (round, Product::LookUp(&tables, &look_up, panels));
-            let (want, place) = add(&mut self.batch, ty, product, (dots, 1));
+            let (want, place) = add(&mut self.batch, kind, product, (dots, 1));
             self.wanted
                 .push((format!("{look_up} on {}", self.name), want, place));
         }

@@ -8,6 +8,10 @@
 //! | 32 b | 2 `i32` a group: the sum of its numbers times [`RowForm::factor`], or those of its halves |
 //! | 40 b | a group's scale, `f32` |
 //! | 44 b | 2 `f32` a group: the sum of its numbers times its scale, or those of its halves |
+//! | 52 b | 2 `i32` a group, if it has an outlying four: four `i8`, the high digits of its numbers, and the four |
+//!
+//! A number of an outlying four is 128 times its high digit and what lies among the 32 `i8`
+//! ([`ActivationScheme::A8G32Outlier`]).
 //!
 //! The first sums pay for weights that are stored unsigned, `Σ (u - c) a = Σ u a - c Σ a`, the second ones for minima,
 //! `Σ m x = m Σ x`.
@@ -19,11 +23,12 @@ use inkwell::FloatPredicate;
 use inkwell::IntPredicate;
 use inkwell::context::Context;
 use inkwell::module::Module;
-use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
+use inkwell::types::VectorType;
+use inkwell::values::{BasicValueEnum, FloatValue, IntValue, PointerValue, VectorValue};
 
 use super::form::GROUP;
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
-use crate::op::ActivationScheme;
+use crate::op::{ActivationScheme, OUTLIER_TOP};
 
 /// `fn(groups, x, record)`: writes the record of a row.
 pub type RoundFn = unsafe extern "C" fn(groups: i64, x: *const f32, record: *mut u8);
@@ -74,10 +79,16 @@ impl Part {
     }
 }
 
+/// The outlying four.
+pub const OUTLIERS: Part = part(52, 8);
+
 /// Bytes of a record of `groups` groups, a multiple of 64.
 pub const fn record_bytes(groups: usize) -> usize {
-    ((TOTALS.from + TOTALS.step) * groups).next_multiple_of(64)
+    ((OUTLIERS.from + OUTLIERS.step) * groups).next_multiple_of(64)
 }
+
+/// What a high digit is worth: two to this.
+pub const DIGIT: i64 = 7;
 
 /// 1.5 * 2^23: a number below 2^22 added to it is rounded to a whole number, to even at a tie.
 pub(in crate::compilers::llvm_cpu) const MAGIC: f32 = 12_582_912.0;
@@ -129,6 +140,7 @@ pub fn emit_round<'c>(
     let step = |group: usize| (group / GROUP) as i64;
     match scheme {
         ActivationScheme::A8G32 => e.each(e.int(0), n, 1, |block| round.single(block)),
+        ActivationScheme::A8G32Outlier => e.each(e.int(0), n, 1, |block| round.outlier(block)),
         ActivationScheme::A8G128 | ActivationScheme::A8G256 => {
             // Rows of any length have the same groups.
             let blocks = step(scheme.group(0));
@@ -189,15 +201,24 @@ impl<'c> Round<'_, '_, 'c> {
             .into_int_value()
     }
 
+    /// A magnitude with these bits, times a factor.
+    fn times(&self, bits: IntValue<'c>, factor: f32) -> FloatValue<'c> {
+        let (e, b) = (self.e, &self.e.builder);
+        let value = b.build_bit_cast(bits, e.f32(), "").expect(BUILT);
+        let factor = e.context.f32_type().const_float(f64::from(factor));
+        let product = b.build_float_mul(value.into_float_value(), factor, "");
+        product.expect(BUILT)
+    }
+
     /// Scale and factor of a group whose largest magnitude has these bits.
     fn scale(&self, largest: IntValue<'c>) -> [BasicValueEnum<'c>; 2] {
+        self.inverse(self.times(largest, 1.0 / 127.0), largest)
+    }
+
+    /// A scale as it is stored, and the factor, of a group whose largest magnitude has these bits.
+    fn inverse(&self, scale: FloatValue<'c>, largest: IntValue<'c>) -> [BasicValueEnum<'c>; 2] {
         let e = self.e;
         let float = |x: f32| e.context.f32_type().const_float(f64::from(x));
-        let value = e.builder.build_bit_cast(largest, e.f32(), "").expect(BUILT);
-        let scale = e
-            .builder
-            .build_float_mul(value.into_float_value(), float(1.0 / 127.0), "");
-        let scale = scale.expect(BUILT);
         let tiny = float(f32::MIN_POSITIVE);
         let is_tiny = e
             .builder
@@ -223,6 +244,100 @@ impl<'c> Round<'_, '_, 'c> {
         self.store(block, rounded(self.e, x, inverse), scale);
     }
 
+    /// A block with a scale of its own for all but the four with the largest number.
+    fn outlier(&self, block: IntValue<'c>) {
+        let (e, b) = (self.e, &self.e.builder);
+        let word = e.context.i32_type();
+        let x = self.load(block);
+        let fours = self.fours(self.bits(x));
+        let largest = self.largest(fours.into());
+        let order: Vec<_> = (0..8).map(|i| word.const_int(i, false)).collect();
+        let order = VectorType::const_vector(&order);
+        let is_largest = b.build_int_compare(
+            IntPredicate::EQ,
+            fours,
+            e.splat(largest.into(), 8).into_vector_value(),
+            "",
+        );
+        let none = e.constants(32, 8, 8);
+        let first = e.select(is_largest.expect(BUILT).into(), order.into(), none.into());
+        let first = e.intrinsic(
+            "llvm.vector.reduce.umin",
+            &[first.get_type()],
+            &[first.into()],
+        );
+        let four = first.expect("it has a result").into_int_value();
+        let is_four = |lanes: u32, order: VectorValue<'c>| {
+            let four = e.splat(four.into(), lanes).into_vector_value();
+            let same = b.build_int_compare(IntPredicate::EQ, order, four, "");
+            same.expect(BUILT).into()
+        };
+        let zeros = e.constants(32, 0, 8).into();
+        let others = e.select(is_four(8, order), zeros, fours.into());
+        let plain = self.times(self.largest(others), 1.0 / 127.0);
+        let wide = self.times(largest, 1.0 / OUTLIER_TOP);
+        let more = b.build_float_compare(FloatPredicate::OGT, plain, wide, "");
+        let scale = e.select(more.expect(BUILT).into(), plain.into(), wide.into());
+        let [scale, inverse] = self.inverse(scale.into_float_value(), largest);
+        let whole = rounded(e, x, inverse).into_vector_value();
+        let lanes: Vec<u32> = (0..self.lanes()).map(|i| i / 4).collect();
+        let order = e
+            .shuffle(order.into(), order.into(), &lanes)
+            .into_vector_value();
+        let digits = self.digits(whole, is_four(self.lanes(), order));
+        self.store_high(block, digits[0], four);
+        self.store_low(block, digits[1].into());
+        self.store_sums(block, whole.into(), scale);
+    }
+
+    /// The largest of each four of magnitudes.
+    fn fours(&self, bits: BasicValueEnum<'c>) -> VectorValue<'c> {
+        let halved = |x: BasicValueEnum<'c>, half: u32| {
+            let lanes = |first: u32| -> Vec<u32> { (0..half).map(|i| 2 * i + first).collect() };
+            let [even, odd] = [0, 1].map(|first| self.e.shuffle(x, x, &lanes(first)));
+            let max = self
+                .e
+                .intrinsic("llvm.umax", &[even.get_type()], &[even.into(), odd.into()]);
+            max.expect("it has a result")
+        };
+        halved(halved(bits, 16), 8).into_vector_value()
+    }
+
+    /// High and low digits of whole numbers; high ones are 0 but in some lanes.
+    fn digits(&self, whole: VectorValue<'c>, lanes: BasicValueEnum<'c>) -> [VectorValue<'c>; 2] {
+        let (e, b) = (self.e, &self.e.builder);
+        let all = |value: i64| e.constants(32, value, self.lanes());
+        let half = b
+            .build_int_add(whole, all(1 << (DIGIT - 1)), "")
+            .expect(BUILT);
+        let high = b
+            .build_right_shift(half, all(DIGIT), true, "")
+            .expect(BUILT);
+        let high = e
+            .select(lanes, high.into(), all(0).into())
+            .into_vector_value();
+        let worth = b.build_left_shift(high, all(DIGIT), "").expect(BUILT);
+        let low = b.build_int_sub(whole, worth, "").expect(BUILT);
+        [high, low]
+    }
+
+    /// Stores the high digits of a four, which others have none of, and where its weights lie.
+    fn store_high(&self, group: IntValue<'c>, high: VectorValue<'c>, four: IntValue<'c>) {
+        let (e, b) = (self.e, &self.e.builder);
+        let word = e.context.i32_type();
+        let bytes = e.context.i8_type().vec_type(self.lanes());
+        let narrow = b.build_int_truncate(high, bytes, "").expect(BUILT);
+        let words = b.build_bit_cast(narrow, word.vec_type(8), "").expect(BUILT);
+        let all = e.intrinsic(
+            "llvm.vector.reduce.or",
+            &[words.get_type()],
+            &[words.into()],
+        );
+        let at = self.place(OUTLIERS, group);
+        e.store(all.expect("it has a result"), at, 4);
+        e.store(four, e.at(word, at, e.int(1)), 4);
+    }
+
     /// Blocks that share a scale.
     fn several(&self, first: IntValue<'c>, end: IntValue<'c>) {
         let e = self.e;
@@ -244,10 +359,28 @@ impl<'c> Round<'_, '_, 'c> {
     }
 
     fn store(&self, group: IntValue<'c>, whole: BasicValueEnum<'c>, scale: BasicValueEnum<'c>) {
-        let (e, b) = (self.e, &self.e.builder);
+        self.store_low(group, whole);
+        self.store_sums(group, whole, scale);
+    }
+
+    /// Stores whole numbers of a byte.
+    fn store_low(&self, group: IntValue<'c>, whole: BasicValueEnum<'c>) {
+        let e = self.e;
         let bytes = e.context.i8_type().vec_type(self.lanes());
-        let narrow = b.build_int_truncate(whole.into_vector_value(), bytes, "");
+        let narrow = e
+            .builder
+            .build_int_truncate(whole.into_vector_value(), bytes, "");
         e.store(narrow.expect(BUILT), self.place(NUMBERS, group), 1);
+    }
+
+    /// Stores a scale, and the sums of whole numbers.
+    fn store_sums(
+        &self,
+        group: IntValue<'c>,
+        whole: BasicValueEnum<'c>,
+        scale: BasicValueEnum<'c>,
+    ) {
+        let (e, b) = (self.e, &self.e.builder);
         e.store(scale, self.place(SCALES, group), 4);
         let half = |first: u32| -> Vec<u32> { (first..first + 16).collect() };
         let parts = match self.form.halves {

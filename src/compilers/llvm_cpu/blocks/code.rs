@@ -28,6 +28,8 @@ struct Kind {
     ty: BlockType,
     /// Groups whose products are added up as whole numbers.
     summed: usize,
+    /// Whether a four of each group of activations has more bits.
+    has_outliers: bool,
     target: Target,
 }
 
@@ -123,6 +125,7 @@ impl Kind {
         Kind {
             ty: product.ty,
             summed: Form::of(product.ty).map_or(1, |form| form.summed(product.scheme)),
+            has_outliers: product.scheme == ActivationScheme::A8G32Outlier,
             target: target.clone(),
         }
     }
@@ -160,7 +163,8 @@ impl Kind {
 
     fn tile(&self, rows: usize) -> String {
         let (ty, summed, isa) = (self.ty.name(), self.summed, self.isa());
-        format!("blocks_{ty}_{summed}_{rows}x{COLUMNS}_{isa}")
+        let outliers = if self.has_outliers { "o" } else { "" };
+        format!("blocks_{ty}_{summed}{outliers}_{rows}x{COLUMNS}_{isa}")
     }
 
     fn tables(&self) -> String {
@@ -174,9 +178,10 @@ impl Kind {
 
     /// The schemes that activations of these kernels are rounded by.
     fn schemes(&self) -> impl Iterator<Item = ActivationScheme> {
-        let (form, summed) = (self.form(), self.summed);
-        let all = ActivationScheme::BYTES.into_iter();
-        all.filter(move |scheme| form.summed(*scheme) == summed)
+        let (form, summed, has_outliers) = (self.form(), self.summed, self.has_outliers);
+        let plain = ActivationScheme::BYTES.into_iter();
+        let plain = plain.filter(move |scheme| !has_outliers && form.summed(*scheme) == summed);
+        plain.chain(has_outliers.then_some(ActivationScheme::A8G32Outlier))
     }
 
     /// Whether there are kernels that look products up.
@@ -199,7 +204,8 @@ impl Kind {
         }
         for &rows in tile::heights(&self.target) {
             let form = (form, dots, self.target.lanes());
-            emit_tile(context, module, &self.tile(rows), form, (rows, self.summed));
+            let kind = (rows, self.summed, self.has_outliers);
+            emit_tile(context, module, &self.tile(rows), form, kind);
         }
         if self.looks_up() {
             emit_tables(context, module, &self.tables());

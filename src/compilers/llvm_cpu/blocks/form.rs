@@ -111,6 +111,11 @@ impl Form {
         self.planes == ONE && self.is_plain()
     }
 
+    /// Whether the four of a group that somebody asks for while a kernel runs is a vector of its own.
+    pub fn has_whole_fours(&self) -> bool {
+        self.planes == EIGHT && self.groups == 1 && self.is_plain()
+    }
+
     /// Whether numbers have nothing but a scale for each block.
     fn is_plain(&self) -> bool {
         self.factors == Factors::None && !self.has_min

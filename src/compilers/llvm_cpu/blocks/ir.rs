@@ -146,6 +146,10 @@ fn part_of(kernel: &Kernel, first: usize) -> Option<BlockProduct> {
     if scheme.planes().is_some() {
         return None;
     }
+    let has_outliers = *scheme == ActivationScheme::A8G32Outlier;
+    if has_outliers && !Form::of(*ty).is_some_and(|form| form.has_whole_fours()) {
+        return None;
+    }
     let (Op::Binary(BinaryOp::Mul), Op::Reduce(ReduceOp::Sum, axes)) = (&product.op, &sum.op)
     else {
         return None;

@@ -3,6 +3,9 @@
 //! Lanes are rows of weights: fours of neighbouring numbers of each next to each other, so that the same four of a row of
 //! activations is multiplied in every lane, and nothing has to be added across lanes.
 //!
+//! Where a four of a group of activations has more bits than a byte ([`ActivationScheme::A8G32Outlier`]), its high digits
+//! are multiplied once more, by the four of weights that the record names.
+//!
 //! Bits: of each group of 32, or half of one where halves have factors, or all of a block where both factors have one scale
 //! there ([`Form::summed`]), the sum of products is exact; as `f32`, times
 //! the weights' scale (an `f16`, times the integer factor), it is added times the activations' scale by a fused
@@ -15,7 +18,7 @@ use inkwell::module::Module;
 use inkwell::types::VectorType;
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue, VectorValue};
 
-use super::activations::{NUMBERS, SCALES, SUMS, TOTALS};
+use super::activations::{DIGIT, NUMBERS, OUTLIERS, SCALES, SUMS, TOTALS};
 use super::dot::{Sum, Whole};
 use super::form::{COLUMNS, Dots, Factors, Form};
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
@@ -46,13 +49,14 @@ pub fn heights(target: &Target) -> &'static [usize] {
     }
 }
 
-/// Writes a kernel into `module`, for so many groups whose products are added up as whole numbers: 1, or those of a block.
+/// Writes a kernel into `module`, for so many groups whose products are added up as whole numbers: 1, or those of a block; and
+/// whether groups of activations have outlying fours.
 pub fn emit_tile<'c>(
     context: &'c Context,
     module: &Module<'c>,
     name: &str,
     (form, dots, lanes): (Form, Dots, u32),
-    (rows, summed): (usize, usize),
+    (rows, summed, has_outliers): (usize, usize, bool),
 ) {
     let (int, ptr) = (
         context.i64_type().into(),
@@ -73,6 +77,7 @@ pub fn emit_tile<'c>(
         whole: Whole::new(&e, dots, lanes, &form),
         form,
         summed,
+        has_outliers,
         groups: e.mul(blocks, e.int(form.groups as i64)),
         records: (0..rows).map(|i| row(i).into_pointer_value()).collect(),
     };
@@ -92,6 +97,8 @@ struct Kernel<'e, 'm, 'c> {
     form: Form,
     /// Groups whose products are added up as whole numbers.
     summed: usize,
+    /// Whether a four of each group of activations has high digits.
+    has_outliers: bool,
     /// Groups in a row.
     groups: IntValue<'c>,
     records: Vec<PointerValue<'c>>,
@@ -281,7 +288,40 @@ impl<'c> Kernel<'_, '_, 'c> {
                 }
             }
         }
-        sums.into_iter().map(|sum| whole.finish(sum)).collect()
+        let mut sums: Vec<_> = sums.into_iter().map(|sum| whole.finish(sum)).collect();
+        if self.has_outliers {
+            self.add_outliers(group, numbers, &mut sums);
+        }
+        sums
+    }
+
+    /// Adds products of the high digits of a group's outlying fours.
+    fn add_outliers(
+        &self,
+        group: IntValue<'c>,
+        numbers: PointerValue<'c>,
+        sums: &mut [VectorValue<'c>],
+    ) {
+        let (e, b, n, whole) = (self.whole.e, &self.whole.e.builder, self.n(), &self.whole);
+        let word = e.context.i32_type();
+        let worth = e.constants(32, DIGIT, whole.lanes);
+        for (record, sums) in self.records.iter().zip(sums.chunks_mut(n)) {
+            let at = OUTLIERS.of(e, *record, self.groups, group);
+            let high = e.splat(e.load(word, at, 4), whole.lanes);
+            let high = b.build_bit_cast(high, whole.bytes(), "").expect(BUILT);
+            let four = e.load(word, e.at(word, at, e.int(1)), 4).into_int_value();
+            let four = b.build_int_z_extend(four, e.context.i64_type(), "");
+            let vector = e.mul(four.expect(BUILT), e.int(4 * COLUMNS as i64));
+            for (j, sum) in sums.iter_mut().enumerate() {
+                let from = e.add(vector, e.int(4 * j as i64 * i64::from(whole.lanes)));
+                let from = e.at(e.context.i8_type(), numbers, from);
+                let weights = e.load(whole.bytes(), from, 32).into_vector_value();
+                let start = whole.start(whole.ints().const_zero());
+                let digits = whole.finish(whole.add(start, weights, high.into_vector_value()));
+                let moved = b.build_left_shift(digits, worth, "").expect(BUILT);
+                *sum = whole.plus(*sum, moved);
+            }
+        }
     }
 
     /// Vector `j` of a four of weights: the bits of all planes, each moved to its place.
