@@ -29,13 +29,20 @@ impl ErrorWeights {
     /// Those that follow from sample data. Products that cannot be inverted, even damped, are left out.
     pub(crate) fn of(stats: &ColumnStats) -> ErrorWeights {
         let squares = stats.mean_squares();
-        let mean = squares.iter().map(|&h| f64::from(h)).sum::<f64>() / squares.len().max(1) as f64;
+        let mean = mean(squares);
         // Columns that are always 0 in the sample still get their own signs.
         let least = if mean > 0.0 { mean * 1e-6 } else { 1.0 };
         let columns = squares.iter().map(|&h| f64::from(h).max(least)).collect();
-        let gram = stats
-            .products()
-            .and_then(|products| Gram::new(products, squares.len(), mean));
+        let by_square = |products: &[f64]| {
+            let n = squares.len();
+            let mut order: Vec<usize> = (0..n).collect();
+            order.sort_by(|&a, &b| {
+                let [a_square, b_square] = [a, b].map(|at| products[at * n + at]);
+                b_square.total_cmp(&a_square).then(a.cmp(&b))
+            });
+            order
+        };
+        let gram = Gram::new(stats, by_square);
         ErrorWeights { columns, gram }
     }
 
@@ -45,23 +52,46 @@ impl ErrorWeights {
     }
 }
 
+fn mean(squares: &[f32]) -> f64 {
+    squares.iter().map(|&h| f64::from(h)).sum::<f64>() / squares.len().max(1) as f64
+}
+
 impl Gram {
-    fn new(products: &[f32], n: usize, mean: f64) -> Option<Gram> {
+    /// Made ready for blocks of `len` columns: those of larger squares come first, and the columns of a block stay together.
+    /// `None` if products are not known, or cannot be inverted.
+    pub(super) fn of_blocks(stats: &ColumnStats, len: usize) -> Option<Gram> {
+        let squares = stats.mean_squares();
+        Gram::new(stats, |_| {
+            let sum = |block: usize| -> f64 {
+                let squares = &squares[block * len..][..len];
+                squares.iter().map(|&h| f64::from(h)).sum()
+            };
+            let mut blocks: Vec<usize> = (0..squares.len() / len).collect();
+            blocks.sort_by(|&a, &b| sum(b).total_cmp(&sum(a)).then(a.cmp(&b)));
+            let columns = |block: usize| {
+                let mut columns: Vec<usize> = (block * len..(block + 1) * len).collect();
+                columns.sort_by(|&a, &b| squares[b].total_cmp(&squares[a]).then(a.cmp(&b)));
+                columns
+            };
+            blocks.into_iter().flat_map(columns).collect()
+        })
+    }
+
+    /// `order` is given the damped products.
+    fn new(stats: &ColumnStats, order: impl FnOnce(&[f64]) -> Vec<usize>) -> Option<Gram> {
+        let n = stats.columns();
+        let products = stats.products()?;
         let mut products: Vec<f64> = products.iter().map(|&g| f64::from(g)).collect();
+        let damping = DAMPING * mean(stats.mean_squares());
         for i in 0..n {
-            products[i * n + i] += DAMPING * mean;
+            products[i * n + i] += damping;
             for j in 0..i {
                 // Sums in another order are not exactly symmetric.
                 let both = (products[i * n + j] + products[j * n + i]) / 2.0;
                 (products[i * n + j], products[j * n + i]) = (both, both);
             }
         }
-        let mut order: Vec<usize> = (0..n).collect();
-        order.sort_by(|&a, &b| {
-            products[b * n + b]
-                .total_cmp(&products[a * n + a])
-                .then(a.cmp(&b))
-        });
+        let order = order(&products);
         let mut permuted = vec![0.0; n * n];
         for (i, &a) in order.iter().enumerate() {
             for (j, &b) in order.iter().enumerate() {
@@ -82,8 +112,10 @@ impl Gram {
 /// With `A = V Vᵀ` for an upper `V`, `A⁻¹ = (V⁻¹)ᵀ V⁻¹`, so `U` is the inverse of `V`.
 fn factor_of_inverse(mut a: Vec<f64>, n: usize) -> Option<Vec<f64>> {
     for j in (0..n).rev() {
-        let tail =
-            |a: &[f64], i: usize| -> f64 { (j + 1..n).map(|k| a[i * n + k] * a[j * n + k]).sum() };
+        let tail = |a: &[f64], i: usize| -> f64 {
+            let row = |i: usize| &a[i * n + j + 1..(i + 1) * n];
+            dot(row(i), row(j))
+        };
         let square = a[j * n + j] - tail(&a, j);
         if square.is_nan() || square <= 0.0 {
             return None;
@@ -100,8 +132,10 @@ fn factor_of_inverse(mut a: Vec<f64>, n: usize) -> Option<Vec<f64>> {
         u[i * n + i] = 1.0 / a[i * n + i];
         for k in i + 1..n {
             let by = a[i * n + k] / a[i * n + i];
-            for j in k..n {
-                u[i * n + j] -= by * u[k * n + j];
+            let (above, below) = u.split_at_mut(k * n);
+            let (row, other) = (&mut above[i * n + k..(i + 1) * n], &below[k..n]);
+            for (x, other) in row.iter_mut().zip(other) {
+                *x -= by * other;
             }
         }
     }

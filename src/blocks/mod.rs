@@ -23,8 +23,10 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 
 mod choice;
+mod codes;
 mod columns;
 mod error_weights;
+mod feedback;
 mod k_decode;
 mod k_encode;
 mod k_weighted;
@@ -48,6 +50,7 @@ pub(crate) use whole::{codes_of, factors_of, subtracted_scale};
 
 pub use columns::ColumnStats;
 pub(crate) use error_weights::ErrorWeights;
+pub(crate) use feedback::BlockErrors;
 pub(crate) use sign_encode::RowEncoder;
 pub use sign_matrix::{PANEL_ROWS, SignFit, SignMatrix};
 pub(crate) use squared_error::SquaredError;

@@ -42,7 +42,7 @@ pub fn calibrate(
     };
     let mut calibrator: Option<Calibrator> = None;
     let prepare = &mut |graph: &mut crate::graph::Graph| {
-        calibrator = Some(how.add_to(graph)?);
+        calibrator = Some(how.clone().add_to(graph)?);
         Ok(())
     };
     let mut session = Session::prepared(config, weights, &options, loading, prepare)?;

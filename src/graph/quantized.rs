@@ -2,7 +2,8 @@
 
 use crate::array::Array;
 use crate::blocks::{
-    BlockType, ColumnStats, ErrorWeights, PANEL_ROWS, RowEncoder, SignFit, SignMatrix, SquaredError,
+    BlockErrors, BlockType, ColumnStats, ErrorWeights, PANEL_ROWS, RowEncoder, SignFit, SignMatrix,
+    SquaredError,
 };
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -200,12 +201,16 @@ pub(super) fn encode(
     let numbers = (CHUNK / row).max(1) * row;
     let piece = (numbers, numbers / ty.block_len() * ty.block_bytes());
     let (bytes, from) = data;
+    let errors = stats.map(|stats| BlockErrors::of(ty, stats));
     let encode = |first: usize, bytes: &[u8], to: &mut [u8], Buffers { x, y }: &mut Buffers| {
         let n = bytes.len() / from.size();
         x.resize(n, 0.0);
         y.resize(n, 0.0);
         widen(bytes, from, x);
-        ty.quantize_by(stats.map(ColumnStats::mean_squares), first, x, to)?;
+        match &errors {
+            None => ty.quantize_from(first, x, to)?,
+            Some(errors) => errors.quantize(first, x, to)?,
+        }
         ty.dequantize(to, y)?;
         let mut squares = Squares {
             error: SquaredError::of(x, y),

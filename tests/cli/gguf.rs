@@ -341,6 +341,7 @@ fn scales_and_plans_need_a_text() {
         "convert MODEL x.gguf --quant q4_0 --save-importance x",
         "convert MODEL x.gguf --quant q4_0 --importance nowhere",
         "convert MODEL x.gguf --quant q4_0 --by-kind",
+        "convert MODEL x.gguf --quant q4_0 --feedback",
     ] {
         fail(2, &shakespeare(), usage);
     }

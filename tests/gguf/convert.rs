@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use brain_blitz::blocks::{BlockType, ColumnStats};
-use brain_blitz::formats::gguf::{Converted, Gguf, Options, Value, Writer, convert};
+use brain_blitz::formats::gguf::{
+    Converted, Gguf, Moments, Options, Value, Writer, convert, convert_with,
+};
 use brain_blitz::formats::{Calibration, Tokenizer, Weights, open_model};
 use tempfile::tempdir;
 
@@ -397,6 +399,47 @@ fn calibrated_columns_get_the_bits_where_they_matter() {
         why.contains("m.weight") && why.contains("32 columns"),
         "{why}"
     );
+}
+
+/// What matrices are multiplied by is asked for once, and errors of columns make up for each other with it.
+#[test]
+fn products_are_asked_for_while_the_file_is_written() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("out.gguf");
+    let (rows, columns) = (1100, 64);
+    let x = |i: usize| ((i * 37 % 101) as f32 - 50.0) / (1 + i % 7) as f32;
+    let input = matrix(folder.path(), rows, columns, &x);
+    let exact: Vec<f32> = (0..rows * columns).map(x).collect();
+    // Neighbours are much alike.
+    let product = |at: usize| 0.9f32.powi((at / columns).abs_diff(at % columns) as i32);
+    let products: Vec<f32> = (0..columns * columns).map(product).collect();
+    let stats = ColumnStats::new(9, vec![1.0; columns], Some(products)).unwrap();
+    let mut asked = Vec::new();
+    let mut convert = |ty: BlockType, stats: &ColumnStats, threads: usize| {
+        let options = Options {
+            threads: Some(threads),
+            ..Options::new(ty)
+        };
+        let mut moments = |names: &[String]| {
+            asked.push(names.to_vec());
+            let mut calibration = Calibration::default();
+            calibration.insert("m.weight", stats.clone());
+            Ok(calibration)
+        };
+        let moments: &mut Moments<'_> = &mut moments;
+        let report = convert_with(&input, &out, &options, Some(moments), &mut |_, _| ());
+        assert!(report.unwrap()[0].calibrated);
+        let file = Gguf::open(&out).unwrap();
+        let found = file.get("m.weight").unwrap();
+        (found.bytes.to_vec(), found.dequantize().unwrap())
+    };
+    let (bytes, fed_back) = convert(BlockType::Q4_0, &stats, 1);
+    assert_eq!(convert(BlockType::Q4_0, &stats, 3).0, bytes);
+    let (_, alone) = convert(BlockType::Q4_0, &stats.clone().without_products(), 1);
+    let [fed_back, alone] = [fed_back, alone].map(|q| stats.output_error(&exact, &q).unwrap());
+    assert!(fed_back < 0.5 * alone, "{fed_back} {alone}");
+    let wanted = ["m.weight".to_owned()];
+    assert_eq!(asked[..3], [&wanted[..]; 3]);
 }
 
 #[test]

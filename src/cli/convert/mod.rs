@@ -1,5 +1,6 @@
 //! `brain-blitz convert`: weights of another type, as a GGUF file.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -59,9 +60,11 @@ Examples:
   brain-blitz convert models/gemma2-shakespeare small.gguf --bits 5 --calibrate plays.txt
   brain-blitz convert IN OUT --quant q4_k --calibrate wiki.txt --save-importance wiki.importance
   brain-blitz convert IN OUT --quant q4_0 --importance wiki.importance
+  brain-blitz convert IN OUT --quant q4_0 --calibrate wiki.txt --feedback
 
 With --calibrate the model reads a part of the text, and errors in a column of a matrix count by the mean
-square of what that column is multiplied by. The formats stay the same. With --bits each matrix is
+square of what that column is multiplied by; with --feedback also by how what one column is off by can be made
+up for in others (of matrices with up to 4096 columns). The formats stay the same. With --bits each matrix is
 rounded to each type, and what that does to predictions of the text is measured as the divergence KL;
 the types that cost least within the bits are taken. The model is in memory as f32 meanwhile.
 
@@ -93,7 +96,7 @@ pub fn run(args: &Args) -> Outcome {
     }
     let mut bar = Bar::new(args.json || args.quiet);
     let text = args.sample.read(&args.input)?;
-    let calibration = args.sample.calibration(text.as_ref(), &mut bar)?;
+    let calibration = (args.sample).calibration(text.as_ref(), args.bits.is_some(), &mut bar)?;
     let found = match (args.bits, &text) {
         (Some(bits), Some(text)) => {
             let request = request(args, bits, calibration.clone());
@@ -102,9 +105,19 @@ pub fn run(args: &Args) -> Outcome {
         _ => None,
     };
     let options = options(args, calibration, found.as_ref());
-    let converted = gguf::convert(&args.input, &args.output, &options, &mut |done, total| {
-        bar.converting(done, total)
-    });
+    let bars = RefCell::new(&mut bar);
+    let sample = &args.sample;
+    let mut moments = (text.as_ref().filter(|_| sample.feeds_back()))
+        .map(|text| |names: &[String]| sample.moments(text, names, &mut bars.borrow_mut()));
+    let converted = gguf::convert_with(
+        &args.input,
+        &args.output,
+        &options,
+        moments
+            .as_mut()
+            .map(|moments| moments as &mut gguf::Moments<'_>),
+        &mut |done, total| bars.borrow_mut().converting(done, total),
+    );
     bar.clear();
     report(args, &converted?, found.as_ref())
 }

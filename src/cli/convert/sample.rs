@@ -8,6 +8,7 @@ use std::sync::Arc;
 use brain_blitz::blocks::BlockType;
 use brain_blitz::compilers::Calibrate;
 use brain_blitz::dtype::DType;
+use brain_blitz::error::Result;
 use brain_blitz::formats::{Calibration, ModelConfig, ModelFiles, Weights};
 use brain_blitz::generation::evaluate::{Windows, prompt_starts};
 use brain_blitz::generation::plan::{Found, Request, plan};
@@ -31,6 +32,10 @@ pub struct SampleArgs {
     /// Choose scales by FILE, which --save-importance wrote
     #[arg(long, value_name = "FILE", value_parser = calibration)]
     importance: Option<Arc<Calibration>>,
+    /// Round the columns of matrices one after the other, and make up for each one's error in the others (GPTQ); needs
+    /// memory for products of columns, 3 GB at most
+    #[arg(long, requires = "calibrate")]
+    feedback: bool,
     /// Write what --calibrate found to FILE (safetensors)
     #[arg(long, value_name = "FILE", requires = "calibrate")]
     save_importance: Option<PathBuf>,
@@ -65,8 +70,8 @@ impl Text {
         windows.flatten().copied().collect()
     }
 
-    fn windows<'a>(&self, part: &'a [u32]) -> Outcome<Windows<'a>> {
-        Ok(Windows::new(part, self.bos, CONTEXT, CONTEXT)?)
+    fn windows<'a>(&self, part: &'a [u32]) -> Result<Windows<'a>> {
+        Windows::new(part, self.bos, CONTEXT, CONTEXT)
     }
 
     /// Does `work` with the model, the options that it runs with, and a bar for its progress.
@@ -74,8 +79,8 @@ impl Text {
         &self,
         threads: Option<usize>,
         (what, bar): (&str, &mut Bar),
-        work: impl FnOnce(Model<'_>) -> brain_blitz::error::Result<T>,
-    ) -> Outcome<T> {
+        work: impl FnOnce(Model<'_>) -> Result<T>,
+    ) -> Result<T> {
         let config = self.files.config()?;
         let options = Options {
             cpu: default_cpu(),
@@ -92,7 +97,7 @@ impl Text {
             counting: &mut |done, all| bars.borrow_mut().counting(what, done, all),
         });
         bars.borrow_mut().clear();
-        Ok(done?)
+        done
     }
 }
 
@@ -134,34 +139,62 @@ impl SampleArgs {
         Ok(Some(Text { files, ids, bos }))
     }
 
-    /// What weights are multiplied by: found out with the text, or read from a file, or nothing.
+    /// What weights are multiplied by: found out with the text, or read from a file, or nothing. `plans` says whether types
+    /// are planned with it.
     ///
     /// # Errors
     /// If the model cannot be loaded, or the file cannot be written.
-    pub fn calibration(&self, text: Option<&Text>, bar: &mut Bar) -> Outcome<Arc<Calibration>> {
+    pub fn calibration(
+        &self,
+        text: Option<&Text>,
+        plans: bool,
+        bar: &mut Bar,
+    ) -> Outcome<Arc<Calibration>> {
         if let Some(path) = &self.save_importance {
             output::check_file(path)?;
         }
         let Some(text) = text else {
             return Ok(self.importance.clone().unwrap_or_default());
         };
-        let part = text.part(self.sample_tokens);
-        let windows = text.windows(&part)?;
-        let found = text.with_model(self.threads, ("Calibrating", bar), |model| {
-            calibrate(
-                model.config,
-                model.weights,
-                &windows,
-                Calibrate::default(),
-                model.options,
-                model.loading,
-                model.counting,
-            )
-        })?;
+        // With feedback the same is asked for when the matrices' turn comes.
+        if self.feedback && self.save_importance.is_none() && !plans {
+            return Ok(Arc::default());
+        }
+        let found = self.calibrated(text, Calibrate::default(), bar)?;
         if let Some(path) = &self.save_importance {
             found.save(path)?;
         }
         Ok(Arc::new(found))
+    }
+
+    /// Whether errors of columns are made up for in other columns.
+    pub fn feeds_back(&self) -> bool {
+        self.feedback
+    }
+
+    /// What weights are multiplied by, and of the weights of these names also the products.
+    ///
+    /// # Errors
+    /// If the model cannot be loaded.
+    pub fn moments(&self, text: &Text, names: &[String], bar: &mut Bar) -> Result<Calibration> {
+        let how = Calibrate::default().with_products(usize::MAX);
+        self.calibrated(text, how.only(names.iter().cloned()), bar)
+    }
+
+    fn calibrated(&self, text: &Text, how: Calibrate, bar: &mut Bar) -> Result<Calibration> {
+        let part = text.part(self.sample_tokens);
+        let windows = text.windows(&part)?;
+        text.with_model(self.threads, ("Calibrating", bar), |model| {
+            calibrate(
+                model.config,
+                model.weights,
+                &windows,
+                how,
+                model.options,
+                model.loading,
+                model.counting,
+            )
+        })
     }
 
     /// Types of the least divergence of the text's predictions.
@@ -182,6 +215,7 @@ impl SampleArgs {
                 model.counting,
             )
         })
+        .map_err(Failure::from)
     }
 }
 

@@ -20,7 +20,8 @@
 
 mod sums;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub use sums::ColumnSums;
 
@@ -61,16 +62,33 @@ use crate::shape::Expr;
 /// assert!(report.stored[0].output_error.is_some());
 /// # Ok::<(), brain_blitz::Error>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Calibrate {
     widest: usize,
+    /// Of which weights products are taken, if not of all.
+    only: Option<Arc<BTreeSet<String>>>,
 }
 
 impl Calibrate {
     /// Also takes mean products of all pairs of columns of weights with up to `widest` columns: that many numbers squared for
     /// each weight.
     pub fn with_products(self, widest: usize) -> Calibrate {
-        Calibrate { widest }
+        Calibrate { widest, ..self }
+    }
+
+    /// Takes mean products of these weights only: those of a whole model may be more than there is memory for.
+    pub fn only(self, names: impl IntoIterator<Item = String>) -> Calibrate {
+        let names: BTreeSet<String> = names.into_iter().collect();
+        Calibrate {
+            only: Some(Arc::new(names)),
+            ..self
+        }
+    }
+
+    /// Whether products are taken of a weight with so many columns.
+    fn takes_products(&self, name: &str, columns: usize) -> bool {
+        let is_one = self.only.as_ref().is_none_or(|only| only.contains(name));
+        columns <= self.widest && is_one
     }
 
     /// Adds the sums to a graph's results: to be called before it is compiled for a machine.
@@ -79,7 +97,7 @@ impl Calibrate {
     /// A circle in the graph.
     pub fn add_to(self, cx: &mut Graph) -> Result<Calibrator> {
         // The pass finds the same in the same order: nothing changes the graph before it.
-        let found = cx.inspect(|dag| sums::find(dag, self.widest))?;
+        let found = cx.inspect(|dag| sums::find(dag, &self))?;
         let report = cx.try_compile(self, ())?;
         let mut values = report.values.into_iter().map(GraphTensor::retrieve);
         let mut site = |found: sums::Found| {
@@ -110,7 +128,7 @@ impl Compiler for Calibrate {
     type Output = Report;
 
     fn passes(&self, list: &mut PassList) {
-        list.push(ColumnSums::new(self.widest));
+        list.push(ColumnSums::new(self.clone()));
     }
 }
 

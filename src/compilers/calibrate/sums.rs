@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::weight_name;
+use super::{Calibrate, weight_name};
 use crate::compilers::Pass;
 use crate::compilers::quantize::weights::walks_rows;
 use crate::dtype::DType;
@@ -13,14 +13,14 @@ use crate::shape::{Expr, View, numel};
 
 /// The pass; a hit is a sum.
 pub struct ColumnSums {
-    widest: usize,
+    calibrate: Calibrate,
     notes: RefCell<Vec<String>>,
 }
 
 impl ColumnSums {
-    pub(super) fn new(widest: usize) -> ColumnSums {
+    pub(super) fn new(calibrate: Calibrate) -> ColumnSums {
         ColumnSums {
-            widest,
+            calibrate,
             notes: RefCell::default(),
         }
     }
@@ -43,7 +43,7 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// A circle in the graph.
-pub(super) fn find(dag: &Dag, widest: usize) -> Result<Vec<Found>> {
+pub(super) fn find(dag: &Dag, calibrate: &Calibrate) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for input in dag.ids() {
         if !matches!(dag.node(input).op, Op::Input { .. }) {
@@ -57,7 +57,7 @@ pub(super) fn find(dag: &Dag, widest: usize) -> Result<Vec<Found>> {
                     Op::Binary(BinaryOp::Mul) => {
                         for axis in summed_axes(dag, reader) {
                             let product = (reader, slot, axis);
-                            found.extend(site(dag, (input, from), (product, view), widest));
+                            found.extend(site(dag, (input, from), (product, view), calibrate));
                         }
                     }
                     _ => {}
@@ -89,7 +89,7 @@ fn site(
     dag: &Dag,
     (input, weight): (NodeIndex, NodeIndex),
     ((mul, slot, axis), view): ((NodeIndex, usize, usize), &View),
-    widest: usize,
+    calibrate: &Calibrate,
 ) -> Option<Found> {
     let ty = &dag.node(weight).ty;
     let [_, columns] = ty.dims[..] else {
@@ -108,11 +108,12 @@ fn site(
     kept.push(axis);
     let (rows, _) = seen.written_out(&kept).ok()?;
     let dims = rows.dims();
+    let name = weight_name(dag, input);
     Some(Found {
-        name: weight_name(dag, input),
+        with_products: calibrate.takes_products(&name, n),
+        name,
         columns: n,
         rows: numel(&dims[..dims.len() - 1]),
-        with_products: n <= widest,
         mul,
         x: (x, rows),
     })
@@ -125,13 +126,13 @@ impl Pass for ColumnSums {
 
     fn run(&self, dag: &Dag) -> Result<Patch> {
         let mut patch = Patch::new().appending();
-        let found = find(dag, self.widest)?;
+        let found = find(dag, &self.calibrate)?;
         for found in &found {
             found.write(&mut patch, dag)?;
         }
         let mut notes: Vec<String> = found
             .iter()
-            .filter(|found| !found.with_products && self.widest > 0)
+            .filter(|found| (1..found.columns).contains(&self.calibrate.widest))
             .map(|found| format!("{}: mean squares only, it is wide", found.name))
             .collect();
         if found.is_empty() {

@@ -11,7 +11,8 @@
 //! (`tokenizer.huggingface.json`, a key that the format defines), which is exact, and as llama.cpp's lists where these
 //! say the same.
 //!
-//! With a [`Calibration`] scales are chosen for the least error in what the model computes; the formats are the same.
+//! With a [`Calibration`] scales are chosen for the least error in what the model computes; with mean products in it, or asked
+//! for a few matrices at a time ([`convert_with`]), errors of columns make up for each other too. The formats are the same.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,9 +26,10 @@ use super::super::tensor::{StoredType, TensorView};
 use super::super::weights::open_folder;
 use super::super::{chat_template, format_error, tokenizer};
 use super::architecture::{Architecture, EMBEDDING, OUTPUT, ROPE_FACTORS, place};
+use super::moments::{Known, Moments};
 use super::recode::Recoding;
 use super::{BlockTensor, Gguf, TensorInfo, Writer, is_gguf, tensor_field, tokenizer_write};
-use crate::blocks::{BlockType, ColumnStats};
+use crate::blocks::{BlockErrors, BlockType, ColumnStats};
 use crate::error::{Error, Result};
 use crate::exec::pool::default_threads;
 use crate::nn::RopeScaling;
@@ -68,6 +70,16 @@ impl Options {
         }
     }
 
+    /// Checks that there are encoders.
+    fn check(&self) -> Result<()> {
+        let other = self.types.values().copied();
+        let mut all = other.chain([self.quant, self.output_type()]);
+        match all.find(|ty| !ty.can_quantize()) {
+            Some(ty) => Err(Error::msg(format!("there is no encoder for {ty}"))),
+            None => Ok(()),
+        }
+    }
+
     /// The type of the output layer.
     fn output_type(&self) -> BlockType {
         self.embedding
@@ -101,10 +113,10 @@ pub struct Converted {
 }
 
 /// A tensor that is to be converted.
-struct Item {
-    tensor: BlockTensor,
+pub(super) struct Item {
+    pub(super) tensor: BlockTensor,
     /// The parameter that it is in the crate's models, else its own name.
-    parameter: String,
+    pub(super) parameter: String,
     /// What is added to its numbers.
     add: f32,
     /// The order in which its rows are written, if it is another one.
@@ -115,24 +127,22 @@ struct Item {
 
 impl Item {
     /// What is known about its columns.
-    fn stats<'a>(&self, calibration: &'a Calibration) -> Option<&'a ColumnStats> {
+    pub(super) fn stats<'a>(&self, calibration: &'a Calibration) -> Option<&'a Arc<ColumnStats>> {
         let stats = calibration.get(&self.parameter);
-        let stats = stats.or_else(|| calibration.get(&self.tensor.name))?;
-        Some(stats)
+        stats.or_else(|| calibration.get(&self.tensor.name))
     }
 
-    /// Hands on its numbers as blocks of type `to`.
+    /// Hands on its numbers as blocks of type `to`, on so many threads, with what is known about its columns.
     ///
     /// # Errors
     /// As [`Recoding::run`], and if the calibration is of another model.
     fn recode(
         &self,
         to: BlockType,
-        options: &Options,
+        (stats, n_threads): (Option<&ColumnStats>, usize),
         emit: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         let (bytes, width) = (&self.tensor.bytes, self.tensor.shape.last());
-        let stats = self.stats(&options.calibration);
         if let Some(stats) = stats.filter(|stats| Some(&stats.columns()) != width) {
             let what = format!("is calibrated with {} columns", stats.columns());
             return Err(Error::msg(format!(
@@ -140,12 +150,15 @@ impl Item {
                 width.unwrap_or(&0)
             )));
         }
+        let errors = stats
+            .filter(|_| to.block_len() > 1)
+            .map(|stats| BlockErrors::of(to, stats));
         let recoding = Recoding {
             from: self.tensor.ty,
             to,
             add: self.add,
-            columns: stats.map(ColumnStats::mean_squares),
-            n_threads: options.threads.unwrap_or_else(default_threads),
+            errors: errors.as_ref(),
+            n_threads,
         };
         let Some(rows) = &self.rows else {
             return recoding.run(0, bytes, emit);
@@ -169,12 +182,23 @@ pub fn convert(
     options: &Options,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<Converted>> {
-    let other = options.types.values().copied();
-    for ty in other.chain([options.quant, options.output_type()]) {
-        if !ty.can_quantize() {
-            return Err(Error::msg(format!("there is no encoder for {ty}")));
-        }
-    }
+    convert_with(input, output, options, None, progress)
+}
+
+/// As [`convert`], but what matrices are multiplied by is asked for when their turn comes, a few matrices at a time: mean
+/// products of all of them may be more than there is memory for. `moments` is told the parameters of which
+/// products are wanted, and gives a calibration that has these and the mean squares of all.
+///
+/// # Errors
+/// As [`convert`], and those of `moments`.
+pub fn convert_with(
+    input: &Path,
+    output: &Path,
+    options: &Options,
+    moments: Option<&mut Moments<'_>>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Vec<Converted>> {
+    options.check()?;
     let (mut writer, items) = match is_gguf(input) {
         true => of_gguf(input)?,
         false => of_folder(input)?,
@@ -185,7 +209,7 @@ pub fn convert(
     }
     let has_output = items.iter().any(|item| item.tensor.name == OUTPUT);
     let planned = items.iter().map(|item| plan(item, options, has_output));
-    let report: Vec<Converted> = planned.collect();
+    let mut report: Vec<Converted> = planned.collect();
     for (item, planned) in items.iter().zip(&report) {
         writer.tensor(&item.tensor.name, planned.to, &item.tensor.shape);
     }
@@ -195,14 +219,19 @@ pub fn convert(
         .sum();
     let mut done = 0;
     progress(done, total);
-    let mut next = items.iter();
+    let n_threads = options.threads.unwrap_or_else(default_threads);
+    let mut known = Known::new(&items, &report, options, moments);
+    let mut next = 0..items.len();
     writer.write(output, &mut |info: &TensorInfo, sink| {
-        let item = next
+        let at = next
             .next()
             .expect("the writer asks for each tensor once, in order");
+        let (item, stats) = (&items[at], known.stats(at)?);
+        report[at].calibrated = stats.is_some() && info.ty.block_len() > 1;
+        let stats = stats.as_deref();
         let (bytes, size) = (item.tensor.bytes.len() as u64, info.size().max(1) as u64);
         let mut written = 0;
-        let recoded = item.recode(info.ty, options, &mut |piece| {
+        let recoded = item.recode(info.ty, (stats, n_threads), &mut |piece| {
             written += piece.len() as u64;
             let part = u128::from(bytes) * u128::from(written) / u128::from(size);
             progress(done + part as u64, total);
@@ -387,7 +416,7 @@ fn plan(item: &Item, options: &Options, has_output: bool) -> Converted {
         from: item.tensor.ty,
         to,
         instead_of: (to != wanted).then_some(wanted),
-        calibrated: to.block_len() > 1 && item.stats(&options.calibration).is_some(),
+        calibrated: false,
         elements,
         bytes: (item.tensor.bytes.len(), size),
     }

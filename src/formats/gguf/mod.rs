@@ -38,6 +38,7 @@ mod gemma2;
 mod gemma3;
 mod keys;
 mod llama;
+mod moments;
 mod parse;
 mod recode;
 pub(super) mod tokenizer;
@@ -48,7 +49,8 @@ mod words;
 mod write;
 
 use architecture::Architecture;
-pub use convert::{Converted, Options, convert};
+pub use convert::{Converted, Options, convert, convert_with};
+pub use moments::Moments;
 pub use value::{Array, Value};
 pub use weights::ModelWeights;
 pub use write::{Sink, Writer};

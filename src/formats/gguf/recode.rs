@@ -1,10 +1,12 @@
 //! Numbers of one block format as those of another, a piece at a time.
 
-use crate::blocks::BlockType;
+use crate::blocks::{BlockErrors, BlockType};
 use crate::error::Result;
 
 /// Elements of a piece: a multiple of every block's length, and small enough for a cache.
 const PIECE: usize = 1 << 16;
+/// Rows of a piece of whole rows, at least: threads share them.
+const ROWS: usize = 64;
 
 /// What becomes of a tensor's numbers.
 #[derive(Clone, Copy)]
@@ -13,8 +15,8 @@ pub(super) struct Recoding<'a> {
     pub(super) to: BlockType,
     /// What is added to every number.
     pub(super) add: f32,
-    /// How much errors count in each column, if not all the same.
-    pub(super) columns: Option<&'a [f32]>,
+    /// How errors count, if not all the same.
+    pub(super) errors: Option<&'a BlockErrors<'a>>,
     /// Threads that share a search over scales.
     pub(super) n_threads: usize,
 }
@@ -35,7 +37,8 @@ impl Recoding<'_> {
         if from == to && add == 0.0 {
             return emit(bytes);
         }
-        let piece_bytes = PIECE / from.block_len() * from.block_bytes();
+        let length = self.row().map_or(PIECE, |row| ROWS.max(PIECE / row) * row);
+        let piece_bytes = length / from.block_len() * from.block_bytes();
         let (mut numbers, mut blocks) = (Vec::new(), Vec::new());
         for (at, piece) in bytes.chunks(piece_bytes).enumerate() {
             numbers.resize(piece.len() / from.block_bytes() * from.block_len(), 0.0);
@@ -44,21 +47,30 @@ impl Recoding<'_> {
                 numbers.iter_mut().for_each(|x| *x += add);
             }
             blocks.resize(numbers.len() / to.block_len() * to.block_bytes(), 0);
-            self.encode(first + at * PIECE, &numbers, &mut blocks)?;
+            self.encode(first + at * length, &numbers, &mut blocks)?;
             emit(&blocks)?;
         }
         Ok(())
     }
 
+    /// The length of rows, where only whole ones are encoded.
+    fn row(&self) -> Option<usize> {
+        let errors = self.errors.filter(|errors| errors.feeds_back())?;
+        Some(errors.columns())
+    }
+
     /// Stores a piece; a search over scales of a whole one is shared by threads, which a single row is too short for.
     fn encode(&self, first: usize, numbers: &[f32], blocks: &mut [u8]) -> Result<()> {
-        let searches = self.columns.is_some() && self.to.block_len() > 1;
-        if !searches || self.n_threads == 1 || numbers.len() < PIECE {
-            return self.to.quantize_by(self.columns, first, numbers, blocks);
+        let Some(errors) = self.errors.filter(|_| self.to.block_len() > 1) else {
+            return self.to.quantize_from(first, numbers, blocks);
+        };
+        if self.n_threads == 1 || numbers.len() < PIECE {
+            return errors.quantize(first, numbers, blocks);
         }
-        let n_blocks = blocks.len() / self.to.block_bytes();
-        let share = n_blocks.div_ceil(self.n_threads).max(1);
-        let (len, bytes) = (share * self.to.block_len(), share * self.to.block_bytes());
+        let unit = self.row().unwrap_or(self.to.block_len());
+        let share = (numbers.len() / unit).div_ceil(self.n_threads).max(1);
+        let len = share * unit;
+        let bytes = len / self.to.block_len() * self.to.block_bytes();
         let done: Vec<Result<()>> = std::thread::scope(|scope| {
             let shares = numbers
                 .chunks(len)
@@ -66,7 +78,7 @@ impl Recoding<'_> {
                 .enumerate();
             let tasks = shares.map(|(n, (numbers, blocks))| {
                 let first = first + n * len;
-                scope.spawn(move || self.to.quantize_by(self.columns, first, numbers, blocks))
+                scope.spawn(move || errors.quantize(first, numbers, blocks))
             });
             let tasks: Vec<_> = tasks.collect();
             let tasks = tasks.into_iter();

@@ -141,7 +141,7 @@ impl Weights for ModelWeights {
                     from: tensor.ty,
                     to: given,
                     add,
-                    columns: None,
+                    errors: None,
                     n_threads: 1,
                 };
                 result = recoding.run(0, &tensor.bytes, &mut |piece| {

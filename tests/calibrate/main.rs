@@ -12,7 +12,7 @@ use brain_blitz::compilers::{Calibrate, Calibrator};
 use brain_blitz::formats::Calibration;
 use brain_blitz::prelude::*;
 
-#[path = "support/inputs.rs"]
+#[path = "../support/inputs.rs"]
 mod inputs;
 use inputs::{input, numbers};
 
@@ -415,6 +415,52 @@ fn signs_lose_less_of_the_products_the_more_is_known() {
     }
 }
 
+/// The same of blocks: what a column is off by is made up for in others.
+#[test]
+fn blocks_lose_less_of_the_products_the_more_is_known() {
+    let mut known = net(DType::F32);
+    let how = Calibrate::default().with_products(64);
+    let mut calibrator = how.add_to(&mut known.cx).unwrap();
+    calibrated(&mut known, &mut calibrator, 40);
+    let products = calibrator.finish().unwrap();
+    let squares = without_products(&products);
+    let stats = products.get("up.weight").unwrap().clone();
+    let exact = known.weights[1].1.array().into_f32();
+    let (products, squares) = (Arc::new(products), Arc::new(squares));
+    for ty in [BlockType::Q4_0, BlockType::Q5_1, BlockType::Q8_0] {
+        let lost = |known: &Arc<Calibration>| {
+            let mut net = net(DType::F32);
+            let quantize = Quantize::blocks(ty).calibrated(known.clone());
+            let report = net.cx.compile((Generic, quantize.weights_only()), ());
+            let up = net.weights[1].1.retrieve();
+            net.ids.set(sample(0));
+            net.cx.set_dim('s', 3);
+            net.cx.execute();
+            let stored = report.stored.iter().find(|own| own.name == "up.weight");
+            let told = stored.and_then(|own| own.output_error).unwrap();
+            (stats.output_error(&exact, &up.data()).unwrap(), told)
+        };
+        let ((fed_back, told), (weighted, _)) = (lost(&products), lost(&squares));
+        assert!(fed_back < 0.7 * weighted, "{ty}: {fed_back} {weighted}");
+        let all = stats.output_error(&exact, &vec![0.0; exact.len()]);
+        assert!((told * all.unwrap() / fed_back - 1.0).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn products_are_taken_of_the_weights_that_are_named() {
+    let mut net = net(DType::F32);
+    let how = Calibrate::default().with_products(usize::MAX);
+    let how = how.only(["up.weight".to_owned()]);
+    let mut calibrator = how.add_to(&mut net.cx).unwrap();
+    calibrated(&mut net, &mut calibrator, 2);
+    let found = calibrator.finish().unwrap();
+    assert!(found.len() > 1);
+    for (name, stats) in found.iter() {
+        assert_eq!(stats.products().is_some(), name == "up.weight", "{name}");
+    }
+}
+
 /// The numbers of 96 rows of 64 as signs, and the bytes of these.
 fn as_signs(
     (bases, ternary): (usize, bool),
@@ -444,56 +490,5 @@ fn without_products(products: &Calibration) -> Calibration {
     squares
 }
 
-/// Plans of whole models, which read a text many times: the definitions of operations would take minutes.
 #[cfg(feature = "llvm-backend")]
-mod models {
-    use brain_blitz::formats::open_model;
-    use brain_blitz::generation::evaluate::Windows;
-    use brain_blitz::generation::plan::{Grouping, Request, plan};
-    use brain_blitz::generation::{Options, Progress};
-
-    use super::*;
-
-    #[test]
-    fn a_models_plan_keeps_the_budget_and_is_no_worse_than_one_type_for_all() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/gemma2-shakespeare");
-        let (config, weights) = open_model(&folder, DType::F32).unwrap();
-        let ids: Vec<u32> = (0..40).map(|i| 100 + i * 37 % 900).collect();
-        let windows = Windows::new(&ids, config.bos_token_id(), 40, 40).unwrap();
-        let options = Options {
-            threads: Some(1),
-            context: Some(64),
-            ..Options::default()
-        };
-        let request = Request {
-            types: vec![BlockType::Q8_0, BlockType::Q4_0],
-            grouping: Grouping::Kind,
-            ..Request::new(5.5)
-        };
-        let (mut told, show) = (Vec::new(), &mut |_: Progress<'_>| ());
-        let mut tell = |done, all| told.push((done, all));
-        let found = plan(
-            config, &*weights, &windows, &request, &options, show, &mut tell,
-        )
-        .unwrap();
-        // Seven kinds of matrices in layers, the embedding, and the norms.
-        assert_eq!(found.plan.entries().len(), 9, "{}", found.plan);
-        assert!(found.plan.bits_per_weight() <= 5.5, "{}", found.plan);
-        assert!(found.plan.bits_per_weight() > 4.6, "{}", found.plan);
-        let same = |name: &str| {
-            found
-                .plan
-                .get(&format!("model.layers.{name}.mlp.down_proj.weight"))
-        };
-        assert_eq!(same("0"), same("5"));
-        let [(BlockType::Q4_0, uniform)] = found.uniform[..] else {
-            panic!("one type of two fits: {:?}", found.uniform);
-        };
-        assert!(
-            found.kl < 0.9 * uniform && found.kl > 0.0,
-            "{} {uniform}",
-            found.kl
-        );
-        assert_eq!(told.last(), Some(&(16, 16)));
-    }
-}
+mod models;
