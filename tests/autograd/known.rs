@@ -10,7 +10,7 @@ const KNOWN: [(&str, Function, usize); 5] = [
     ("tanh", |x| x.tanh(), 8),
     ("sigmoid", |x| x.sigmoid(), 8),
     ("erf", |x| x.erf(), 10),
-    ("softmax", |x| x.softmax(1), 9),
+    ("softmax", |x| x.softmax(1), 12),
     ("log_softmax", |x| x.log_softmax(1), 9),
 ];
 

@@ -58,14 +58,15 @@ fn a_quantized_model_writes_text() {
     succeed(convert(&shakespeare(), &file, "--quant q8_0"));
     let cases = fs::read(shakespeare().join("reference.json")).unwrap();
     let cases: Value = serde_json::from_slice(&cases).unwrap();
-    let prompt = cases[0]["prompt"].as_str().unwrap();
+    // The first prompt leads to two tokens that are as likely but for 0.04.
+    let prompt = cases[1]["prompt"].as_str().unwrap();
     let mut command = program(
         &file,
         "generate --model MODEL --max-tokens 12 --temperature 0",
     );
     command.args(["--prompt", prompt]);
     let found = succeed(command);
-    let expected = cases[0]["text"].as_str().unwrap();
+    let expected = cases[1]["text"].as_str().unwrap();
     // Eight bits change no choice so early in the text.
     assert!(expected.starts_with(found.trim_end()), "{found}");
     assert!(found.len() > prompt.len() + 8, "{found}");
