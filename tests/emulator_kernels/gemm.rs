@@ -168,6 +168,16 @@ fn check_own(test: &str, calls: impl Fn(&mut Batch, &Target) -> Vec<(String, Vec
     }
 }
 
+/// A, B and C of so many numbers: their values, and where they are.
+fn operands(batch: &mut Batch, lens: [usize; 3]) -> ([Vec<f32>; 3], [Place; 3]) {
+    let a: Vec<f32> = (0..lens[0]).map(value).collect();
+    let b: Vec<f32> = (0..lens[1]).map(|i| value(i * 3 + 1)).collect();
+    let c: Vec<f32> = (0..lens[2]).map(|i| value(i * 5 + 2)).collect();
+    let [a_place, b_place] = [&a, &b].map(|floats| batch.input(&bytes(floats)));
+    let c_place = batch.state(&bytes(&c));
+    ([a, b, c], [a_place, b_place, c_place])
+}
+
 /// One micro-kernel that reads rows of B where they are: what it must give, and where it will be.
 fn direct(
     batch: &mut Batch,
@@ -176,14 +186,9 @@ fn direct(
     k: usize,
 ) -> (Vec<f32>, Place) {
     let (panel, ldb, ldc) = (tile.rows as usize, used + 7, used + 3);
-    let a: Vec<f32> = (0..panel * k).map(value).collect();
-    // Nothing is behind the last row.
-    let b: Vec<f32> = (0..(ldb * k).saturating_sub(7))
-        .map(|i| value(i * 3 + 1))
-        .collect();
-    let mut c: Vec<f32> = (0..rows * ldc).map(|i| value(i * 5 + 2)).collect();
-    let [a_place, b_place] = [&a, &b].map(|floats| batch.input(&bytes(floats)));
-    let c_place = batch.state(&bytes(&c));
+    // Nothing is behind the last row of B.
+    let lens = [panel * k, (ldb * k).saturating_sub(7), rows * ldc];
+    let ([a, b, mut c], [a_place, b_place, c_place]) = operands(batch, lens);
     let args = [
         Arg::Int(k as i64),
         Arg::Pointer(a_place),
@@ -238,11 +243,8 @@ fn slim(
 ) -> (Vec<f32>, Place) {
     let columns = (slim.vectors * slim.tile.lanes + slim.columns) as usize;
     let (panel, ldb, ldc) = (slim.tile.rows as usize, columns + 2, columns + 3);
-    let a: Vec<f32> = (0..panel * k).map(value).collect();
-    let b: Vec<f32> = (0..ldb * k).map(|i| value(i * 3 + 1)).collect();
-    let mut c: Vec<f32> = (0..rows * ldc).map(|i| value(i * 5 + 2)).collect();
-    let [a_place, b_place] = [&a, &b].map(|floats| batch.input(&bytes(floats)));
-    let c_place = batch.state(&bytes(&c));
+    let lens = [panel * k, ldb * k, rows * ldc];
+    let ([a, b, mut c], [a_place, b_place, c_place]) = operands(batch, lens);
     let args = [
         Arg::Int(k as i64),
         Arg::Pointer(a_place),
@@ -290,13 +292,10 @@ fn broad(
 ) -> (Vec<f32>, Place) {
     let (columns, apart) = (broad.columns as usize, broad.distance as usize);
     let (width, ldc) = (columns.next_multiple_of(broad.lanes as usize), columns + 3);
-    let a: Vec<f32> = (0..rows * apart).map(value).collect();
+    let lens = [rows * apart, width * k, rows * ldc];
+    let ([a, b, mut c], [a_place, b_place, c_place]) = operands(batch, lens);
     let panel = (0..k * rows).map(|i| a[i % rows * apart + i / rows]);
     let panel: Vec<f32> = panel.collect();
-    let b: Vec<f32> = (0..width * k).map(|i| value(i * 3 + 1)).collect();
-    let mut c: Vec<f32> = (0..rows * ldc).map(|i| value(i * 5 + 2)).collect();
-    let [a_place, b_place] = [&a, &b].map(|floats| batch.input(&bytes(floats)));
-    let c_place = batch.state(&bytes(&c));
     let args = [
         Arg::Int(k as i64),
         Arg::Pointer(a_place),
