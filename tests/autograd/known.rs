@@ -55,6 +55,7 @@ fn third_order_of_tanh() {
     assert!((f64::from(f.data()[0]) - expected).abs() < 1e-6, "{f:?}");
 }
 
+#[cfg(feature = "llvm-backend")]
 #[test]
 fn the_gradient_of_softmax_reads_its_result() {
     let mut cx = Graph::new();
