@@ -3,7 +3,7 @@
 //! Lanes are rows of weights: fours of neighbouring numbers of each next to each other, so that the same four of a row of
 //! activations is multiplied in every lane, and nothing has to be added across lanes.
 //!
-//! Where a four of a group of activations has more bits than a byte ([`ActivationScheme::A8G32Outlier`]), its high digits
+//! Where a four of a group of activations has more bits than a byte ([`crate::op::ActivationScheme::A8G32Outlier`]), its high digits
 //! are multiplied once more, by the four of weights that the record names.
 //!
 //! Bits: of each group of 32, or half of one where halves have factors, or all of a block where both factors have one scale
