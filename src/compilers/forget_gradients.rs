@@ -1,4 +1,5 @@
-//! `Detach`, `StraightThrough` and `KnownGradient` → their (first) operand: what only matters to gradients.
+//! `Detach`, `StraightThrough` and `KnownGradient` → their (first) operand: what only matters to gradients
+//! ([`Op::only_matters_to_gradients`](crate::op::Op::only_matters_to_gradients)).
 //!
 //! Before: `%1 = detach(%0)`, `%2 = straight_through(%1, %0)`; after: readers of both read `%0`. `Autograd` has run, or
 //! never will, when a graph becomes native code; a copy of a whole tensor is saved, and what only a straight-through
@@ -7,7 +8,6 @@
 use crate::compilers::Pass;
 use crate::error::Result;
 use crate::graph::{Dag, NodeRef, Patch};
-use crate::op::Op;
 
 /// The pass.
 pub struct ForgetGradients;
@@ -20,10 +20,7 @@ impl Pass for ForgetGradients {
     fn run(&self, dag: &Dag) -> Result<Patch> {
         let mut patch = Patch::new();
         for id in dag.ids() {
-            if matches!(
-                dag.node(id).op,
-                Op::Detach | Op::StraightThrough | Op::KnownGradient(_)
-            ) {
+            if dag.node(id).op.only_matters_to_gradients() {
                 let (value, view) = dag.operands(id)[0];
                 patch.replace(id, NodeRef::Old(value), view.clone());
             }

@@ -105,7 +105,8 @@ impl Kernel {
             let found: Vec<bool> = step.inputs.iter().filter_map(at_place).collect();
             let is_pointwise = match &step.op {
                 Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) => true,
-                Op::Detach | Op::StraightThrough | Op::KnownGradient(_) | Op::Contiguous => true,
+                Op::Contiguous => true,
+                op if op.only_matters_to_gradients() => true,
                 Op::Constant(_) | Op::Iota { .. } | Op::Gather { .. } => found.is_empty(),
                 _ => return false,
             };

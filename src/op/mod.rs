@@ -243,6 +243,14 @@ impl Op {
         )
     }
 
+    /// Whether the result is the first operand, and the rest only matters to gradients.
+    pub fn only_matters_to_gradients(&self) -> bool {
+        matches!(
+            self,
+            Op::Detach | Op::StraightThrough | Op::KnownGradient(_)
+        )
+    }
+
     /// Type of the result for operands of these types.
     ///
     /// # Errors

@@ -35,11 +35,9 @@ fn is_one_signed(dag: &Dag, id: NodeIndex, known: &FxHashSet<NodeIndex>) -> bool
         Op::Unary(UnaryOp::Recip)
         | Op::Reduce(..)
         | Op::Contiguous
-        | Op::Detach
         | Op::Cast(_)
-        | Op::StraightThrough
-        | Op::KnownGradient(_)
         | Op::FakeQuantize(_) => is(0),
+        op if op.only_matters_to_gradients() => is(0),
         Op::Binary(BinaryOp::Mul) => operands[0] == operands[1] || (is(0) && is(1)),
         Op::Binary(BinaryOp::Add) => is(0) && is(1),
         Op::Select => {

@@ -68,10 +68,8 @@ fn fold(sweep: &Sweep, id: NodeIndex) -> Option<Literal> {
         | Op::Select
         | Op::Cast(_)
         | Op::Contiguous
-        | Op::Detach
-        | Op::StraightThrough
-        | Op::KnownGradient(_)
         | Op::Reduce(..) => evaluate(sweep, id, op),
+        op if op.only_matters_to_gradients() => evaluate(sweep, id, op),
         _ => None,
     }
 }

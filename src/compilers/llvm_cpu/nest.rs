@@ -187,9 +187,8 @@ impl Builder<'_> {
                     otherwise: operand(self, 2)?,
                 }
             }
-            Op::Detach | Op::StraightThrough | Op::KnownGradient(_) | Op::Contiguous => {
-                return operand(self, 0);
-            }
+            Op::Contiguous => return operand(self, 0),
+            op if op.only_matters_to_gradients() => return operand(self, 0),
             Op::Reduce(_, axes) if axes.is_empty() => return operand(self, 0),
             Op::Reduce(..) => Scalar::Reduced(self.stage(at, view)?),
             Op::Gather { axis } if self.same_points(at, view) => {

@@ -27,7 +27,7 @@ use std::sync::OnceLock;
 use super::ir::{Id, Nest, Scalar};
 use crate::compilers::math::Math;
 use crate::dtype::DType;
-use crate::graph::{Dag, Graph, GraphTensor, NodeIndex};
+use crate::graph::{Graph, GraphTensor, NodeIndex};
 use crate::op::{BinaryOp, ConstantValue, Op};
 
 /// A function that has approximations.
@@ -88,11 +88,6 @@ struct Pattern {
     root: Id,
 }
 
-/// Whether a node is its first operand, and says what its gradient is.
-fn only_known(dag: &Dag, id: NodeIndex) -> bool {
-    matches!(dag.node(id).op, Op::KnownGradient(_))
-}
-
 /// The functions' patterns, in the order in which they are looked for.
 fn patterns() -> &'static [Pattern] {
     static PATTERNS: OnceLock<Vec<Pattern>> = OnceLock::new();
@@ -106,9 +101,10 @@ impl Pattern {
         function.of(x).retrieve();
         cx.inspect(|dag| {
             let mut order = dag.topological().expect("a recorded graph has no cycle");
-            order.retain(|&id| !only_known(dag, id));
+            let is_operand = |id: NodeIndex| dag.node(id).op.only_matters_to_gradients();
+            order.retain(|&id| !is_operand(id));
             let number = |mut id| {
-                while only_known(dag, id) {
+                while is_operand(id) {
                     id = dag.operands(id)[0].0;
                 }
                 order.iter().position(|&other| other == id)

@@ -16,16 +16,8 @@ const COMPUTED: usize = 8;
 
 /// Ops that compute one element of the result from one point.
 pub fn is_elementwise(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Unary(_)
-            | Op::Binary(_)
-            | Op::Select
-            | Op::Cast(_)
-            | Op::Detach
-            | Op::StraightThrough
-            | Op::KnownGradient(_)
-    )
+    let computes = matches!(op, Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_));
+    computes || op.only_matters_to_gradients()
 }
 
 /// Ops that read nothing and cost nothing.
