@@ -2,34 +2,22 @@
 
 use super::*;
 
-/// What is known about a network's inputs, and the numbers of `up.weight`.
-struct Known {
-    products: Arc<Calibration>,
-    squares: Arc<Calibration>,
-    exact: Vec<f32>,
-}
-
-fn known_inputs() -> Known {
+/// What is known about a network's inputs, with and without mean products, and the numbers of `up.weight`.
+fn known_inputs() -> (Arc<Calibration>, Arc<Calibration>, Vec<f32>) {
     let mut known = net(DType::F32);
     let how = Calibrate::default().with_products(64);
     let mut calibrator = how.add_to(&mut known.cx).unwrap();
     calibrated(&mut known, &mut calibrator, 40);
     let products = calibrator.finish().unwrap();
-    Known {
-        squares: Arc::new(without_products(&products)),
-        products: Arc::new(products),
-        exact: known.weights[1].1.array().into_f32(),
-    }
+    let squares = Arc::new(without_products(&products));
+    let exact = known.weights[1].1.array().into_f32();
+    (Arc::new(products), squares, exact)
 }
 
 /// The products of a layer are closer to what they were, the more is known about its inputs.
 #[test]
 fn signs_lose_less_of_the_products_the_more_is_known() {
-    let Known {
-        products,
-        squares,
-        exact,
-    } = known_inputs();
+    let (products, squares, exact) = known_inputs();
     let stats = products.get("up.weight").unwrap().clone();
     for (bases, ternary) in [(1, false), (2, false), (3, false), (2, true)] {
         let numbers = |known: Option<&Calibration>| {
@@ -84,11 +72,7 @@ fn signs_lose_less_of_the_products_the_more_is_known() {
 /// The same of blocks: what a column is off by is made up for in others.
 #[test]
 fn blocks_lose_less_of_the_products_the_more_is_known() {
-    let Known {
-        products,
-        squares,
-        exact,
-    } = known_inputs();
+    let (products, squares, exact) = known_inputs();
     let stats = products.get("up.weight").unwrap().clone();
     for ty in [BlockType::Q4_0, BlockType::Q5_1, BlockType::Q8_0] {
         let lost = |known: &Arc<Calibration>| {

@@ -15,6 +15,9 @@ use brain_blitz::compilers::llvm_cpu::target::Target;
 use brain_blitz::prelude::*;
 use brain_blitz::shape::{Dims, IntoDims, Symbols, View};
 
+use inkwell::context::Context;
+use inkwell::module::Module;
+
 use crate::TARGETS;
 use crate::avx512::Emulator;
 use crate::batch::{Arg, Batch, Place};
@@ -168,6 +171,20 @@ fn check_own(test: &str, calls: impl Fn(&mut Batch, &Target) -> Vec<(String, Vec
     }
 }
 
+/// Compiles a kernel of its own into the batch.
+fn add(
+    batch: &mut Batch,
+    target: &Target,
+    symbol: &str,
+    emit: impl for<'c> FnOnce(&'c Context, &Module<'c>),
+) {
+    let object = compile_module(target, |context, module| {
+        emit(context, module);
+        Ok(())
+    });
+    batch.object(symbol, &object.expect("it compiles"));
+}
+
 /// A, B and C of so many numbers: their values, and where they are.
 fn operands(batch: &mut Batch, lens: [usize; 3]) -> ([Vec<f32>; 3], [Place; 3]) {
     let a: Vec<f32> = (0..lens[0]).map(value).collect();
@@ -218,11 +235,9 @@ fn micro_kernels_read_rows_where_they_are() {
         let (tile, mut wanted) = (Tile::of(target), Vec::new());
         for size in tile.parts().filter(|size| size.0 % 3 != 2) {
             let symbol = direct_symbol(tile, size, target);
-            let object = compile_module(target, |context, module| {
-                emit_direct(context, module, &symbol, tile, size);
-                Ok(())
+            add(batch, target, &symbol, |context, module| {
+                emit_direct(context, module, &symbol, tile, size)
             });
-            batch.object(&symbol, &object.expect("it compiles"));
             let (rows, columns) = (size.0 as usize, (size.1 * tile.lanes) as usize);
             for (used, k) in [(columns, 5), (columns - 3, 6)] {
                 let (want, place) = direct(batch, (tile, &symbol), (rows, used), k);
@@ -268,11 +283,9 @@ fn few_columns_lie_in_vectors_along_rows() {
         for n in [1, 3, 8, 17, 20] {
             let kind = Slim::of(tile, n).expect("few columns");
             let symbol = kind.symbol(target);
-            let object = compile_module(target, |context, module| {
-                emit_slim(context, module, &symbol, kind);
-                Ok(())
+            add(batch, target, &symbol, |context, module| {
+                emit_slim(context, module, &symbol, kind)
             });
-            batch.object(&symbol, &object.expect("it compiles"));
             let all = tile.rows as usize;
             let rows = if kind.vectors == 0 { all - 3 } else { all };
             for (rows, k, fresh) in [(all, 6, true), (rows, 5, false), (rows, 0, true)] {
@@ -321,11 +334,9 @@ fn many_rows_are_read_where_they_are() {
             };
             for rows in kind.heights() {
                 let symbol = kind.symbol(rows, target);
-                let object = compile_module(target, |context, module| {
-                    emit_broad(context, module, &symbol, kind, rows);
-                    Ok(())
+                add(batch, target, &symbol, |context, module| {
+                    emit_broad(context, module, &symbol, kind, rows)
                 });
-                batch.object(&symbol, &object.expect("it compiles"));
                 let (want, place) = broad(batch, (kind, &symbol), (rows as usize, k));
                 wanted.push((format!("{symbol}, k = {k}"), want, place));
             }

@@ -262,6 +262,30 @@ impl Jit {
         }
     }
 
+    /// Adds an object once and gives the functions of its symbols, each with what it is for.
+    ///
+    /// # Errors
+    /// Those of [`Jit::add_once`] and [`Jit::address`].
+    ///
+    /// # Safety
+    /// `F` is the type of a pointer to a function, and the symbols are of functions with this signature.
+    pub unsafe fn functions<K: Copy, F: Copy>(
+        &self,
+        object: &[u8],
+        symbols: &[(K, String)],
+    ) -> Result<Vec<(K, F)>> {
+        const { assert!(size_of::<F>() == size_of::<*const ()>()) }
+        if let Some((_, first)) = symbols.first() {
+            self.add_once(first, object)?;
+        }
+        let function = |(of, symbol): &(K, String)| {
+            let address = self.address(symbol)?;
+            // SAFETY: the caller's promise; the address is not null.
+            Ok((*of, unsafe { std::mem::transmute_copy(&address) }))
+        };
+        symbols.iter().map(function).collect()
+    }
+
     /// A loop nest's function by its symbol.
     ///
     /// # Errors

@@ -126,15 +126,9 @@ impl CompiledDots {
 
     pub(super) fn link(&self, jit: &Arc<Jit>) -> Result<Dots> {
         let kernels = &self.kernels;
-        jit.add_once(&kernels.symbols[0].1, &kernels.object)?;
-        let mut functions = Vec::new();
-        for (shape, symbol) in &kernels.symbols {
-            // SAFETY: the symbol is of a function that `emit_dot` wrote, with this signature.
-            let function = unsafe { std::mem::transmute::<*const (), DotFn>(jit.address(symbol)?) };
-            functions.push((*shape, function));
-        }
         Ok(Dots {
-            functions,
+            // SAFETY: the symbols are of functions that `emit_dot` wrote, with this signature.
+            functions: unsafe { jit.functions(&kernels.object, &kernels.symbols)? },
             shape: kernels.shape,
             places: self.places.clone(),
             same: self.same,

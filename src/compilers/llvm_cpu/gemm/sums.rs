@@ -110,16 +110,9 @@ impl CompiledSums {
 
     pub(super) fn link(&self, jit: &Arc<Jit>) -> Result<Sums> {
         let kernels = &self.kernels;
-        jit.add_once(&kernels.symbols[0].1, &kernels.object)?;
-        let mut functions = Vec::new();
-        for (shape, symbol) in &kernels.symbols {
-            // SAFETY: the symbol is of a function that `emit_sums` wrote, with this signature.
-            let function =
-                unsafe { std::mem::transmute::<*const (), SumsFn>(jit.address(symbol)?) };
-            functions.push((*shape, function));
-        }
         Ok(Sums {
-            functions,
+            // SAFETY: the symbols are of functions that `emit_sums` wrote, with this signature.
+            functions: unsafe { jit.functions(&kernels.object, &kernels.symbols)? },
             place: self.clone(),
         })
     }

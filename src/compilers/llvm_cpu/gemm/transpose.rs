@@ -348,26 +348,9 @@ impl<'c> Pack<'_, '_, 'c> {
 
     /// From 2 or 4 vectors of four, the four vectors of their first, second ... elements.
     fn transpose4(&self, rows: Vec<BasicValueEnum<'c>>) -> Vec<BasicValueEnum<'c>> {
-        let e = self.e;
         match rows[..] {
-            [a, b] => (0..4).map(|i| e.shuffle(a, b, &[i, i + 4])).collect(),
-            [a, b, c, d] => {
-                let (ab, cd) = (
-                    e.shuffle(a, b, &[0, 4, 1, 5]),
-                    e.shuffle(c, d, &[0, 4, 1, 5]),
-                );
-                let (ef, gh) = (
-                    e.shuffle(a, b, &[2, 6, 3, 7]),
-                    e.shuffle(c, d, &[2, 6, 3, 7]),
-                );
-                vec![
-                    e.shuffle(ab, cd, &[0, 1, 4, 5]),
-                    e.shuffle(ab, cd, &[2, 3, 6, 7]),
-                    e.shuffle(ef, gh, &[0, 1, 4, 5]),
-                    e.shuffle(ef, gh, &[2, 3, 6, 7]),
-                ]
-            }
-            _ => unreachable!("rows come in groups of 2 and 4"),
+            [a, b] => (0..4).map(|i| self.e.shuffle(a, b, &[i, i + 4])).collect(),
+            _ => self.turned(rows),
         }
     }
 }

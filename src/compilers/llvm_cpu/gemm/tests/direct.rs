@@ -2,6 +2,7 @@
 
 use super::check::{Case, check_everywhere, linked, product, targets};
 use super::{dense, transposed};
+use crate::compilers::llvm_cpu::gemm::Sizes;
 use crate::compilers::llvm_cpu::gemm::asm::hot_loop;
 use crate::compilers::llvm_cpu::gemm::direct::{ROWS, direct_symbol};
 use crate::compilers::llvm_cpu::gemm::ir::Contraction;
@@ -49,6 +50,37 @@ fn few_rows_of_every_kind_read_columns_where_they_are() {
     }
     let cases: Vec<_> = all.into_iter().map(|c| Case::fixed("direct", c)).collect();
     check_everywhere(&cases);
+}
+
+#[test]
+fn threads_read_columns_of_their_own() {
+    let target = Target::for_cpu("x86-64-v4").unwrap();
+    let sizes = |n: usize| Sizes {
+        batch: 1,
+        m: 16,
+        n,
+        k: 4096,
+    };
+    let contraction = |n: usize| {
+        product(
+            ((), 16usize, n, 4096usize),
+            dense((16, 4096)),
+            transposed((4096, n)),
+        )
+    };
+    let cut = |n: usize, threads: usize| {
+        let gemm = linked(&contraction(n), &target).0;
+        let direct = gemm.direct.as_ref().expect("few rows");
+        let (parts, unit) = direct.cut(sizes(n), gemm.shape.tile, threads);
+        let columns = (0..parts.count()).map(|part| parts.part(part, sizes(n), unit)[2].clone());
+        (parts.m, columns.collect::<Vec<_>>())
+    };
+    // 49 vectors of 16, which are no whole number of tiles.
+    assert_eq!(cut(784, 2), (1, vec![0..384, 384..784]));
+    assert_eq!(cut(784, 3).1.len(), 3);
+    assert_eq!(cut(784, 1).1.len(), 1);
+    // Fewer vectors than threads are shared as well as possible.
+    assert!(cut(64, 8).1.len() > 1);
 }
 
 #[test]
