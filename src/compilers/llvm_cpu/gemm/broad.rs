@@ -187,14 +187,8 @@ impl CompiledBroad {
 
     pub(super) fn link(&self, jit: &Jit) -> Result<Rows> {
         let code = self.code.as_ref().map(|(pack, kernels)| {
-            jit.add_once(&kernels.symbols[0].1, &kernels.object)?;
-            let mut functions = Vec::new();
-            for (rows, symbol) in &kernels.symbols {
-                // SAFETY: the symbol is of a function that `emit_broad` wrote, with this signature.
-                let function =
-                    unsafe { std::mem::transmute::<*const (), BroadFn>(jit.address(symbol)?) };
-                functions.push((*rows, function));
-            }
+            // SAFETY: the symbols are of functions that `emit_broad` wrote, with this signature.
+            let functions = unsafe { jit.functions(&kernels.object, &kernels.symbols)? };
             Ok((pack.link(jit)?, functions))
         });
         Ok(Rows {
@@ -254,7 +248,7 @@ impl Rows {
         4 * self.floats(sizes) * threads.max(1) + ALIGN
     }
 
-    /// Computes the product of rows `ldc` apart, and tells `done` of finished rows; nothing if this way is not possible.
+    /// Computes the product of rows `ldc` apart, and tells `done` of finished rows. Gives whether it did: panels are for others.
     ///
     /// # Panics
     /// If the scratch memory is too short.
@@ -265,17 +259,17 @@ impl Rows {
         &self,
         sizes: Sizes,
         call: &mut Call<'_>,
-        (batches, ldc): (&dyn Fn(usize) -> isize, i64),
+        (batches, ldc): (&(dyn Fn(usize) -> isize + Sync), i64),
         done: Option<&Done<'_>>,
     ) -> bool {
         let (Some((pack, kernels)), Rhs::Raw(rhs)) = (&self.code, call.rhs) else {
             return false;
         };
-        let work = sizes.m * sizes.n * sizes.k;
+        let each = sizes.m * sizes.n * sizes.k;
+        let work = sizes.batch.saturating_mul(each);
         let threads = if work < WORK { 1 } else { call.threads.max(1) };
-        let floats = self.floats(sizes);
         let pad = call.scratch.as_ptr().align_offset(ALIGN);
-        let needed = pad + 4 * floats * threads;
+        let needed = pad + 4 * self.floats(sizes) * threads;
         assert!(call.scratch.len() >= needed, "scratch memory is too small");
         let job = Job {
             rows: self,
@@ -290,20 +284,28 @@ impl Rows {
             params: call.params,
         };
         let job = &job;
-        let height = self.broad.height(sizes.m, threads) as usize;
-        for batch in 0..sizes.batch {
-            let first = batches(batch);
-            let part = |number: usize, tiles: Range<usize>| {
+        // Threads share batches, or the rows of each where these are few and long.
+        let (outer, inner) = match sizes.batch >= threads || each < WORK {
+            true => (threads, 1),
+            false => (1, threads),
+        };
+        let height = self.broad.height(sizes.m, inner) as usize;
+        let one = |number: usize, batch: usize| {
+            let part = |own: usize, tiles: Range<usize>| {
                 let rows = tiles.start * height..(tiles.end * height).min(sizes.m);
-                job.rows(batch, rows.clone(), job.columns(number), first);
+                let columns = job.columns(number + own);
+                job.rows(batch, rows.clone(), columns, batches(batch));
                 if let Some(done) = done {
                     done(batch, rows, 0..sizes.n);
                 }
             };
-            let begin = |number: usize| job.pack(batch, job.columns(number));
+            let begin = |own: usize| job.pack(batch, job.columns(number + own));
             let tiles = sizes.m.div_ceil(height);
-            pool::for_each_range_after(threads, tiles, &begin, &part);
-        }
+            pool::for_each_range_after(inner, tiles, &begin, &part);
+        };
+        pool::for_each_range_after(outer, sizes.batch, &|_| (), &|number, batches| {
+            batches.for_each(|batch| one(number, batch));
+        });
         true
     }
 }
@@ -375,7 +377,7 @@ pub fn emit_broad<'c>(
     );
     let e = Emit::function(context, module, symbol, &[int, ptr, ptr, ptr, int]);
     [1, 2, 3].into_iter().for_each(|pointer| e.noalias(pointer));
-    let code = Code { e: &e, broad, rows };
+    let code = Code { e: &e, broad };
     let k = e.int_argument(0);
     let mask = e.int(-i64::from(UNROLL));
     let whole = e.builder.build_and(k, mask, "whole").expect(BUILT);
@@ -394,7 +396,6 @@ pub fn emit_broad<'c>(
 struct Code<'e, 'm, 'c> {
     e: &'e Emit<'m, 'c>,
     broad: Broad,
-    rows: u32,
 }
 
 impl<'c> Code<'_, '_, 'c> {
@@ -442,6 +443,5 @@ impl<'c> Code<'_, '_, 'c> {
                 false => e.store(sum, to, 4),
             }
         }
-        debug_assert_eq!(sums.len() as u32, self.rows * vectors);
     }
 }

@@ -39,6 +39,14 @@ fn many_rows_of_every_kind_are_read_where_they_are() {
     let part = (DType::F32, part);
     all.push(product(((), m, n, k), part, dense((n, k))));
     all.push(product((2, m, n, k), dense((2, m, k)), dense((2, n, k))));
+    // So much work that threads share rows, and batches.
+    all.push(plain((400, 16, 64)));
+    let (batch, m, n, k) = (5usize, 130usize, 11usize, 48usize);
+    all.push(product(
+        (batch, m, n, k),
+        dense((batch, m, k)),
+        dense((batch, n, k)),
+    ));
     for contraction in &all {
         assert_eq!(broad_on(contraction), [true, true], "{contraction}");
     }
