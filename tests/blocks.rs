@@ -261,11 +261,12 @@ fn bits_depend_on_neither_target_nor_threads() {
     }
 }
 
-/// Work enough that threads share it: each has tables of its own where products are looked up.
+/// Work enough that threads share it: each has tables of its own where products are looked up. A single thread has more
+/// panels than stay in a cache.
 #[test]
 fn bits_of_large_products_do_not_depend_on_threads() {
     for ty in [BlockType::Q1_0, BlockType::Q4_0] {
-        for m in [1, 2, 3] {
+        for m in [1, 2, 3, 29] {
             let case = Case::new(ty, ActivationScheme::for_weights(ty), (m, 2100, 256));
             let (expected, _) = case.run(Some("native"), 1);
             for threads in [2, 3, 5] {

@@ -24,6 +24,18 @@ pub struct Place {
     len: usize,
 }
 
+impl Place {
+    /// Equal parts of it.
+    pub fn parts(self, each: usize) -> impl Iterator<Item = Place> {
+        assert!(self.len.is_multiple_of(each), "{self:?} in parts of {each}");
+        (0..self.len / each).map(move |part| Place {
+            offset: self.offset + part * each,
+            len: each,
+            ..self
+        })
+    }
+}
+
 /// An argument of a call.
 pub enum Arg {
     Int(i64),

@@ -99,17 +99,16 @@ fn add(
     let regions = packed(ty, dots, &bytes, panels);
     batch.label(format!("{product:?} of {ty}"));
     let x: Vec<Vec<f32>> = (0..rows).map(|row| activations(k, row, scheme)).collect();
-    let mut records = Vec::new();
-    for x in &x {
+    let each = record_bytes(k / GROUP);
+    let records = batch.output(rows * each);
+    for (x, record) in x.iter().zip(records.parts(each)) {
         let from = batch.input(bytemuck::cast_slice(x));
-        let record = batch.output(record_bytes(k / GROUP));
         let args = [
             Arg::Int((k / GROUP) as i64),
             Arg::Pointer(from),
             Arg::Pointer(record),
         ];
         batch.call(round, &args);
-        records.push(record);
     }
     let [numbers, factors, scales] = regions.map(|region| batch.input(&region));
     let out = batch.output(4 * rows * panels * COLUMNS);
@@ -119,16 +118,17 @@ fn add(
             let places = [numbers, factors, scales].map(Arg::Pointer);
             let mut args = vec![blocks];
             args.extend(places);
-            args.extend([Arg::Table(records), Arg::Pointer(out)]);
+            args.extend([Arg::Pointer(records), Arg::Int(each as i64)]);
+            args.extend([Arg::Pointer(out), Arg::Int(COLUMNS as i64)]);
             batch.call(tile, &args);
         }
         Product::LookUp(tables, lookup, _) => {
             let room = batch.output(k / GROUP * TABLE_BYTES);
-            let places = [records[0], room].map(Arg::Pointer);
+            let places = [records, room].map(Arg::Pointer);
             let mut args = vec![Arg::Int((k / GROUP) as i64)];
             args.extend(places);
             batch.call(tables, &args);
-            let places = [numbers, scales, records[0], room, out].map(Arg::Pointer);
+            let places = [numbers, scales, records, room, out].map(Arg::Pointer);
             let mut args = vec![blocks];
             args.extend(places);
             batch.call(lookup, &args);
@@ -169,11 +169,12 @@ impl Kernels<'_> {
     fn add(&mut self, ty: BlockType, scheme: ActivationScheme) {
         let (target, dots) = (self.target, Dots::of(self.target));
         let form = Form::of(ty).expect("a type with kernels");
+        let summed = form.summed(scheme);
         let row = RowForm {
             factor: -dots.offset(&form),
             halves: form.factors == Factors::Halves,
+            summed,
         };
-        let summed = form.summed(scheme);
         let has_outliers = scheme == ActivationScheme::A8G32Outlier;
         let round = format!("round_{ty}_{}", scheme.name());
         let rounding = object(target, |context, module| {

@@ -5,7 +5,7 @@
 //! | from byte | what |
 //! |---|---|
 //! | 0 | 32 `i8` a group |
-//! | 32 b | 2 `i32` a group: the sum of its numbers times [`RowForm::factor`], or those of its halves |
+//! | 32 b | 2 `i32` a group: the sum of its numbers times [`RowForm::factor`], or those of its halves; for the first of [`RowForm::summed`] groups, the sum of all of them |
 //! | 40 b | a group's scale, `f32` |
 //! | 44 b | 2 `f32` a group: the sum of its numbers times its scale, or those of its halves |
 //! | 52 b | 2 `i32` a group, if it has an outlying four: four `i8`, the high digits of its numbers, and the four |
@@ -40,6 +40,8 @@ pub struct RowForm {
     pub factor: i32,
     /// Whether halves of groups have sums of their own.
     pub halves: bool,
+    /// How many groups' products are added up as whole numbers, where they share a scale; otherwise 1.
+    pub summed: usize,
 }
 
 /// A part of a record.
@@ -350,6 +352,24 @@ impl<'c> Round<'_, '_, 'c> {
         e.each(first, end, 1, |block| {
             self.store(block, rounded(e, self.load(block), inverse), scale);
         });
+        if self.form.summed > 1 {
+            let summed = self.form.summed as i64;
+            e.each(first, end, summed, |block| self.gather_sums(block));
+        }
+    }
+
+    /// The sum of a block's groups for the first of them.
+    fn gather_sums(&self, first: IntValue<'c>) {
+        let (e, word) = (self.e, self.e.context.i32_type());
+        let sum = |group: i64| {
+            let from = self.place(SUMS, e.add(first, e.int(group)));
+            e.load(word, from, 4).into_int_value()
+        };
+        let all = (1..self.form.summed as i64).fold(sum(0), |all, group| {
+            let sum = e.builder.build_int_add(all, sum(group), "");
+            sum.expect(BUILT)
+        });
+        e.store(all, self.place(SUMS, first), 4);
     }
 
     /// Where a group's share of a part is written.

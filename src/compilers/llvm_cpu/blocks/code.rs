@@ -198,6 +198,7 @@ impl Kind {
         let row = RowForm {
             factor: -dots.offset(&form),
             halves: form.factors == Factors::Halves,
+            summed: self.summed,
         };
         for scheme in self.schemes() {
             emit_round(context, module, &self.round(scheme), scheme, row);
@@ -282,6 +283,12 @@ impl BlockCode {
         self.product.parts.iter().map(Part::n_panels).sum()
     }
 
+    /// Bytes of a panel.
+    pub(super) fn panel_bytes(&self) -> usize {
+        let bytes = self.form.panel_bytes(self.product.n_blocks());
+        bytes.iter().sum()
+    }
+
     /// Where a panel begins in each region, from the beginning of its part, and its bytes there.
     pub(super) fn panel(&self, part: &Part, at: usize) -> [(usize, usize); 3] {
         let bytes = self.form.panel_bytes(self.product.n_blocks());
@@ -349,9 +356,7 @@ impl NativeCode for BlockCode {
             n_threads
         };
         pool::for_each_range(rounding, m, &|rows| rows.for_each(|row| run.round(row)));
-        pool::for_each_range(n_threads, n_panels, &|panels| {
-            panels.for_each(|at| run.panel(at));
-        });
+        pool::for_each_range(n_threads, n_panels, &|panels| run.multiply(panels));
         Ok(())
     }
 
@@ -428,6 +433,19 @@ mod tests {
         let asked = |text: &str, instruction| text.matches(instruction).count() > 0;
         assert!(asked(&nibbles, "prefetcht0") && !asked(&nibbles, "prefetcht1"));
         assert!(asked(&signs, "prefetcht1"), "tables are in the first cache");
+    }
+
+    #[test]
+    fn what_pays_for_unsigned_numbers_is_added_once_for_a_block() {
+        let target = Target::for_cpu("znver4").unwrap();
+        let text = assembly(&product(Scheme::A8G128, BlockType::Q1_0, 40), &target).unwrap();
+        let kernel = text.split("\nblocks_Q1_0_4_12x16_").nth(1).unwrap();
+        let kernel = &kernel[..kernel.find("retq").unwrap()];
+        let count = |instruction| kernel.matches(instruction).count();
+        assert_eq!(count("vpdpbusd"), 12 * 8);
+        // One for each row, before the loop over a block's groups, and nothing else is read into all lanes but activations.
+        assert_eq!(count("vpbroadcastd"), 12);
+        assert_eq!(count("{1to16}"), 12 * 8 + 12);
     }
 
     #[test]

@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
-use smallvec::SmallVec;
-
 use super::code::{BlockCode, Lookups};
 use super::form::COLUMNS;
 use super::ir::{Part, Place};
 use super::lookup::PANELS;
 use super::panel;
-use super::tile::HIGHEST;
+use super::tile::{HIGHEST, TileFn};
+
+/// Bytes of panels that stay in the second cache while rows of activations pass.
+const STAYING: usize = 256 << 10;
 
 /// One call, as all threads see it.
 pub(super) struct Run<'a> {
@@ -130,38 +131,49 @@ impl Run<'_> {
         }
     }
 
-    /// A panel of weights, by all rows of activations.
-    pub(super) fn panel(&self, at: usize) {
+    /// Some panels of weights, by all rows of activations: some rows by all panels that fit a cache, then the next rows.
+    pub(super) fn multiply(&self, panels: Range<usize>) {
+        let fitting = (STAYING / self.code.panel_bytes()).max(1);
+        for first in panels.clone().step_by(fitting) {
+            let near = first..(first + fitting).min(panels.end);
+            let mut row = 0;
+            while row < self.m {
+                let mut kernels = self.code.tiles.iter();
+                let fits = kernels.find(|(rows, _)| *rows <= self.m - row);
+                let (rows, function) = fits.expect("there is a kernel for one row");
+                near.clone()
+                    .for_each(|at| self.tile(at, row..row + rows, *function));
+                row += rows;
+            }
+        }
+    }
+
+    /// A panel of weights by some rows of activations, as many as a kernel takes.
+    fn tile(&self, at: usize, rows: Range<usize>, function: TileFn) {
         let (code, product) = (self.code, &self.code.product);
         let (place, width) = (product.place(at), product.n());
         let [numbers, factors, scales] = self.regions(&place);
+        let records = self.record(rows.start).cast_const();
+        let (n_blocks, each) = (product.n_blocks() as i64, code.record_bytes() as i64);
+        // SAFETY: a panel of so many blocks and records of these rows; below is room for what they give.
+        let multiply = |out, width: usize| unsafe {
+            let width = width as i64;
+            function(
+                n_blocks, numbers, factors, scales, records, each, out, width,
+            );
+        };
+        let to = self.out.wrapping_add(rows.start * width + place.column);
         let columns = place.columns(1);
-        let mut row = 0;
-        while row < self.m {
-            let mut kernels = code.tiles.iter();
-            let fits = kernels.find(|(rows, _)| *rows <= self.m - row);
-            let (rows, function) = fits.expect("there is a kernel for one row");
-            let records: SmallVec<[*const u8; HIGHEST]> = (row..row + rows)
-                .map(|row| self.record(row).cast_const())
-                .collect();
-            let mut results = [0f32; HIGHEST * COLUMNS];
-            // SAFETY: a panel of so many blocks, records of these rows, room for the results.
+        if columns == COLUMNS {
+            return multiply(to, width);
+        }
+        let mut results = [[0f32; COLUMNS]; HIGHEST];
+        multiply(results.as_mut_ptr().cast(), COLUMNS);
+        for (i, results) in results[..rows.len()].iter().enumerate() {
+            // SAFETY: elements of the result that are this panel's alone.
             unsafe {
-                function(
-                    product.n_blocks() as i64,
-                    numbers,
-                    factors,
-                    scales,
-                    records.as_ptr(),
-                    results.as_mut_ptr(),
-                )
+                std::ptr::copy_nonoverlapping(results.as_ptr(), to.wrapping_add(i * width), columns)
             };
-            for (i, results) in results.chunks_exact(COLUMNS).take(*rows).enumerate() {
-                let to = self.out.wrapping_add((row + i) * width + place.column);
-                // SAFETY: elements of the result that are this panel's alone.
-                unsafe { std::ptr::copy_nonoverlapping(results.as_ptr(), to, columns) };
-            }
-            row += rows;
         }
     }
 }

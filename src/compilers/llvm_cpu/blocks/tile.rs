@@ -24,15 +24,17 @@ use super::form::{COLUMNS, Dots, Factors, Form};
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::target::Target;
 
-/// `fn(blocks, numbers, factors, scales, records, out)`: a panel, and addresses of records of activations; results go to
-/// `out[row][16]`.
+/// `fn(blocks, numbers, factors, scales, records, each, out, width)`: a panel, and records of activations, `each` bytes from
+/// one to the next; results go to 16 columns of rows that are `width` elements apart.
 pub type TileFn = unsafe extern "C" fn(
     blocks: i64,
     numbers: *const u8,
     factors: *const u8,
     scales: *const u8,
-    records: *const *const u8,
+    records: *const u8,
+    each: i64,
     out: *mut f32,
+    width: i64,
 );
 
 /// Rows of activations of the largest kernel.
@@ -44,7 +46,7 @@ const AHEAD: i64 = 4096;
 /// Rows of activations of the kernels of a target, the largest first.
 pub fn heights(target: &Target) -> &'static [usize] {
     match target.lanes() {
-        16 => &[HIGHEST, 6, 3, 2, 1],
+        16 => &[HIGHEST, 8, 4, 2, 1],
         _ => &[4, 2, 1],
     }
 }
@@ -62,11 +64,15 @@ pub fn emit_tile<'c>(
         context.i64_type().into(),
         context.ptr_type(Default::default()).into(),
     );
-    let arguments = [int, ptr, ptr, ptr, ptr, ptr];
+    let arguments = [int, ptr, ptr, ptr, ptr, int, ptr, int];
     let e = Emit::function(context, module, name, &arguments);
-    (1..6).for_each(|pointer| e.noalias(pointer));
-    let table = e.pointer_argument(4);
-    let row = |i: usize| e.load(e.ptr(), e.at(e.ptr(), table, e.int(i as i64)), 8);
+    [1, 2, 3, 4, 6]
+        .into_iter()
+        .for_each(|pointer| e.noalias(pointer));
+    let record = |i: usize| {
+        let before = e.mul(e.int_argument(5), e.int(i as i64));
+        e.at(e.context.i8_type(), e.pointer_argument(4), before)
+    };
     // Wide vectors of bytes are only multiplied by `vpdpbusd`.
     let lanes = match dots {
         Dots::Vnni => lanes.min(COLUMNS as u32),
@@ -79,15 +85,16 @@ pub fn emit_tile<'c>(
         summed,
         has_outliers,
         groups: e.mul(blocks, e.int(form.groups as i64)),
-        records: (0..rows).map(|i| row(i).into_pointer_value()).collect(),
+        records: (0..rows).map(record).collect(),
     };
     let n = kernel.n();
     let zeros = vec![e.vector(lanes).const_zero(); rows * n];
     let range = (e.int(0), blocks, 1);
     let sums = e.carry(range, zeros, |block, sums| kernel.block(block, sums));
     for (i, sum) in sums.into_iter().enumerate() {
-        let at = e.int(i as i64 * i64::from(lanes));
-        e.store(sum, e.at(e.f32(), e.pointer_argument(5), at), 4);
+        let row = e.mul(e.int_argument(7), e.int((i / n) as i64));
+        let at = e.add(row, e.int((i % n) as i64 * i64::from(lanes)));
+        e.store(sum, e.at(e.f32(), e.pointer_argument(6), at), 4);
     }
     e.finish();
 }
@@ -141,13 +148,16 @@ impl<'c> Kernel<'_, '_, 'c> {
         }
         let end = e.add(first, e.int(form.groups as i64));
         if self.summed > 1 {
-            let zeros = vec![self.whole.ints().const_zero().into(); sums.len()];
-            let all = e.carry((first, end, 1), zeros, |group, all| {
-                let before: Vec<_> = all.iter().map(|sum| sum.into_vector_value()).collect();
-                let next = self.sums(group, self.numbers(group), 0, &before);
-                next.into_iter().map(BasicValueEnum::from).collect()
+            let values = |sums: &[BasicValueEnum<'c>]| -> Vec<_> {
+                sums.iter().map(|sum| sum.into_vector_value()).collect()
+            };
+            // What the first group's sums are of is the whole block.
+            let starts = self.starts(first, 0).into_iter().map(Into::into).collect();
+            let all = e.carry((first, end, 1), starts, |group, all| {
+                let next = self.sums(group, self.numbers(group), 0, &values(all));
+                next.into_iter().map(Into::into).collect()
             });
-            let all: Vec<_> = all.iter().map(|sum| sum.into_vector_value()).collect();
+            let all = values(&all);
             let mut next = sums.to_vec();
             self.scale_unit((first, 0), &scales, &all, &mut next);
             return next;
@@ -176,9 +186,8 @@ impl<'c> Kernel<'_, '_, 'c> {
     ) -> Vec<BasicValueEnum<'c>> {
         let mut next = sums.to_vec();
         let numbers = self.numbers(group);
-        let zeros = vec![self.whole.ints().const_zero(); sums.len()];
         for unit in 0..8 / self.unit() {
-            let whole = self.sums(group, numbers, unit, &zeros);
+            let whole = self.sums(group, numbers, unit, &self.starts(group, unit));
             self.scale_unit((group, unit), scales, &whole, &mut next);
         }
         next
@@ -253,17 +262,10 @@ impl<'c> Kernel<'_, '_, 'c> {
         })
     }
 
-    /// The exact sums of a unit, with those before it.
-    fn sums(
-        &self,
-        group: IntValue<'c>,
-        numbers: PointerValue<'c>,
-        unit: usize,
-        before: &[VectorValue<'c>],
-    ) -> Vec<VectorValue<'c>> {
+    /// What the sums of a unit begin with: what pays for weights that are stored unsigned.
+    fn starts(&self, group: IntValue<'c>, unit: usize) -> Vec<VectorValue<'c>> {
         let (e, n, whole) = (self.whole.e, self.n(), &self.whole);
-        let mut sums: Vec<Sum<'c>> = Vec::with_capacity(before.len());
-        for (record, before) in self.records.iter().zip(before.chunks(n)) {
+        let start = |record: &PointerValue<'c>| {
             let start = match whole.dots.offset(&self.form) {
                 0 => whole.ints().const_zero(),
                 _ => {
@@ -273,11 +275,21 @@ impl<'c> Kernel<'_, '_, 'c> {
                     e.splat(sum, whole.lanes).into_vector_value()
                 }
             };
-            let starts = before
-                .iter()
-                .map(|sum| whole.start(whole.plus(*sum, start)));
-            sums.extend(starts);
-        }
+            std::iter::repeat_n(start, n)
+        };
+        self.records.iter().flat_map(start).collect()
+    }
+
+    /// The exact sums of a unit, with those before it.
+    fn sums(
+        &self,
+        group: IntValue<'c>,
+        numbers: PointerValue<'c>,
+        unit: usize,
+        before: &[VectorValue<'c>],
+    ) -> Vec<VectorValue<'c>> {
+        let (n, whole) = (self.n(), &self.whole);
+        let mut sums: Vec<Sum<'c>> = before.iter().map(|sum| whole.start(*sum)).collect();
         for four in unit * self.unit()..(unit + 1) * self.unit() {
             let weights: Vec<_> = (0..n).map(|j| self.weights(numbers, four, j)).collect();
             for (i, record) in self.records.iter().enumerate() {
