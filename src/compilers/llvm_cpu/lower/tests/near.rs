@@ -8,7 +8,7 @@ use crate::compilers::llvm_cpu::lower::ir_text;
 use crate::compilers::llvm_cpu::lower::plan::{Along, Plan};
 use crate::compilers::llvm_cpu::target::Target;
 use crate::dtype::DType;
-use crate::shape::{Symbols, View};
+use crate::shape::{Expr, Symbols, View};
 
 /// Whether vectors of 8 or 16 lanes are gathered.
 fn gathers(nest: &Nest) -> bool {
@@ -117,4 +117,49 @@ fn repetitions_that_no_vector_has_are_gathered() {
         assert!(gathers(&nest));
         check_with(&nest, &[2 * columns, h * w]);
     }
+}
+
+/// A map that adds to each element of `[3, s, width]` the one of the other half of its row, the `way` of whose elements is
+/// given.
+fn halves(width: usize, way: i64) -> Nest {
+    let dims = [3.into(), Expr::from('s'), width.into()];
+    let plain = View::contiguous(dims);
+    let parts = [dims[0], dims[1], 2.into(), (width / 2).into()];
+    let (axis, first) = if way < 0 {
+        (3, width as i64 / 2 - 1)
+    } else {
+        (2, 1)
+    };
+    let exchanged = plain.reshape(parts).unwrap();
+    let exchanged = exchanged.slice(axis, first, -1, -1).unwrap();
+    let views = [plain, exchanged.reshape(dims).unwrap()];
+    assert_eq!(views[1].layers().len(), 2);
+    let sum = Scalar::Binary(BinaryOp::Add, 0, 1);
+    nest(dims, (), &views, &[Scalar::Load(0), Scalar::Load(1), sum])
+}
+
+#[test]
+fn halves_are_walked_without_divisions_of_lanes() {
+    let divides = |nest: &Nest| {
+        let text = ir_text(nest, &Target::for_cpu("x86-64-v3").unwrap()).unwrap();
+        text.contains("udiv <") || text.contains("urem <")
+    };
+    // Halves of 8 would be short rows.
+    for (width, is_split) in [(32, true), (100, true), (16, false)] {
+        let nest = halves(width, 1);
+        assert_eq!(gathers(&nest), !is_split, "{width}");
+        assert_eq!(divides(&nest), !is_split, "{width}");
+        for s in [0, 1, 5] {
+            let rng = &mut Rng::new(5);
+            let n = 3 * s * width;
+            let inputs = [0; 2].map(|_| buffer(rng, DType::F32, n));
+            check(
+                &nest,
+                &[(Symbols::from_iter([('s', s as i64)]), inputs.into())],
+            );
+        }
+    }
+    // From the last to the first within a half: gathered, but by strides.
+    let backwards = halves(64, -1);
+    assert!(gathers(&backwards) && !divides(&backwards));
 }
