@@ -33,8 +33,8 @@ struct Case {
     weights: DType,
 }
 
-const GROUPS: [&str; 9] = [
-    "square", "odd", "edge", "shape", "batch", "layout", "prefill", "few", "narrow",
+const GROUPS: [&str; 10] = [
+    "square", "odd", "edge", "shape", "batch", "layout", "prefill", "decode", "few", "narrow",
 ];
 
 fn case(group: &'static str, batch: usize, [m, n, k]: [usize; 3], layout: Layout) -> Case {
@@ -87,12 +87,26 @@ fn cases() -> Vec<Case> {
         all.push(case("layout", 1, [768, 768, 768], layout));
         all.push(case("layout", 8, [128, 128, 64], layout));
     }
+    all.extend(weight_cases());
+    all
+}
+
+/// Products with weights.
+fn weight_cases() -> Vec<Case> {
+    use Layout::Weights;
+    let mut all = Vec::new();
     // The products of Gemma 2 2B over a prompt.
     for weights in [DType::F32, DType::BF16] {
         for [n, k] in [[9216, 2304], [2304, 9216], [2048, 2304], [1024, 2304]] {
             let shape = case("prefill", 1, [512, n, k], Weights);
             all.push(Case { weights, ..shape });
         }
+    }
+    // The same over one token, as many at once as are larger than the caches.
+    for [n, k] in [[9216, 2304], [2304, 9216], [2304, 2048], [1024, 2304]] {
+        let shape = case("decode", 16, [1, n, k], Weights);
+        let weights = DType::BF16;
+        all.push(Case { weights, ..shape });
     }
     for weights in [DType::F32, DType::BF16] {
         for m in [5, 8, 16, 32] {
@@ -237,7 +251,7 @@ fn main() {
         }
         for &threads in &threads {
             let read = match group {
-                "few" | "narrow" => limits.read(threads).expect("enough memory"),
+                "decode" | "few" | "narrow" => limits.read(threads).expect("enough memory"),
                 _ => f64::INFINITY,
             };
             let limit = (limits.fma(threads), read);

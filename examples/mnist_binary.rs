@@ -2,6 +2,7 @@
 //! layer has weights of one bit, and pixels of eight.)
 //!
 //!     cargo run --release --example mnist_binary -- [--cnn] [--data DIR] [--epochs N] [--seed N]
+//!     cargo run --release --example mnist_binary -- --epochs 100 --augment
 //!     cargo run --release --example mnist_binary -- --speed [--cnn] [--float-first]
 //!
 //! Trains a perceptron of three hidden layers (with `--cnn`, a convolutional network) with latent weights, then compiles the
@@ -24,9 +25,9 @@ use brain_blitz::nn::{
 };
 use brain_blitz::prelude::*;
 use brain_blitz::train::checkpoint::{parameter_arrays, set_parameters};
-use brain_blitz::train::data::DataLoader;
 use brain_blitz::train::data::loader::Epoch;
 use brain_blitz::train::data::mnist::{Mnist, Split};
+use brain_blitz::train::data::{DataLoader, RandomAffine};
 use brain_blitz::train::optim::{Adam, Optimizer};
 use brain_blitz::train::schedule::Schedule;
 use clap::Parser;
@@ -61,6 +62,9 @@ struct Options {
     /// Learning rate at first
     #[arg(long, default_value_t = 2e-3)]
     rate: f64,
+    /// Turns, resizes and moves the images at random, for long runs
+    #[arg(long)]
+    augment: bool,
     /// First weights and the order of images
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -87,6 +91,10 @@ fn main() -> Result<()> {
     }
     let open = |split| open(split, options.data.as_deref());
     let (train, test) = (open(Split::Train)?, open(Split::Test)?);
+    let mut train = RandomAffine::new(train, options.seed);
+    if options.augment {
+        train = train.degrees(12.0).shift(2.0).scale(0.1);
+    }
     let batches = DataLoader::new(train, BATCH).shuffle(options.seed);
     let batches = batches.drop_last(true).prefetch(2);
     let n_steps = options.epochs * batches.n_batches() as u32;
@@ -312,7 +320,7 @@ impl Trainer {
     }
 
     /// Trains on these batches; gives the mean loss.
-    fn epoch(&mut self, batches: Epoch<Mnist>) -> Result<f64> {
+    fn epoch(&mut self, batches: Epoch<RandomAffine<Mnist>>) -> Result<f64> {
         let (mut sum, mut n) = (0.0, 0.0);
         for batch in batches {
             let [images, labels] = fields(batch?);

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`loader`] | order, batches, prefetch, resuming |
 //! | [`tensors`] | data sets of arrays in memory |
+//! | [`affine`] | images turned, resized and moved at random |
 //! | [`mnist`] | MNIST and Fashion-MNIST |
 //! | [`fetch`] | files from the network, checked |
 //! | [`text`] | windows of a stream of tokens |
@@ -21,12 +22,14 @@ use crate::array::{Array, Data};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
+pub mod affine;
 pub mod fetch;
 pub mod loader;
 pub mod mnist;
 pub mod tensors;
 pub mod text;
 
+pub use affine::RandomAffine;
 pub use loader::{Batch, DataLoader, Position};
 pub use mnist::Mnist;
 pub use tensors::{Subset, TensorDataset};
@@ -165,6 +168,12 @@ mod draw {
     pub(super) enum Purpose {
         Order = 0x6f72_6465_7200_0001,
         Window = 0x7769_6e64_6f77_0001,
+        Placement = 0x706c_6163_6500_0001,
+    }
+
+    /// Four random words: block `index` of `epoch`.
+    pub(super) fn words(purpose: Purpose, seed: u64, epoch: u64, index: u64) -> [u32; 4] {
+        random::block(seed ^ purpose as u64, epoch, index)
     }
 
     /// A number below `bound` (at least 1): number `index` of `epoch`.
@@ -172,7 +181,7 @@ mod draw {
     /// The upper 64 bits of `word * bound`; for `bound` far below 2^64 each number is as likely as any other to within
     /// `bound / 2^64`.
     pub(super) fn below(purpose: Purpose, seed: u64, epoch: u64, index: u64, bound: u64) -> u64 {
-        let words = random::block(seed ^ purpose as u64, epoch, index);
+        let words = words(purpose, seed, epoch, index);
         let word = u64::from(words[0]) << 32 | u64::from(words[1]);
         ((u128::from(word) * u128::from(bound)) >> 64) as u64
     }
