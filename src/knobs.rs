@@ -54,7 +54,7 @@ pub const KNOBS: [Knob; 15] = [
     },
     Knob {
         name: "BB_PACK_DIR",
-        help: "a folder for files with such packed operands; default: none are written",
+        help: "a folder for files with packed operands, of weights in blocks too; default: none are written",
     },
     Knob {
         name: "BB_TUNE",

@@ -86,6 +86,12 @@ impl Case {
 
     /// The result with `s` rows, and how many kernels multiplied blocks.
     fn run(&self, target: Option<&str>, threads: usize) -> (Vec<f32>, usize) {
+        let (y, cx) = self.compiled(target.map(LlvmCpu::for_cpu), threads);
+        (y, n_block_kernels(&cx))
+    }
+
+    /// The result with `s` rows, and the graph that was executed.
+    fn compiled(&self, compiler: Option<LlvmCpu>, threads: usize) -> (Vec<f32>, Graph) {
         let (m, n, k) = self.sizes;
         let mut cx = Graph::new();
         let x = cx.input(('s', k), DType::F32);
@@ -100,11 +106,11 @@ impl Case {
             .retrieve();
         cx.set_dim('s', m);
         cx.set_threads(threads);
-        if let Some(target) = target {
-            cx.compile((Generic, LlvmCpu::for_cpu(target)), ());
+        if let Some(compiler) = compiler {
+            cx.compile((Generic, compiler), ());
         }
         cx.execute();
-        (y.data(), n_block_kernels(&cx))
+        (y.data(), cx)
     }
 }
 
@@ -295,6 +301,26 @@ fn products_that_share_activations_are_one_kernel() {
             }
         }
     }
+}
+
+/// Panels that were kept in files are mapped by the next graph, with the same bits; a single other weight is another file.
+#[test]
+fn panels_are_found_in_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |case: &Case| {
+        let compiler = LlvmCpu::native().packed_folder(folder.path());
+        let (y, cx) = case.compiled(Some(compiler), 1);
+        (y, cx.stats().packings, cx.stats().packings_read)
+    };
+    let mut case = Case::new(BlockType::Q4_0, ActivationScheme::A8G32, (3, 40, 64));
+    let expected = case.run(Some("native"), 1).0;
+    assert_eq!(run(&case), (expected.clone(), 1, 0), "packed");
+    assert_eq!(run(&case), (expected.clone(), 1, 1), "read");
+    case.w[70] += 1.0;
+    let (other, _, n_read) = run(&case);
+    assert_eq!(n_read, 0);
+    assert_ne!(other, expected);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
 /// Of several matrices in one kernel, only the one that changed is laid out again, and results are of the current numbers.

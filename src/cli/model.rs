@@ -61,6 +61,10 @@ pub struct RunArgs {
     /// the last two with errors of about 1e-4
     #[arg(long, value_name = "MODE", default_value_t)]
     math: Math,
+    /// Keep weights in the order that kernels read them in files of DIR, and map them the next time: a model in blocks then
+    /// starts in a fraction of the time, and DIR takes as much room as the model [default: $BB_PACK_DIR, else none]
+    #[arg(long, value_name = "DIR")]
+    pack_dir: Option<PathBuf>,
     /// Measure how to compute matrix products that there are no records of, which takes a while
     /// [default: $BB_TUNE]; records are kept for every later run
     #[arg(long)]
@@ -288,6 +292,7 @@ impl RunArgs {
             quant: self.quant,
             embedding: self.embedding,
             calibration: self.calibration.clone().unwrap_or_default(),
+            packed: self.pack_dir.clone(),
             tune: self.tune,
             math: self.math,
         }

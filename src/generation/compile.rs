@@ -56,7 +56,10 @@ fn compile_native(
         "native" => LlvmCpu::native(),
         name => LlvmCpu::for_cpu(name),
     };
-    let machine = machine.math(options.math);
+    let mut machine = machine.math(options.math);
+    if let Some(folder) = &options.packed {
+        machine = machine.packed_folder(folder);
+    }
     progress(Progress::Compiling { pass: "llvm-cpu" });
     if !options.tune {
         return graph.try_compile((Generic, machine), ());

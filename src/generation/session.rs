@@ -2,7 +2,7 @@
 //!
 //! Weights are mapped, not copied: a parameter stored in a format that graphs have is read where the file lies.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -51,6 +51,10 @@ pub struct Options {
     pub calibration: Arc<Calibration>,
     /// Which logits [`Session::feed`] gives.
     pub logits: Rows,
+    /// A folder for weights in the order that kernels read them, by default that of `BB_PACK_DIR`: files in it are mapped the
+    /// next time, so a model in blocks starts in a fraction of the time. They take as much room as the model, and nobody
+    /// removes them.
+    pub packed: Option<PathBuf>,
     /// Whether compiling for `native` measures how to compute products that there are no records of, which takes a while.
     pub tune: bool,
     /// How functions are computed; the reference executor knows [`Math::Exact`] only.
@@ -68,6 +72,7 @@ impl Default for Options {
             embedding: None,
             calibration: Arc::default(),
             logits: Rows::Last,
+            packed: None,
             tune: false,
             math: Math::Exact,
         }

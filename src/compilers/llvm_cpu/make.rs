@@ -115,7 +115,8 @@ impl Maker<'_> {
                 let Linker { jit, target } = &**self.linker;
                 let name = job.name.replacen("blocks", product.ty.name(), 1);
                 let compiled = CompiledBlocks::of(product, target, self.cache)?;
-                Arc::new(compiled.link(product, (name, key), jit)?)
+                let code = compiled.link(product, (name, key), jit)?;
+                Arc::new(code.with_folder(self.packs.folder.as_deref()))
             }
             Work::Signs(product) => {
                 let Linker { jit, target } = &**self.linker;

@@ -189,9 +189,9 @@ impl LlvmCpu {
         }
     }
 
-    /// Keeps operands that [`LlvmCpu::pack_weights`] packs in files of this folder, which are mapped the next time
-    /// instead of packing again. Their names are made from their contents. Nobody removes them. Off by default;
-    /// `BB_PACK_DIR` changes the default.
+    /// Keeps packed operands in files of this folder, which are mapped the next time instead of packing again: weights in
+    /// blocks, and what [`LlvmCpu::pack_weights`] packs. Their names are made from their contents. Nobody removes them.
+    /// Off by default; `BB_PACK_DIR` changes the default.
     pub fn packed_folder(self, folder: impl Into<PathBuf>) -> LlvmCpu {
         LlvmCpu {
             packed_folder: Some(folder.into()),

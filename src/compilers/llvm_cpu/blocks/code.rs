@@ -1,5 +1,6 @@
 //! Kernels of products with block weights, compiled and linked; the module `run` has the loops around them.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::activations::{RoundFn, RowForm, emit_round, record_bytes};
@@ -260,6 +261,14 @@ pub(super) struct Lookups {
 const LOOKED_UP: usize = 2;
 
 impl BlockCode {
+    /// The same code, whose panels are kept in files of a folder.
+    pub fn with_folder(mut self, folder: Option<&Path>) -> BlockCode {
+        for packing in &mut self.packings {
+            packing.folder = folder.map(Path::to_path_buf);
+        }
+        self
+    }
+
     pub(super) fn record_bytes(&self) -> usize {
         record_bytes(self.product.n_groups())
     }
