@@ -2,21 +2,25 @@
 //!
 //! `cargo bench --bench mca > benches/results/mca.md`. Needs llvm-mca of the same LLVM on PATH (Debian: llvm-22).
 //!
-//! A row is the hottest loop of one kernel for one machine: vector registers, multiply-adds, instructions that touch
-//! the stack, and the cycles that one turn takes in LLVM's model of that machine, in steady state and with all loads in
-//! the first cache.
+//! A row is the hottest loop of one kernel for one machine: vector registers, multiply-adds (of products of signs the
+//! instructions that count or look up), instructions that touch the stack, and the cycles that one turn takes in LLVM's
+//! model of that machine, in steady state and with all loads in the first cache.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use brain_blitz::blocks::BlockType;
+use brain_blitz::compilers::llvm_cpu::attention::parts_of;
+use brain_blitz::compilers::llvm_cpu::blocks::ir::{BlockProduct, Part};
 use brain_blitz::compilers::llvm_cpu::contraction::contraction_of;
 use brain_blitz::compilers::llvm_cpu::gemm::CompiledGemm;
-use brain_blitz::compilers::llvm_cpu::gemm::asm::{HotLoop, hot_loop};
+use brain_blitz::compilers::llvm_cpu::gemm::asm::{HotLoop, hot_loop, hot_loop_of, is_fused};
 use brain_blitz::compilers::llvm_cpu::gemm::micro::Tile;
 use brain_blitz::compilers::llvm_cpu::lower;
 use brain_blitz::compilers::llvm_cpu::nest::nest_of;
 use brain_blitz::compilers::llvm_cpu::target::Target;
-use brain_blitz::op::{Kernel, Op};
+use brain_blitz::compilers::llvm_cpu::{binary, blocks};
+use brain_blitz::op::{ActivationScheme, Kernel, Op};
 use brain_blitz::prelude::*;
 
 const TARGETS: [(&str, &str); 4] = [
@@ -28,7 +32,7 @@ const TARGETS: [(&str, &str); 4] = [
 
 type Build = fn(&mut Graph) -> GraphTensor;
 
-const FAMILIES: [(&str, Build); 6] = [
+const FAMILIES: [(&str, Build); 7] = [
     ("matrix product", |cx| {
         let (a, b) = (
             cx.input((512, 512), DType::F32),
@@ -48,6 +52,32 @@ const FAMILIES: [(&str, Build); 6] = [
     ("rms norm", |cx| {
         cx.input((1024, 1024), DType::F32).rms_norm(-1, None, 1e-6)
     }),
+    ("weights of attention", |cx| {
+        let [q, k, v] = [0; 3].map(|_| cx.input((8, 1024, 64), DType::F32));
+        q.matmul(k.transpose(-1, -2)).softmax(-1).matmul(v)
+    }),
+];
+
+/// Products with weights in blocks.
+const BLOCKS: [BlockType; 4] = [
+    BlockType::Q8_0,
+    BlockType::Q4_0,
+    BlockType::Q4_K,
+    BlockType::Q1_0,
+];
+
+/// Products of signs: what a kernel's name has in it, and the instructions that count.
+const SIGNS: [(&str, &str, &[&str]); 2] = [
+    (
+        "signs times signs",
+        "_numbers_",
+        &["vpopcntq", "vpopcntd", "vpopcntb", "vpshufb", "vpsadbw"],
+    ),
+    (
+        "signs times bytes, one row",
+        "signs_lookup",
+        &["vpshufb", "vpermb"],
+    ),
 ];
 
 fn matvec(cx: &mut Graph, dtype: DType) -> GraphTensor {
@@ -73,7 +103,10 @@ fn kernels(build: Build, cpu: &str) -> Vec<Kernel> {
 
 /// The loop of a kernel with the most multiply-adds.
 fn hottest(kernel: &Kernel, target: &Target) -> Option<HotLoop> {
-    let nest = nest_of(kernel).ok()?;
+    let nest = match parts_of(kernel) {
+        Some(parts) => parts.nest,
+        None => nest_of(kernel).ok()?,
+    };
     if let Some(product) = contraction_of(kernel)
         && nest.space.iter().all(|dim| !dim.is_one())
     {
@@ -107,30 +140,111 @@ fn cycles(hot: &HotLoop, cpu: &str) -> Option<f64> {
     line.trim().parse::<f64>().ok().map(|total| total / 100.0)
 }
 
+/// Whether a line has one of these instructions.
+fn has<'a>(instructions: &'a [&str]) -> impl Fn(&str) -> bool + 'a {
+    |line| {
+        let first = line.split_whitespace().next();
+        first.is_some_and(|first| instructions.contains(&first))
+    }
+}
+
+/// The first kernel in some assembly whose name has this in it.
+fn first_symbol<'a>(text: &'a str, part: &str) -> Option<&'a str> {
+    let label = text
+        .lines()
+        .find(|line| line.ends_with(':') && !line.starts_with('.') && line.contains(part))?;
+    label.split(':').next()
+}
+
+/// Multiplies as many rows of activations by a panel of blocks as a kernel takes.
+const DOTS: [&str; 2] = ["vpdpbusd", "vpmaddubsw"];
+
+/// The loop of a product with blocks over many rows.
+fn of_blocks(ty: BlockType, target: &Target) -> Option<HotLoop> {
+    let product = BlockProduct {
+        ty,
+        scheme: ActivationScheme::for_weights(ty),
+        m: 128.into(),
+        k: 2304,
+        activations: 0,
+        parts: [Part {
+            weights: 1,
+            n: 2304,
+        }]
+        .into_iter()
+        .collect(),
+    };
+    let text = blocks::code::assembly(&product, target).ok()?;
+    let symbol = first_symbol(&text, &format!("blocks_{}_", ty.name()))?;
+    hot_loop_of(&text, symbol, has(&DOTS))
+}
+
+/// A loop's row of the table.
+fn print(
+    family: &str,
+    cpu: &str,
+    hot: Option<HotLoop>,
+    count: impl Fn(&HotLoop) -> (usize, &'static str),
+) {
+    let Some(hot) = hot else {
+        return println!("| {family} | {cpu} | no loop | | | |");
+    };
+    let (count, register) = count(&hot);
+    let (turn, rate) = match cycles(&hot, cpu) {
+        Some(turn) => (format!("{turn:.1}"), format!("{:.2}", count as f64 / turn)),
+        None => ("llvm-mca is missing".into(), String::new()),
+    };
+    println!(
+        "| {family} | {cpu} | {count} {register} | {} | {turn} | {rate} |",
+        hot.spills()
+    );
+}
+
 fn main() {
     println!(
         "| kernel | machine | multiply-adds | stack | cycles a turn | multiply-adds a cycle |"
     );
     println!("|---|---|---|---|---|---|");
-    for (family, build) in FAMILIES {
+    let each = |print: &dyn Fn(&'static str, &'static str, &Target)| {
         for (cpu, register) in TARGETS {
             let target = Target::for_cpu(cpu).expect("LLVM knows these machines");
-            let loops = kernels(build, cpu)
-                .into_iter()
-                .filter_map(|k| hottest(&k, &target));
-            let Some(hot) = loops.max_by_key(|hot| hot.fused(register)) else {
-                println!("| {family} | {cpu} | no loop | | | |");
-                continue;
-            };
-            let fused = hot.fused(register);
-            let (turn, rate) = match cycles(&hot, cpu) {
-                Some(turn) => (format!("{turn:.1}"), format!("{:.2}", fused as f64 / turn)),
-                None => ("llvm-mca is missing".into(), String::new()),
-            };
-            println!(
-                "| {family} | {cpu} | {fused} {register} | {} | {turn} | {rate} |",
-                hot.spills()
-            );
+            print(cpu, register, &target);
         }
+    };
+    for (family, build) in FAMILIES {
+        each(&|cpu, register, target| {
+            let loops = kernels(build, cpu).into_iter();
+            let loops = loops.filter_map(|kernel| hottest(&kernel, target));
+            let hot = loops.max_by_key(|hot| hot.fused(register));
+            print(family, cpu, hot, |hot| {
+                (hot.count(is_fused, register), register)
+            });
+        });
+    }
+    for ty in BLOCKS {
+        each(&|cpu, register, target| {
+            let family = format!("{ty} times rows");
+            let hot = of_blocks(ty, target);
+            print(&family, cpu, hot, |hot| {
+                (hot.count(has(&DOTS), register), register)
+            });
+        });
+    }
+    for (family, name, instructions) in SIGNS {
+        each(&|cpu, register, target| {
+            let text = binary::code::assembly(target).ok();
+            let hot = text.and_then(|text| {
+                let symbol = first_symbol(&text, name)?;
+                hot_loop_of(&text, symbol, has(instructions))
+            });
+            print(family, cpu, hot, |hot| {
+                let counts =
+                    [register, "ymm"].map(|kind| (hot.count(has(instructions), kind), kind));
+                counts
+                    .into_iter()
+                    .max_by_key(|(count, _)| *count)
+                    .expect("two kinds")
+            });
+        });
     }
 }

@@ -9,9 +9,15 @@ pub struct HotLoop {
 impl HotLoop {
     /// The number of packed fused multiply-adds on registers of a kind, such as `zmm`.
     pub fn fused(&self, register: &str) -> usize {
-        self.text
-            .lines()
-            .filter(|l| is_fused(l) && l.contains(&format!("%{register}")))
+        self.count(is_fused, register)
+    }
+
+    /// The number of lines that are wanted and name registers of a kind.
+    pub fn count(&self, is_wanted: impl Fn(&str) -> bool, register: &str) -> usize {
+        let register = format!("%{register}");
+        let lines = self.text.lines();
+        lines
+            .filter(|line| is_wanted(line) && line.contains(&register))
             .count()
     }
 
@@ -32,17 +38,23 @@ impl HotLoop {
     }
 }
 
-fn is_fused(line: &str) -> bool {
-    let line = line.trim_start();
-    line.starts_with("vfmadd")
-        && line
-            .split_whitespace()
-            .next()
-            .is_some_and(|i| i.ends_with("ps"))
+/// Whether a line is a packed fused multiply-add of `f32`.
+pub fn is_fused(line: &str) -> bool {
+    let instruction = line.split_whitespace().next();
+    instruction.is_some_and(|i| i.starts_with("vfmadd") && i.ends_with("ps"))
 }
 
 /// The loop of function `symbol` with the most fused multiply-adds; `None` if it has none.
 pub fn hot_loop(assembly: &str, symbol: &str) -> Option<HotLoop> {
+    hot_loop_of(assembly, symbol, is_fused)
+}
+
+/// The loop of function `symbol` with the most lines that are wanted; `None` if it has none.
+pub fn hot_loop_of(
+    assembly: &str,
+    symbol: &str,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Option<HotLoop> {
     let label = format!("{symbol}:");
     let body = assembly
         .lines()
@@ -67,7 +79,7 @@ pub fn hot_loop(assembly: &str, symbol: &str) -> Option<HotLoop> {
             text: body[start..=start + length].join("\n"),
         })
     });
-    let weight = |l: &HotLoop| l.text.lines().filter(|line| is_fused(line)).count();
+    let weight = |l: &HotLoop| l.text.lines().filter(|line| is_wanted(line)).count();
     // Of nested loops the innermost has the same weight in fewer lines.
     loops
         .filter(|l| weight(l) > 0)
@@ -96,6 +108,7 @@ mod tests {
     fn finds_the_loop_and_what_is_in_it() {
         let inner = hot_loop(TEXT, "f").unwrap();
         assert_eq!((inner.fused("zmm"), inner.fused("ymm")), (1, 0));
+        assert_eq!(inner.count(|line| line.contains("vmovups"), "zmm"), 1);
         assert_eq!((inner.spills(), inner.calls()), (1, 1));
         assert!(hot_loop(TEXT, "g").is_none());
     }
