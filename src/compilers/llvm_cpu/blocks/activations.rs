@@ -5,7 +5,7 @@
 //! | from byte | what |
 //! |---|---|
 //! | 0 | 32 `i8` a group |
-//! | 32 b | 2 `i32` a group: the sum of its numbers times [`RowForm::factor`], or those of its halves; for the first of [`RowForm::summed`] groups, the sum of all of them |
+//! | 32 b | 2 `i32` a group: the sum of its numbers times [`RowForm::factor`], or those of its halves |
 //! | 40 b | a group's scale, `f32` |
 //! | 44 b | 2 `f32` a group: the sum of its numbers times its scale, or those of its halves |
 //! | 52 b | 2 `i32` a group, if it has an outlying four: four `i8`, the high digits of its numbers, and the four |
@@ -14,7 +14,8 @@
 //! ([`ActivationScheme::A8G32Outlier`]).
 //!
 //! The first sums pay for weights that are stored unsigned, `Σ (u - c) a = Σ u a - c Σ a`, the second ones for minima,
-//! `Σ m x = m Σ x`.
+//! `Σ m x = m Σ x`. Where products of several groups are added up as whole numbers ([`RowForm::summed`]), the first sum of the
+//! first of them is that of all.
 //!
 //! The numbers are those of [`activation_scale`](crate::op::activation_scale), bit for bit: largest magnitude by
 //! comparing bit patterns (so infinities and NaNs show), rounding by adding and subtracting 1.5 * 2^23.
