@@ -74,8 +74,14 @@ impl<D: Dataset> RandomAffine<D> {
         }
     }
 
-    /// Moves the images in the first field of these samples.
-    fn moved(&self, mut fields: Vec<Array>, indices: &[usize], epoch: u64) -> Result<Vec<Array>> {
+    /// Moves the images in the first field of these samples, each of which has the dims behind the first `batch` ones.
+    fn moved(
+        &self,
+        mut fields: Vec<Array>,
+        batch: usize,
+        indices: &[usize],
+        epoch: u64,
+    ) -> Result<Vec<Array>> {
         let not_images = |field: Option<&Array>| {
             let found = field.map_or("nothing".into(), |field| {
                 format!("{:?}{:?}", field.dtype(), field.dims())
@@ -88,7 +94,7 @@ impl<D: Dataset> RandomAffine<D> {
             return Err(not_images(None));
         };
         let dims = first.dims().to_vec();
-        let (&[.., rows, columns], Data::F32(pixels)) = (dims.as_slice(), first.data()) else {
+        let (&[.., rows, columns], Data::F32(pixels)) = (&dims[batch..], first.data()) else {
             return Err(not_images(Some(first)));
         };
         let mut out = vec![0.0; pixels.len()];
@@ -113,11 +119,11 @@ impl<D: Dataset> Dataset for RandomAffine<D> {
     }
 
     fn sample(&self, index: usize, epoch: u64) -> Result<Vec<Array>> {
-        self.moved(self.data.sample(index, epoch)?, &[index], epoch)
+        self.moved(self.data.sample(index, epoch)?, 0, &[index], epoch)
     }
 
     fn batch(&self, indices: &[usize], epoch: u64) -> Result<Vec<Array>> {
-        self.moved(self.data.batch(indices, epoch)?, indices, epoch)
+        self.moved(self.data.batch(indices, epoch)?, 1, indices, epoch)
     }
 }
 
@@ -259,8 +265,17 @@ mod tests {
     #[test]
     fn other_fields_are_refused() {
         let labels = Array::new(vec![2], Data::I32(vec![5, 6]));
-        let labels = RandomAffine::new(TensorDataset::new(vec![labels]).unwrap(), 1);
-        let error = labels.batch(&[0], 0).unwrap_err().to_string();
-        assert!(error.contains("I32[1]"), "{error}");
+        let rows = Array::new(vec![2, 9], Data::F32(vec![1.0; 18]));
+        for (field, shown) in [
+            (labels, ["I32[1]", "I32[]"]),
+            (rows, ["F32[1, 9]", "F32[9]"]),
+        ] {
+            let data = RandomAffine::new(TensorDataset::new(vec![field]).unwrap(), 1);
+            let errors = [data.batch(&[0], 0), data.sample(0, 0)];
+            for (error, shown) in errors.into_iter().zip(shown) {
+                let error = error.unwrap_err().to_string();
+                assert!(error.contains(shown), "{error}");
+            }
+        }
     }
 }
