@@ -219,3 +219,30 @@ fn caches_of_fewer_bits_give_the_same_greedy_text() {
         "{message}"
     );
 }
+
+#[cfg(feature = "llvm-backend")]
+#[test]
+fn weights_that_were_kept_packed_give_the_same_text() {
+    let folder = tempdir().unwrap();
+    let packed = folder.path().join("packed");
+    let args = format!("{GREEDY} --prompt HAMLET: --quant q8_0");
+    let expected = succeed(program(&shakespeare(), &args));
+    let args = format!("{args} --pack-dir {}", packed.display());
+    let files = || {
+        let entries = fs::read_dir(&packed).unwrap();
+        let mut files: Vec<_> = entries
+            .map(|entry| {
+                let entry = entry.unwrap();
+                let written = entry.metadata().unwrap().modified().unwrap();
+                (entry.file_name(), written)
+            })
+            .collect();
+        files.sort();
+        files
+    };
+    assert_eq!(succeed(program(&shakespeare(), &args)), expected);
+    let before = files();
+    assert!(before.len() > 10, "{} files", before.len());
+    assert_eq!(succeed(program(&shakespeare(), &args)), expected);
+    assert_eq!(files(), before, "read, not written again");
+}
