@@ -7,7 +7,7 @@
 //! address is computed with divisions, and its element is read alone; taken apart, the innermost part is read in vectors.
 //!
 //! Not touched: reductions, whose order is part of their meaning; parts too short for a vector; views with padding
-//! between the layers that does not come apart; symbolic sizes.
+//! between the layers that does not come apart; dims of symbolic size and those around them, which only stay what they are.
 
 use super::ir::{Nest, Scalar};
 use crate::shape::view::Layer;
@@ -24,18 +24,21 @@ pub fn refined(nest: Nest) -> Nest {
     }
 }
 
-/// What a row-major coordinate of each dim counts, without the whole and single elements.
+/// What a row-major coordinate of each dim counts, without the whole and single elements; nothing of symbolic sizes.
 fn counts(dims: &[Expr]) -> Option<Vec<i64>> {
-    let sizes: Option<Vec<i64>> = dims.iter().map(|dim| dim.as_const()).collect();
     let mut count = 1;
     let mut counts = Vec::new();
-    for size in sizes?.into_iter().rev().filter(|&size| size != 1) {
+    for size in sizes(dims)?.into_iter().rev().filter(|&size| size != 1) {
         if count > 1 {
             counts.push(count);
         }
         count *= size;
     }
     Some(counts)
+}
+
+fn sizes(dims: &[Expr]) -> Option<Vec<i64>> {
+    dims.iter().map(|dim| dim.as_const()).collect()
 }
 
 /// The dims below a layer that only says how they are merged.
@@ -52,12 +55,14 @@ fn parts(nest: &Nest) -> Option<Dims> {
     if !nest.reduce.is_empty() || !nest.stages.is_empty() || nest.body.iter().any(moves) {
         return None;
     }
-    let all: Option<Vec<i64>> = nest.space.iter().map(|dim| dim.as_const()).collect();
-    let all: i64 = all?.into_iter().product();
-    let own = counts(&nest.space)?;
+    let symbolic = nest.space.iter().rposition(|dim| dim.as_const().is_none());
+    let (outer, inner) = nest.space.split_at(symbolic.map_or(0, |last| last + 1));
+    let all: i64 = sizes(inner)?.into_iter().product();
+    let own = counts(inner)?;
     let mut each = own.clone();
-    for layer in nest.loads.iter().filter_map(|load| merged(&load.view)) {
-        let counts = counts(&layer.dims).filter(|counts| counts.iter().all(|&n| n >= SHORT));
+    let layers = nest.loads.iter().filter_map(|load| merged(&load.view));
+    for dims in layers.filter_map(|layer| layer.dims.strip_prefix(outer)) {
+        let counts = counts(dims).filter(|counts| counts.iter().all(|&n| n >= SHORT));
         each.extend(counts.into_iter().flatten().filter(|&n| n < all));
     }
     each.sort_unstable_by(|a, b| b.cmp(a));
@@ -67,7 +72,8 @@ fn parts(nest: &Nest) -> Option<Dims> {
     }
     let bounds: Vec<i64> = [all].into_iter().chain(each).chain([1]).collect();
     let divides = |pair: &[i64]| pair[0] % pair[1] == 0;
-    let dims = bounds.windows(2).map(|pair| Expr::from(pair[0] / pair[1]));
+    let parts = bounds.windows(2).map(|pair| Expr::from(pair[0] / pair[1]));
+    let dims = outer.iter().copied().chain(parts);
     bounds.windows(2).all(divides).then(|| dims.collect())
 }
 
@@ -137,6 +143,26 @@ mod tests {
         let nest = refined(map(vec![joined(4, 48), joined(8, 24)]));
         assert_eq!(nest.space, (2, 5, 4, 2, 24).into_dims());
         assert!(nest.loads.iter().all(|load| load.view.single().is_some()));
+    }
+
+    #[test]
+    fn symbolic_dims_stay_what_they_are() {
+        // Halves of heads that change places, of as many tokens as there are.
+        let rotated = |tokens: Expr| {
+            let halves = View::contiguous((4, tokens, 2, 24));
+            let halves = halves.slice(2, 1, -1, -1).unwrap();
+            halves.reshape((4, tokens, 48)).unwrap()
+        };
+        let s = Expr::from('s');
+        let plain = View::contiguous((4, s, 48));
+        let nest = refined(map(vec![plain, rotated(s)]));
+        assert_eq!(nest.space, (4, s, 2, 24).into_dims());
+        assert!(nest.loads.iter().all(|load| load.view.single().is_some()));
+        // Another number of heads before the same tokens.
+        let other = View::contiguous((2, s, 4, 24));
+        let other = other.slice(2, 3, -1, -1).unwrap();
+        let other = map(vec![other.reshape((4, s, 48)).unwrap()]);
+        assert_eq!(refined(other.clone()), other);
     }
 
     #[test]

@@ -35,7 +35,6 @@ mod reduce;
 mod repeats;
 mod rows;
 mod scalar;
-mod split;
 mod stages;
 #[cfg(test)]
 mod tests;
@@ -48,7 +47,6 @@ use inkwell::module::Module;
 
 use self::emitter::Emitter;
 use self::plan::{Along, Plan};
-use self::split::split;
 use super::cache::ObjectCache;
 use super::ir::Nest;
 use super::jit;
@@ -126,8 +124,7 @@ pub fn adds_like(nest: &Nest, single: &Nest) -> bool {
 /// # Errors
 /// Those of [`lower`].
 pub fn ir_text(nest: &Nest, target: &Target) -> Result<String, CannotLower> {
-    let nest = split(nest);
-    let plan = Plan::new(&nest)?;
+    let plan = Plan::new(nest)?;
     Ok(jit::ir_text(target, |context, module| {
         build(context, module, &plan, target);
         Ok(())
@@ -139,8 +136,7 @@ pub fn ir_text(nest: &Nest, target: &Target) -> Result<String, CannotLower> {
 /// # Errors
 /// Those of [`lower`].
 pub fn assembly(nest: &Nest, target: &Target) -> Result<String, CannotLower> {
-    let nest = split(nest);
-    let plan = Plan::new(&nest)?;
+    let plan = Plan::new(nest)?;
     Ok(jit::assembly(target, |context, module| {
         build(context, module, &plan, target);
         Ok(())
@@ -152,8 +148,7 @@ fn lower_with(
     target: &Target,
     cache: Option<&ObjectCache>,
 ) -> Result<Lowered, CannotLower> {
-    let nest = split(nest);
-    let plan = Plan::new(&nest)?;
+    let plan = Plan::new(nest)?;
     let mut built = (String::new(), vec![]);
     let object = match cache {
         Some(cache) => jit::compile_module_cached(target, cache, |context, module| {
