@@ -156,7 +156,7 @@ fn first_symbol<'a>(text: &'a str, part: &str) -> Option<&'a str> {
     label.split(':').next()
 }
 
-/// Multiplies as many rows of activations by a panel of blocks as a kernel takes.
+/// What multiplies bytes.
 const DOTS: [&str; 2] = ["vpdpbusd", "vpmaddubsw"];
 
 /// The loop of a product with blocks over many rows.

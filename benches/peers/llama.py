@@ -130,7 +130,8 @@ def measure(name, programs, args):
             of_rates = rates(programs[program], file, args)
             of_start = first_token(first[program])
             rounds[program].append([*of_rates, *of_start, first_token(again[program])[0]])
-    shutil.rmtree(packed)
+    # There is none if nothing of the model is kept packed.
+    shutil.rmtree(packed, ignore_errors=True)
     medians = [[statistics.median(column) for column in zip(*rows)] for rows in rounds]
     return file, medians, rounds
 

@@ -5,7 +5,7 @@
 
 use brain_blitz::blocks::BlockType;
 use brain_blitz::compilers::llvm_cpu::blocks::activations::{RowForm, emit_round, record_bytes};
-use brain_blitz::compilers::llvm_cpu::blocks::form::{COLUMNS, Dots, Factors, Form, GROUP};
+use brain_blitz::compilers::llvm_cpu::blocks::form::{COLUMNS, Dots, Form, GROUP};
 use brain_blitz::compilers::llvm_cpu::blocks::lookup::{
     self, PANELS, TABLE_BYTES, emit_lookup, emit_tables,
 };
@@ -170,11 +170,7 @@ impl Kernels<'_> {
         let (target, dots) = (self.target, Dots::of(self.target));
         let form = Form::of(ty).expect("a type with kernels");
         let summed = form.summed(scheme);
-        let row = RowForm {
-            factor: -dots.offset(&form),
-            halves: form.factors == Factors::Halves,
-            summed,
-        };
+        let row = RowForm::of(&form, dots, summed);
         let has_outliers = scheme == ActivationScheme::A8G32Outlier;
         let round = format!("round_{ty}_{}", scheme.name());
         let rounding = object(target, |context, module| {

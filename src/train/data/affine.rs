@@ -97,6 +97,9 @@ impl<D: Dataset> RandomAffine<D> {
         let (&[.., rows, columns], Data::F32(pixels)) = (&dims[batch..], first.data()) else {
             return Err(not_images(Some(first)));
         };
+        if [self.degrees, self.shift, self.scale] == [0.0; 3] {
+            return Ok(fields);
+        }
         let mut out = vec![0.0; pixels.len()];
         let image = pixels.len() / indices.len().max(1);
         for (n, &index) in indices.iter().enumerate() {

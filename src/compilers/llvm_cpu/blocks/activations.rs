@@ -27,7 +27,7 @@ use inkwell::module::Module;
 use inkwell::types::VectorType;
 use inkwell::values::{BasicValueEnum, FloatValue, IntValue, PointerValue, VectorValue};
 
-use super::form::GROUP;
+use super::form::{Dots, Factors, Form, GROUP};
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::op::{ActivationScheme, OUTLIER_TOP};
 
@@ -43,6 +43,17 @@ pub struct RowForm {
     pub halves: bool,
     /// How many groups' products are added up as whole numbers, where they share a scale; otherwise 1.
     pub summed: usize,
+}
+
+impl RowForm {
+    /// For weights of a form, of which products of so many groups are added up as whole numbers.
+    pub fn of(form: &Form, dots: Dots, summed: usize) -> RowForm {
+        RowForm {
+            factor: -dots.offset(form),
+            halves: form.factors == Factors::Halves,
+            summed,
+        }
+    }
 }
 
 /// A part of a record.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::activations::{RoundFn, RowForm, emit_round, record_bytes};
-use super::form::{COLUMNS, Dots, Factors, Form};
+use super::form::{COLUMNS, Dots, Form};
 use super::ir::{BlockProduct, Part};
 use super::lookup::{self, LookupFn, PANELS, TABLE_BYTES, TablesFn, emit_lookup, emit_tables};
 use super::run::{Pack, Run};
@@ -196,11 +196,7 @@ impl Kind {
         module: &inkwell::module::Module<'c>,
     ) {
         let (form, dots) = (self.form(), self.dots());
-        let row = RowForm {
-            factor: -dots.offset(&form),
-            halves: form.factors == Factors::Halves,
-            summed: self.summed,
-        };
+        let row = RowForm::of(&form, dots, self.summed);
         for scheme in self.schemes() {
             emit_round(context, module, &self.round(scheme), scheme, row);
         }
