@@ -2,8 +2,8 @@
 //! file).
 //!
 //! Owned memory of [`LARGE`] bytes and more is mapped by itself, aligned to the processor's large pages, and the
-//! system is asked for such pages: reading weights from them misses the page tables' cache less often. Pages that are never
-//! touched take no memory. Smaller memory comes from the allocator.
+//! system is asked for such pages: reading weights from them misses the page tables' cache less often. Smaller memory comes
+//! from the allocator. Pages that are never touched take no memory, so a cache takes as much as was written to it.
 //!
 //! Memory keeps one root pointer for as long as it lives ([`AlignedBytes::start`]), and slices are made from it when
 //! asked for, so that machine code may keep pointers while nobody uses a slice.
@@ -19,6 +19,9 @@ use crate::error::{Error, Result};
 /// Alignment of owned memory, in bytes: a cache line and the widest vector.
 pub const ALIGNMENT: usize = 64;
 
+/// Alignment that allocators give without being asked.
+const ALLOCATED: usize = 16;
+
 /// Size of a large page.
 const PAGE: usize = 2 << 20;
 
@@ -33,7 +36,8 @@ struct Line(#[expect(dead_code, reason = "only its alignment counts")] u8);
 enum Owner {
     /// Nobody: there is none.
     Nobody,
-    Allocator(Layout),
+    /// Memory from this address on.
+    Allocator(NonNull<u8>, Layout),
     Mapping(#[expect(dead_code, reason = "unmaps when dropped")] MmapMut),
 }
 
@@ -63,9 +67,9 @@ impl Default for AlignedBytes {
 
 impl Drop for AlignedBytes {
     fn drop(&mut self) {
-        if let Owner::Allocator(layout) = self.owner {
+        if let Owner::Allocator(base, layout) = self.owner {
             // SAFETY: the memory was allocated with this layout, and its owner is gone after this.
-            unsafe { std::alloc::dealloc(self.start.as_ptr(), layout) };
+            unsafe { std::alloc::dealloc(base.as_ptr(), layout) };
         }
     }
 }
@@ -169,13 +173,18 @@ impl AlignedBytes {
     }
 }
 
-/// Zeroed memory from the allocator.
+/// Zeroed memory from the allocator, which is not told of the alignment: it would write zeros to what the system has just
+/// cleared, and so touch every page.
 fn allocate(len: usize) -> Option<(NonNull<u8>, usize, Owner)> {
-    let layout = Layout::from_size_align(len, ALIGNMENT).ok()?;
-    let layout = layout.pad_to_align();
+    let capacity = len.checked_next_multiple_of(ALIGNMENT)?;
+    let bytes = capacity.checked_add(ALIGNMENT - ALLOCATED)?;
+    let layout = Layout::from_size_align(bytes, ALLOCATED).ok()?;
     // SAFETY: the layout is not empty.
-    let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })?;
-    Some((start, layout.size(), Owner::Allocator(layout)))
+    let base = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })?;
+    let skipped = base.as_ptr().align_offset(ALIGNMENT);
+    // SAFETY: less is skipped than was added.
+    let start = unsafe { base.add(skipped) };
+    Some((start, capacity, Owner::Allocator(base, layout)))
 }
 
 /// Zeroed memory of its own pages, large ones where the system has them.
@@ -276,6 +285,26 @@ impl std::fmt::Debug for Storage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Bytes of this process that are in memory.
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+    fn resident() -> usize {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages = pages.split(' ').nth(1).unwrap();
+        pages.parse::<usize>().unwrap() * 4096
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+    fn what_is_never_touched_is_not_in_memory() {
+        let before = resident();
+        // Less than is mapped by itself, more than comes from the heap.
+        let all: Vec<_> = (0..400)
+            .map(|_| AlignedBytes::zeroed(LARGE - 4096))
+            .collect();
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 800 << 20, "{grown} of {} bytes", all.len() * LARGE);
+    }
 
     #[test]
     fn owned_memory_is_aligned_and_grows_with_zeros() {
