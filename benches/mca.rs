@@ -174,7 +174,7 @@ fn of_blocks(ty: BlockType, target: &Target) -> Option<HotLoop> {
         .into_iter()
         .collect(),
     };
-    let text = blocks::code::assembly(&product, target).ok()?;
+    let text = blocks::compiled::assembly(&product, target).ok()?;
     let symbol = first_symbol(&text, &format!("blocks_{}_", ty.name()))?;
     hot_loop_of(&text, symbol, has(&DOTS))
 }

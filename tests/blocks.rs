@@ -401,7 +401,7 @@ fn schemes_live_side_by_side_and_results_are_of_the_current_numbers() {
     assert!(differ(&first[0], &second[0]));
 }
 
-/// Constant weights are laid out once; when they change, once more; what a kernel has made, every time.
+/// Constant weights are laid out once; when they change, once more; what a kernel has made is turned where it is needed.
 #[test]
 fn weights_are_packed_when_they_change() {
     let (n, k, ty) = (40, 64, BlockType::Q4_0);
@@ -417,7 +417,7 @@ fn weights_are_packed_when_they_change() {
     cx.compile(<(Generic, LlvmCpu)>::default(), ());
     assert_eq!(n_block_kernels(&cx), 2);
     cx.execute();
-    assert_eq!(cx.stats().packings, 2);
+    assert_eq!(cx.stats().packings, 1);
     let turned = |y: Vec<f32>| -> Vec<f32> {
         let rows = y.chunks(n).flat_map(|row| [&row[3..], &row[..3]].concat());
         rows.collect()
@@ -425,11 +425,11 @@ fn weights_are_packed_when_they_change() {
     assert_eq!(always.data(), turned(once.data()));
     let first = once.data();
     cx.execute();
-    assert_eq!((cx.stats().packings, once.data()), (1, first.clone()));
+    assert_eq!((cx.stats().packings, once.data()), (0, first.clone()));
     case.w.reverse();
     w.set(case.bytes());
     cx.execute();
-    assert_eq!(cx.stats().packings, 2);
+    assert_eq!(cx.stats().packings, 1);
     assert_ne!(once.data(), first);
     assert_eq!(always.data(), turned(once.data()));
 }

@@ -436,3 +436,48 @@ fn a_pair_of_products_is_packed_once_only_if_both_weights_are_constants() {
         assert_eq!(cx.stats().packings, expected, "{other}");
     }
 }
+
+/// Weights in blocks that are many are read as they are at first, then packed a part at a time, with the same results.
+#[test]
+fn many_weights_in_blocks_do_not_keep_the_first_execution_waiting() {
+    use brain_blitz::blocks::BlockType;
+    use brain_blitz::op::ActivationScheme;
+    let (ty, n, k) = (BlockType::Q8_0, 6400, 4096);
+    let mut cx = Graph::new();
+    let x = cx.input(('s', k), DType::F32).set(numbers(2 * k, 1));
+    let rounded = x.fake_quantize(ActivationScheme::A8G32);
+    let results: Vec<GraphTensor> = (0u8..3)
+        .map(|i| {
+            // Scales of one, other numbers in each.
+            let block = |at: usize| match at % 34 {
+                0 => 0,
+                1 => 0x3c,
+                _ => (at % 113) as u8 ^ i,
+            };
+            let w = cx.input((n, k / 32 * 34), DType::U8);
+            w.set((0..n * k / 32 * 34).map(block).collect::<Vec<u8>>());
+            rounded
+                .matmul(w.dequantize(ty).transpose(0, 1))
+                .slice_axis(1, usize::from(i), n)
+                .retrieve()
+        })
+        .collect();
+    cx.set_dim('s', 2);
+    cx.compile((Generic, LlvmCpu::default()), ());
+    let executed = |cx: &mut Graph| {
+        cx.execute();
+        let stats = cx.stats();
+        let values: Vec<Vec<f32>> = results.iter().map(|y| y.data()).collect();
+        ((stats.packings, stats.packings_waiting), values)
+    };
+    let (counts, first) = executed(&mut cx);
+    assert_eq!(counts, (0, 3));
+    assert!(first[0].iter().any(|y| *y != 0.0) && first[0][1..] != first[1][..n - 1]);
+    for expected in [(2, 1), (1, 0), (0, 0)] {
+        let (counts, values) = executed(&mut cx);
+        assert_eq!(counts, expected);
+        assert!(values == first);
+    }
+    cx.try_prepare().unwrap();
+    assert_eq!(executed(&mut cx).0, (0, 0));
+}

@@ -204,7 +204,8 @@ impl ModelArgs {
         Ok(files.config()?)
     }
 
-    /// Loads, compiles and packs the model, with room for `context` tokens, or for as many as [`Options`] has by default.
+    /// Loads and compiles the model, with room for `context` tokens, or for as many as [`Options`] has by default. Its weights are
+    /// packed as far as the first tokens need them.
     ///
     /// # Errors
     /// If a file is damaged or does not fit the configuration, or compiling fails.
@@ -215,7 +216,7 @@ impl ModelArgs {
         bar: &mut Bar,
     ) -> Outcome<Session> {
         let mut session = self.load_to_look_at(rows, context, bar)?;
-        pack(&mut session, bar)?;
+        packing(&mut session, bar, Session::pack_first)?;
         Ok(session)
     }
 
@@ -236,13 +237,21 @@ impl ModelArgs {
     }
 }
 
-/// Packs a model's weights.
+/// Packs all of a model's weights.
 ///
 /// # Errors
 /// If there is no memory.
 pub fn pack(session: &mut Session, bar: &mut Bar) -> Outcome {
+    packing(session, bar, Session::pack)
+}
+
+fn packing(
+    session: &mut Session,
+    bar: &mut Bar,
+    how: fn(&mut Session) -> brain_blitz::Result<()>,
+) -> Outcome {
     bar.packing();
-    let packed = session.pack();
+    let packed = how(session);
     bar.clear();
     Ok(packed?)
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::packed::{PackedOperands, Source};
+use super::packed::{Extent, PackedOperands, Source};
 use super::schedule::{Place, Schedule};
 use crate::error::{Error, Result};
 use crate::graph::state::Inputs;
@@ -217,6 +217,7 @@ impl Calls {
     /// The tables are filled, and the invariant in the header holds.
     pub(super) unsafe fn pack<'a>(
         &mut self,
+        extent: Extent,
         inputs: &Inputs,
         n_threads: usize,
         source: impl Fn(u32) -> Source<'a>,
@@ -225,7 +226,7 @@ impl Calls {
         // SAFETY: the caller's promise.
         let moved = unsafe {
             self.packed
-                .refresh(inputs.changes(), n_threads, version, source)?
+                .refresh(extent, inputs.changes(), n_threads, version, source)?
         };
         if moved {
             for packed in self.calls.iter().flat_map(|call| &call.packed) {

@@ -61,17 +61,30 @@ impl Graph {
         Ok(())
     }
 
-    /// Does now what the first execution would do before its first step: lays memory out, and brings weights into the order
+    /// Does now what executions would do before their first step: lays memory out, and brings weights into the order
     /// that compiled kernels read them in, which takes a while for large models. Nothing is computed.
     ///
     /// # Errors
     /// As [`Graph::try_execute`], but for those that only values show.
     pub fn try_prepare(&mut self) -> Result<()> {
+        self.prepare(true)
+    }
+
+    /// As [`Graph::try_prepare`], but does only what the first execution would. Of many weights in blocks that leaves
+    /// most to the ones behind it ([`Stats::packings_waiting`](crate::graph::state::Stats)).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_prepare_first(&mut self) -> Result<()> {
+        self.prepare(false)
+    }
+
+    fn prepare(&mut self, all: bool) -> Result<()> {
         let mut guard = self.lock();
         let inner = &mut *guard;
         make_current(inner)?;
         let program = inner.program.as_mut().expect("just made");
-        program.prepare(&inner.dag, &mut inner.state)
+        program.prepare(&inner.dag, &mut inner.state, all)
     }
 }
 

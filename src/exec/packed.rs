@@ -9,6 +9,9 @@
 //!
 //! All of them lie in one memory, so that small ones are in large pages too, and none begins a page of its own.
 //!
+//! Where there is a lot to pack and code can do without ([`Packing::can_wait`]), it waits: the first execution, on which
+//! somebody waits most, packs none of these, and each of the next ones a part. What code reads until then is the input.
+//!
 //! With a folder, packed operands are written to files and mapped the next time ([`super::packed_file`]).
 //!
 //! [`Inputs`]: crate::graph::state::Inputs
@@ -20,6 +23,12 @@ use crate::error::Result;
 use crate::op::{NativeCode, Packing};
 use crate::storage::{ALIGNMENT, AlignedBytes, Storage};
 
+/// Bytes of operands that are packed at once, though code could do without.
+const AT_ONCE: usize = 64 << 20;
+
+/// Executions that share what is more, if each operand is a small part of it.
+const SHARED_BY: usize = 8;
+
 /// Where packed bytes are.
 enum Memory {
     /// From this byte of the memory of all.
@@ -27,6 +36,17 @@ enum Memory {
     /// Memory that is given back when a file can be read instead.
     Own(AlignedBytes),
     File(packed_file::Mapped),
+}
+
+/// How much is packed now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Extent {
+    /// Everything.
+    All,
+    /// What the first execution packs.
+    First,
+    /// What the execution that begins packs.
+    Execution,
 }
 
 /// One packed operand.
@@ -39,6 +59,8 @@ struct Entry {
     memory: Memory,
     /// The version of the input that the memory holds.
     version: Option<u64>,
+    /// The version of the input that an execution has done without.
+    waited: Option<u64>,
 }
 
 /// All packed operands of an executable.
@@ -62,6 +84,8 @@ pub(super) struct PackedOperands {
 pub(super) struct Counts {
     pub(super) packed: usize,
     pub(super) read: usize,
+    /// Those that a later execution packs.
+    pub(super) waiting: usize,
 }
 
 /// A source of an operand's bytes.
@@ -102,6 +126,7 @@ impl PackedOperands {
             input,
             memory,
             version: None,
+            waited: None,
         });
         let new = self.entries.len() - 1;
         let bytes = |entry: usize| self.entries[entry].packing().bytes;
@@ -127,7 +152,20 @@ impl PackedOperands {
         self.memory.len() + self.entries.iter().map(bytes).sum::<usize>()
     }
 
-    /// Packs constant operands whose input changed; whether any may lie elsewhere now. `changes` is the number of all
+    /// Bytes of operands that can wait which this execution packs, if all are too many for it; `version` is an input's.
+    fn allowance(&self, version: &impl Fn(u32) -> u64) -> Option<usize> {
+        let [mut all, mut stale] = [0, 0];
+        for entry in self.entries.iter().filter(|entry| entry.can_wait()) {
+            let bytes = entry.packing().bytes;
+            all += bytes;
+            if entry.version != entry.input.map(version) {
+                stale += bytes;
+            }
+        }
+        (stale > AT_ONCE).then_some(AT_ONCE.max(all / SHARED_BY))
+    }
+
+    /// Packs constant operands whose input changed, or a part of them; whether any may lie elsewhere now. `changes` is the number of all
     /// inputs' changes, `version` and `source` are an input's.
     ///
     /// # Errors
@@ -137,6 +175,7 @@ impl PackedOperands {
     /// Sources are as large as the operands' types say, and nobody writes to them meanwhile.
     pub(super) unsafe fn refresh<'a>(
         &mut self,
+        extent: Extent,
         changes: u64,
         n_threads: usize,
         version: impl Fn(u32) -> u64,
@@ -149,38 +188,62 @@ impl PackedOperands {
         if moved {
             self.memory = AlignedBytes::try_zeroed(self.needed)?;
         }
+        let allowance = match extent {
+            Extent::All => None,
+            Extent::First | Extent::Execution => self.allowance(&version),
+        };
+        let (mut late, mut waiting) = (0, 0);
         for &at in &self.order {
             let entry = &mut self.entries[at];
             let Some(input) = entry.input else {
-                moved |= entry.reserve()?;
+                moved |= !entry.can_wait() && entry.reserve()?;
                 continue;
             };
-            let current = Some(version(input));
-            if entry.version != current {
-                entry.version = None;
-                let source = source(input);
-                // SAFETY: the caller's promise.
-                moved |= unsafe { entry.fill(&self.memory, source, n_threads, &mut self.counts)? };
-                entry.version = current;
-                source.storage.rest();
+            let current = version(input);
+            if entry.version == Some(current) {
+                continue;
             }
+            // Whoever can wait reads the input while there is nothing packed from it.
+            moved |= entry.version.take().is_some() || entry.can_wait();
+            if let Some(most) = allowance.filter(|_| entry.can_wait()) {
+                let has_waited = entry.waited == Some(current);
+                if extent == Extent::Execution {
+                    entry.waited = Some(current);
+                }
+                let bytes = entry.packing().bytes;
+                if !has_waited || late > 0 && late + bytes > most {
+                    waiting += 1;
+                    continue;
+                }
+                late += bytes;
+            }
+            let source = source(input);
+            // SAFETY: the caller's promise.
+            moved |= unsafe { entry.fill(&self.memory, source, n_threads, &mut self.counts)? };
+            entry.version = Some(current);
+            source.storage.rest();
         }
-        self.fresh_at = Some(changes);
+        self.counts.waiting = waiting;
+        self.fresh_at = (waiting == 0).then_some(changes);
         Ok(moved)
     }
 
-    /// Where an operand lies packed.
+    /// Where an operand lies packed; null if it is not.
     pub(super) fn start(&self, entry: usize) -> *mut u8 {
-        self.entries[entry].start(&self.memory)
+        let entry = &self.entries[entry];
+        match entry.can_wait() && entry.version.is_none() {
+            true => std::ptr::null_mut(),
+            false => entry.start(&self.memory),
+        }
     }
 
-    /// Packs an operand that is no constant from `from`.
+    /// Packs an operand that is no constant from `from`, unless code can do without.
     ///
     /// # Safety
     /// `from` is as large as the operand's type says, and [`PackedOperands::refresh`] has reserved memory.
     pub(super) unsafe fn pack_now(&mut self, entry: usize, from: *const u8, n_threads: usize) {
         let entry = &self.entries[entry];
-        if entry.input.is_none() {
+        if entry.input.is_none() && !entry.can_wait() {
             // SAFETY: the caller's promise; memory was reserved for the packing.
             unsafe {
                 let to = entry.start(&self.memory);
@@ -204,6 +267,11 @@ impl Entry {
             // Code only reads packed operands.
             Memory::File(mapped) => mapped.bytes().as_ptr().cast_mut(),
         }
+    }
+
+    /// Whether code can do without it for a while; it need not where it may be found in a file.
+    fn can_wait(&self) -> bool {
+        self.packing().can_wait && self.packing().folder.is_none()
     }
 
     /// Makes room of its own where there is none; whether it lies elsewhere now.
@@ -271,6 +339,36 @@ mod tests {
     #[derive(Debug)]
     struct Copies([Packing; 1]);
 
+    /// Operands of so many bytes, each with all bytes equal to its number and one more, and where they are.
+    fn operands(sizes: &[usize], can_wait: bool) -> (PackedOperands, Vec<Storage>) {
+        let data = (1u8..)
+            .zip(sizes)
+            .map(|(i, &n)| Storage::Owned(AlignedBytes::copy_of(&vec![i; n])))
+            .collect();
+        let mut operands = PackedOperands::default();
+        for (input, &bytes) in (0..).zip(sizes) {
+            let code: Arc<dyn NativeCode> = Arc::new(Copies([Packing {
+                operand: 0,
+                bytes,
+                layout: 0,
+                folder: None,
+                can_wait,
+            }]));
+            operands.entry((&code, 0), Some(input));
+        }
+        (operands, data)
+    }
+
+    fn source(data: &[Storage], input: u32) -> Source<'_> {
+        let storage = &data[input as usize];
+        let (start, len) = storage.raw();
+        Source {
+            start: start.cast_const(),
+            len,
+            storage,
+        }
+    }
+
     impl NativeCode for Copies {
         fn name(&self) -> &str {
             "copies"
@@ -307,31 +405,10 @@ mod tests {
     #[test]
     fn operands_lie_in_one_memory_one_after_the_other() {
         let sizes = [100, 5000, 64];
-        let data: Vec<Storage> = (1u8..)
-            .zip(sizes)
-            .map(|(i, n)| Storage::Owned(AlignedBytes::copy_of(&vec![i; n])))
-            .collect();
-        let mut operands = PackedOperands::default();
-        for (input, bytes) in (0..).zip(sizes) {
-            let code: Arc<dyn NativeCode> = Arc::new(Copies([Packing {
-                operand: 0,
-                bytes,
-                layout: 0,
-                folder: None,
-            }]));
-            operands.entry((&code, 0), Some(input));
-        }
-        let source = |input: u32| {
-            let storage = &data[input as usize];
-            let (start, len) = storage.raw();
-            Source {
-                start: start.cast_const(),
-                len,
-                storage,
-            }
-        };
+        let (mut operands, data) = operands(&sizes, false);
+        let source = |input| source(&data, input);
         // SAFETY: sources are as large as the packings say, and nobody writes to them.
-        let moved = unsafe { operands.refresh(1, 1, |_| 1, source) }.unwrap();
+        let moved = unsafe { operands.refresh(Extent::First, 1, 1, |_| 1, source) }.unwrap();
         assert!(moved);
         let starts = [0, 1, 2].map(|entry| operands.start(entry).addr());
         assert_eq!(starts[1] - starts[0], 128);
@@ -343,8 +420,65 @@ mod tests {
             assert_eq!(packed, data[entry].bytes());
         }
         // SAFETY: as above; nothing has changed.
-        let moved = unsafe { operands.refresh(1, 1, |_| 1, source) }.unwrap();
+        let moved = unsafe { operands.refresh(Extent::Execution, 1, 1, |_| 1, source) }.unwrap();
         assert!(!moved);
         assert_eq!(operands.counts.packed, 3);
+    }
+
+    /// Refreshes operands of this version; how many were packed, how many wait, and which are nowhere.
+    fn refreshed(
+        (operands, data): (&mut PackedOperands, &[Storage]),
+        extent: Extent,
+        version: u64,
+    ) -> (usize, usize, Vec<usize>) {
+        operands.counts = Counts::default();
+        // SAFETY: sources are as large as the packings say, and nobody writes to them.
+        unsafe { operands.refresh(extent, version, 1, |_| version, |input| source(data, input)) }
+            .unwrap();
+        let absent = (0..data.len()).filter(|&entry| operands.start(entry).is_null());
+        (
+            operands.counts.packed,
+            operands.counts.waiting,
+            absent.collect(),
+        )
+    }
+
+    #[test]
+    fn what_is_much_waits_for_one_execution_and_is_shared_by_the_next() {
+        const MB: usize = 1 << 20;
+        let (mut operands, data) = operands(&[70 * MB, 30 * MB, 30 * MB, 20 * MB], true);
+        for version in [1, 2] {
+            let mut first = || refreshed((&mut operands, &data), Extent::First, version);
+            assert_eq!(
+                [first(), first()],
+                [(0, 4, vec![0, 1, 2, 3]), (0, 4, vec![0, 1, 2, 3])]
+            );
+            let mut next = || refreshed((&mut operands, &data), Extent::Execution, version);
+            assert_eq!(next(), (0, 4, vec![0, 1, 2, 3]));
+            // One that is larger than an execution's part is all of it.
+            assert_eq!(next(), (1, 3, vec![1, 2, 3]));
+            assert_eq!(next(), (2, 1, vec![3]));
+            assert_eq!(next(), (1, 0, vec![]));
+            assert_eq!(next(), (0, 0, vec![]));
+        }
+        for (entry, data) in data.iter().enumerate() {
+            let n = data.bytes().len();
+            // SAFETY: so many bytes were packed there.
+            let packed = unsafe { std::slice::from_raw_parts(operands.start(entry), n) };
+            assert!(packed == data.bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_little_or_has_to_be_there_does_not_wait() {
+        const MB: usize = 1 << 20;
+        for (sizes, can_wait) in [([40 * MB, 20 * MB], true), ([40 * MB, 40 * MB], false)] {
+            let (mut operands, data) = operands(&sizes, can_wait);
+            let found = refreshed((&mut operands, &data), Extent::First, 1);
+            assert_eq!(found, (2, 0, vec![]));
+        }
+        let (mut operands, data) = operands(&[40 * MB, 40 * MB], true);
+        let found = refreshed((&mut operands, &data), Extent::All, 1);
+        assert_eq!(found, (2, 0, vec![]));
     }
 }

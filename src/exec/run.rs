@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use super::calls::{Calls, Table};
 use super::memory::MemoryPlan;
-use super::packed::Source;
+use super::packed::{Extent, Source};
 use super::pool;
 use super::reference::{check_input, eval_node};
 use super::scatter::{ScatterShape, scatter};
@@ -249,8 +249,8 @@ impl Executable {
         }
     }
 
-    /// Packs the operands that native code takes packed, as far as they changed.
-    fn pack(&mut self, state: &State, n_threads: usize) -> Result<()> {
+    /// Packs the operands that native code takes packed, as far as they changed and as many as are asked for.
+    fn pack(&mut self, extent: Extent, state: &State, n_threads: usize) -> Result<()> {
         let packed = self.calls.packed();
         if packed.is_empty() {
             return Ok(());
@@ -272,7 +272,7 @@ impl Executable {
             }
         };
         // SAFETY: `lay_out` has just filled the tables and compared the inputs' memory; nothing runs yet.
-        unsafe { self.calls.pack(&state.inputs, n_threads, source)? };
+        unsafe { self.calls.pack(extent, &state.inputs, n_threads, source)? };
         self.stats.packed_bytes = self.calls.packed().bytes();
         Ok(())
     }
@@ -420,12 +420,13 @@ impl Program for Executable {
         self.version
     }
 
-    fn prepare(&mut self, dag: &Dag, state: &mut State) -> Result<()> {
+    fn prepare(&mut self, dag: &Dag, state: &mut State, all: bool) -> Result<()> {
         let n_threads = state.n_threads.unwrap_or_else(pool::default_threads);
         // Of the execution that comes next.
         state.symbols.set(RUN, state.runs);
         self.lay_out(dag, state, n_threads)?;
-        self.pack(state, n_threads)
+        let extent = if all { Extent::All } else { Extent::First };
+        self.pack(extent, state, n_threads)
     }
 
     fn run(&mut self, dag: &Dag, state: &mut State) -> Result<()> {
@@ -441,11 +442,12 @@ impl Program for Executable {
             peak_live_bytes: self.plan.peak_live_bytes,
             ..Stats::default()
         };
-        self.pack(state, n_threads)?;
+        self.pack(Extent::Execution, state, n_threads)?;
         self.run_steps(dag, state)?;
         let counts = std::mem::take(&mut self.calls.packed().counts);
         self.stats.packings = counts.packed + counts.read;
         self.stats.packings_read = counts.read;
+        self.stats.packings_waiting = counts.waiting;
         self.update_states(dag, state)?;
         self.symbols.clone_from(&state.symbols);
         self.executed = true;

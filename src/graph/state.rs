@@ -293,6 +293,8 @@ pub struct Stats {
     pub packings: usize,
     /// How many of those came from a file.
     pub packings_read: usize,
+    /// Operands that later executions pack, each a part of them; until then native code reads them as they are.
+    pub packings_waiting: usize,
     /// Bytes of operands that are kept packed.
     pub packed_bytes: usize,
 }
@@ -327,11 +329,12 @@ pub trait Program: Send {
     /// The graph version that it was made for.
     fn version(&self) -> u64;
 
-    /// Does what an execution does before its first step: lays memory out, and packs constant operands that are not.
+    /// Does what the first execution does before its first step: lays memory out, and packs constant operands that are not; with
+    /// `all` also those that it leaves to later ones.
     ///
     /// # Errors
     /// As [`Program::run`].
-    fn prepare(&mut self, dag: &Dag, state: &mut State) -> Result<()>;
+    fn prepare(&mut self, dag: &Dag, state: &mut State, all: bool) -> Result<()>;
 
     /// Computes every output and updates every state.
     ///

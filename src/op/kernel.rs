@@ -181,6 +181,8 @@ pub struct Packing {
     pub layout: u64,
     /// A folder for files with packed operands; `None` for no such files.
     pub folder: Option<PathBuf>,
+    /// Whether a call can do without: where its buffer is null, the code reads the operand itself, a little slower.
+    pub can_wait: bool,
 }
 
 /// Machine code for a kernel.

@@ -120,7 +120,9 @@ pub fn run(args: &Args) -> Outcome {
             let model = ModelArgs::new(folder.clone(), args.run.clone());
             let config = model.open_config()?;
             measure(args, &config, None, &mut |context, bar| {
-                model.load(Rows::Last, context, bar)
+                let mut session = model.load(Rows::Last, context, bar)?;
+                pack(&mut session, bar)?;
+                Ok(session)
             })
         }
         (None, Some(shape)) => synthetic_model(args, shape),

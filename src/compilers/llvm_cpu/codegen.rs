@@ -254,7 +254,7 @@ pub fn text(kernel: &Kernel, target: &Target, asm: bool) -> String {
 fn text_of(job: &Job, target: &Target, asm: bool) -> String {
     let whole = match &job.work {
         _ if !asm => None,
-        Work::Blocks(product) => Some(blocks::code::assembly(product, target)),
+        Work::Blocks(product) => Some(blocks::compiled::assembly(product, target)),
         Work::Signs(_) => Some(binary::code::assembly(target)),
         Work::Windows(_, windows) => Some(windows::code::assembly(windows, target)),
         _ => None,

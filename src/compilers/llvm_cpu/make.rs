@@ -17,7 +17,7 @@ use rustc_hash::FxHasher;
 
 use super::attention::{AttentionCode, Part, Reach};
 use super::binary::{code::CompiledSigns, rows::RowsCode};
-use super::blocks::{code::CompiledBlocks, decode::DecodeCode};
+use super::blocks::{compiled::CompiledBlocks, decode::DecodeCode};
 use super::cache::ObjectCache;
 use super::code::{GemmCode, NestCode, PackedRhs, is_narrow};
 use super::codegen::Job;

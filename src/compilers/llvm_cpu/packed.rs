@@ -121,6 +121,7 @@ impl PackedRhs {
             bytes: gemm.panels_bytes(sizes, dtype),
             layout,
             folder: packs.folder.clone(),
+            can_wait: false,
         };
         PackedRhs {
             packings: operands.iter().map(packing).collect(),

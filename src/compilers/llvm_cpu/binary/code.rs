@@ -230,6 +230,7 @@ fn packings(product: &SignProduct) -> Vec<Packing> {
             bytes: product.matrix_bytes(),
             layout: Key::of(&[b"signs of windows", what.as_bytes()]).short(),
             folder: None,
+            can_wait: false,
         }
     };
     product

@@ -1,256 +1,38 @@
-//! Kernels of products with block weights, compiled and linked; the module `run` has the loops around them.
+//! Products with block weights, linked: what they need, and who calls what. The module `run` has the loops around kernels.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::activations::{RoundFn, RowForm, emit_round, record_bytes};
-use super::form::{COLUMNS, Dots, Form};
+use super::activations::record_bytes;
+use super::compiled::{Functions, Lookups};
+use super::form::Form;
 use super::ir::{BlockProduct, Part};
-use super::lookup::{self, LookupFn, PANELS, TABLE_BYTES, TablesFn, emit_lookup, emit_tables};
+use super::lookup::{PANELS, TABLE_BYTES};
 use super::run::{Pack, Run};
-use super::tile::{self, TileFn, emit_tile};
-use crate::blocks::BlockType;
-use crate::compilers::llvm_cpu::cache::{Key, ObjectCache};
 use crate::compilers::llvm_cpu::code::{evaluate, has};
-use crate::compilers::llvm_cpu::jit::{Jit, compile_module_cached};
-use crate::compilers::llvm_cpu::once::OncePerProcess;
-use crate::compilers::llvm_cpu::target::Target;
+use crate::compilers::llvm_cpu::jit::Jit;
 use crate::error::Result;
 use crate::exec::pool;
-use crate::op::{ActivationScheme, KernelCall, NativeCode, Packing, Work};
+use crate::op::{KernelCall, NativeCode, Packing, Work};
 use crate::shape::Symbols;
+use crate::storage::ALIGNMENT;
 
 /// Multiply-adds below which a second thread costs more than it brings.
 const SERIAL: usize = 1 << 18;
 
-/// What kernels depend on.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Kind {
-    ty: BlockType,
-    /// Groups whose products are added up as whole numbers.
-    summed: usize,
-    /// Whether a four of each group of activations has more bits.
-    has_outliers: bool,
-    target: Target,
-}
-
-/// The compiled kernels of a kind.
-#[derive(Debug)]
-pub struct CompiledBlocks {
-    kind: Kind,
-    object: Vec<u8>,
-}
-
-impl CompiledBlocks {
-    /// The kernels for a product's types, compiled once per process.
-    ///
-    /// # Errors
-    /// Failure of LLVM.
-    pub fn of(
-        product: &BlockProduct,
-        target: &Target,
-        cache: &ObjectCache,
-    ) -> Result<Arc<CompiledBlocks>> {
-        static MADE: OncePerProcess<Kind, CompiledBlocks> = OncePerProcess::new();
-        MADE.get_or_make(Kind::of(product, target), |kind| {
-            let object = compile_module_cached(target, cache, |context, module| {
-                kind.emit(context, module);
-                Ok(())
-            })?;
-            Ok(CompiledBlocks {
-                kind: kind.clone(),
-                object,
-            })
-        })
-    }
-
-    /// The code of a product.
-    ///
-    /// # Errors
-    /// Failure of the linker.
-    pub fn link(
-        &self,
-        product: &BlockProduct,
-        (name, key): (String, u64),
-        jit: &Arc<Jit>,
-    ) -> Result<BlockCode> {
-        let kind = &self.kind;
-        // One object for all ways of rounding: it is known by a symbol that every product of the kind has.
-        jit.add_once(&kind.tile(1), &self.object)?;
-        // SAFETY: the symbols are of functions that `emit_round` and `emit_tile` wrote, with these signatures.
-        let (round, tiles, lookups) = unsafe {
-            let address = |symbol: String| jit.address(&symbol);
-            let round =
-                std::mem::transmute::<*const (), RoundFn>(address(kind.round(product.scheme))?);
-            let mut tiles = Vec::new();
-            for &rows in tile::heights(&kind.target) {
-                let function = std::mem::transmute::<*const (), TileFn>(address(kind.tile(rows))?);
-                tiles.push((rows, function));
-            }
-            let mut lookups = None;
-            if kind.looks_up() {
-                let tables = address(kind.tables())?;
-                let tables = std::mem::transmute::<*const (), TablesFn>(tables);
-                let function = |panels| {
-                    let function = address(kind.lookup(panels))?;
-                    Ok(std::mem::transmute::<*const (), LookupFn>(function))
-                };
-                let [four, two, one] = PANELS.map(function);
-                lookups = Some(Lookups {
-                    tables,
-                    kernels: [four?, two?, one?],
-                });
-            }
-            (round, tiles, lookups)
-        };
-        let form = kind.form();
-        Ok(BlockCode {
-            name,
-            key,
-            signed: kind.dots().is_signed(&form),
-            packings: (product.parts.iter())
-                .map(|part| kind.packing(product, part))
-                .collect(),
-            form,
-            product: product.clone(),
-            round,
-            tiles,
-            lookups,
-            _jit: jit.clone(),
-        })
-    }
-}
-
-impl Kind {
-    fn of(product: &BlockProduct, target: &Target) -> Kind {
-        Kind {
-            ty: product.ty,
-            summed: Form::of(product.ty).map_or(1, |form| form.summed(product.scheme)),
-            has_outliers: product.scheme == ActivationScheme::A8G32Outlier,
-            target: target.clone(),
-        }
-    }
-
-    fn form(&self) -> Form {
-        Form::of(self.ty).expect("products are only made of types with kernels")
-    }
-
-    fn dots(&self) -> Dots {
-        Dots::of(&self.target)
-    }
-
-    /// How some of a product's weights are laid out.
-    fn packing(&self, product: &BlockProduct, part: &Part) -> Packing {
-        let (form, blocks) = (self.form(), product.n_blocks());
-        let signed = self.dots().is_signed(&form);
-        let version = env!("CARGO_PKG_VERSION");
-        let what = format!("{version} panels {} {signed} {blocks} {}", self.ty, part.n);
-        Packing {
-            operand: part.weights,
-            bytes: part.n_panels() * form.panel_bytes(blocks).iter().sum::<usize>(),
-            layout: Key::of(&[what.as_bytes()]).short(),
-            folder: None,
-        }
-    }
-
-    fn isa(&self) -> String {
-        self.target.symbol_part()
-    }
-
-    fn round(&self, scheme: ActivationScheme) -> String {
-        let (ty, scheme) = (self.ty.name(), scheme.name());
-        format!("round_{scheme}_{ty}_{}", self.isa())
-    }
-
-    fn tile(&self, rows: usize) -> String {
-        let (ty, summed, isa) = (self.ty.name(), self.summed, self.isa());
-        let outliers = if self.has_outliers { "o" } else { "" };
-        format!("blocks_{ty}_{summed}{outliers}_{rows}x{COLUMNS}_{isa}")
-    }
-
-    fn tables(&self) -> String {
-        format!("block_tables_{}", self.isa())
-    }
-
-    fn lookup(&self, panels: usize) -> String {
-        let (ty, isa) = (self.ty.name(), self.isa());
-        format!("block_lookup_{ty}_{panels}x{COLUMNS}_{isa}")
-    }
-
-    /// The schemes that activations of these kernels are rounded by.
-    fn schemes(&self) -> impl Iterator<Item = ActivationScheme> {
-        let (form, summed, has_outliers) = (self.form(), self.summed, self.has_outliers);
-        let plain = ActivationScheme::BYTES.into_iter();
-        let plain = plain.filter(move |scheme| !has_outliers && form.summed(*scheme) == summed);
-        plain.chain(has_outliers.then_some(ActivationScheme::A8G32Outlier))
-    }
-
-    /// Whether there are kernels that look products up.
-    fn looks_up(&self) -> bool {
-        lookup::fits(&self.target, &self.form(), self.summed)
-    }
-
-    fn emit<'c>(
-        &self,
-        context: &'c inkwell::context::Context,
-        module: &inkwell::module::Module<'c>,
-    ) {
-        let (form, dots) = (self.form(), self.dots());
-        let row = RowForm::of(&form, dots, self.summed);
-        for scheme in self.schemes() {
-            emit_round(context, module, &self.round(scheme), scheme, row);
-        }
-        for &rows in tile::heights(&self.target) {
-            let form = (form, dots, self.target.lanes());
-            let kind = (rows, self.summed, self.has_outliers);
-            emit_tile(context, module, &self.tile(rows), form, kind);
-        }
-        if self.looks_up() {
-            emit_tables(context, module, &self.tables());
-            let lanes = self.target.lanes();
-            for panels in PANELS {
-                emit_lookup(context, module, &self.lookup(panels), lanes, panels);
-            }
-        }
-    }
-}
-
-/// The assembly of all kernels that a product runs, for reading.
-///
-/// # Errors
-/// Failure of LLVM.
-pub fn assembly(product: &BlockProduct, target: &Target) -> Result<String> {
-    let kind = Kind::of(product, target);
-    crate::compilers::llvm_cpu::jit::assembly(target, |context, module| {
-        kind.emit(context, module);
-        Ok(())
-    })
-}
-
 /// A product with block weights that can be run.
 #[derive(Debug)]
 pub struct BlockCode {
-    name: String,
-    key: u64,
+    pub(super) name: String,
+    pub(super) key: u64,
     pub(super) product: BlockProduct,
-    form: Form,
+    pub(super) form: Form,
     /// Whether numbers in panels are signed.
     pub(super) signed: bool,
     /// Of each part.
-    packings: Vec<Packing>,
-    pub(super) round: RoundFn,
-    pub(super) tiles: Vec<(usize, TileFn)>,
-    /// What multiplies few rows, if something else does.
-    lookups: Option<Lookups>,
-    _jit: Arc<Jit>,
-}
-
-/// Kernels that look products up.
-#[derive(Debug)]
-pub(super) struct Lookups {
-    pub(super) tables: TablesFn,
-    /// As many as there are [`PANELS`].
-    pub(super) kernels: [LookupFn; PANELS.len()],
+    pub(super) packings: Vec<Packing>,
+    pub(super) functions: Functions,
+    pub(super) _jit: Arc<Jit>,
 }
 
 /// The most rows of activations whose products are looked up: more are multiplied faster.
@@ -271,7 +53,7 @@ impl BlockCode {
 
     /// The kernels that look up the products of `m` rows, if they do.
     pub(super) fn lookups(&self, m: usize) -> Option<&Lookups> {
-        self.lookups.as_ref().filter(|_| m <= LOOKED_UP)
+        self.functions.lookups.as_ref().filter(|_| m <= LOOKED_UP)
     }
 
     /// Bytes of a row's record and the tables behind it.
@@ -294,11 +76,33 @@ impl BlockCode {
         bytes.iter().sum()
     }
 
-    /// Where a panel begins in each region, from the beginning of its part, and its bytes there.
-    pub(super) fn panel(&self, part: &Part, at: usize) -> [(usize, usize); 3] {
+    /// Where a panel begins in each region, from the beginning of so many.
+    pub(super) fn panel(&self, n_panels: usize, at: usize) -> [usize; 3] {
         let bytes = self.form.panel_bytes(self.product.n_blocks());
-        let before = [0, bytes[0], bytes[0] + bytes[1]].map(|bytes| bytes * part.n_panels());
-        std::array::from_fn(|i| (before[i] + at * bytes[i], bytes[i]))
+        let before = [0, bytes[0], bytes[0] + bytes[1]].map(|bytes| bytes * n_panels);
+        std::array::from_fn(|i| before[i] + at * bytes[i])
+    }
+
+    /// Whether products can do without panels that are kept.
+    fn can_wait(&self) -> bool {
+        self.functions.turn.is_some()
+    }
+
+    /// Panels that a thread has room for when none are kept.
+    pub(super) fn room(&self) -> usize {
+        match self.functions.lookups {
+            Some(_) => PANELS[0],
+            None => 1,
+        }
+    }
+
+    /// Bytes of that room.
+    pub(super) fn room_bytes(&self) -> usize {
+        let bytes = self.room() * self.panel_bytes();
+        match self.can_wait() {
+            true => bytes.next_multiple_of(ALIGNMENT),
+            false => 0,
+        }
     }
 }
 
@@ -315,7 +119,7 @@ impl NativeCode for BlockCode {
             .saturating_mul(self.product.n())
             .saturating_mul(self.product.k);
         let n_threads = if cost < SERIAL { 1 } else { n_threads };
-        let scratch_bytes = match self.lookups(m) {
+        let activations = match self.lookups(m) {
             Some(_) => n_threads * self.looked_up_bytes(m),
             None => m * self.record_bytes(),
         };
@@ -323,7 +127,7 @@ impl NativeCode for BlockCode {
             units: self.n_panels(),
             cost,
             n_threads,
-            scratch_bytes,
+            scratch_bytes: n_threads * self.room_bytes() + activations,
         })
     }
 
@@ -339,15 +143,17 @@ impl NativeCode for BlockCode {
         let [.., out] = operands else {
             unreachable!("operands and the result come before packed weights");
         };
+        let (n_threads, n_panels) = (call.work.n_threads, call.work.units);
         let run = Run {
             code: self,
             m,
             activations: call.buffers[self.product.activations].cast_const().cast(),
+            operands,
             panels,
             out: out.cast(),
-            scratch: call.scratch,
+            rooms: call.scratch,
+            scratch: call.scratch.wrapping_add(n_threads * self.room_bytes()),
         };
-        let (n_threads, n_panels) = (call.work.n_threads, call.work.units);
         if let Some(lookups) = self.lookups(m) {
             let begin = |thread| (0..m).for_each(|row| run.make_tables(lookups, thread, row));
             let look_up = |thread, panels| run.look_up(lookups, thread, panels);
@@ -361,7 +167,8 @@ impl NativeCode for BlockCode {
             n_threads
         };
         pool::for_each_range(rounding, m, &|rows| rows.for_each(|row| run.round(row)));
-        pool::for_each_range(n_threads, n_panels, &|panels| run.multiply(panels));
+        let multiply = |thread, panels| run.multiply(thread, panels);
+        pool::for_each_range_after(n_threads, n_panels, &|_| (), &multiply);
         Ok(())
     }
 
@@ -372,14 +179,16 @@ impl NativeCode for BlockCode {
     // SAFETY: the trait's contract: `from` has all rows of a part, `to` room for all its panels.
     unsafe fn pack(&self, number: usize, from: *const u8, to: *mut u8, n_threads: usize) {
         let part = self.product.parts[number];
+        let n_panels = part.n_panels();
         let all = Pack {
             code: self,
             part,
             rows: from,
             panels: to,
+            n_panels,
         };
-        pool::for_each_range(n_threads, part.n_panels(), &|panels| {
-            panels.for_each(|at| all.panel(at));
+        pool::for_each_range(n_threads, n_panels, &|panels| {
+            panels.for_each(|at| all.panel(at, at));
         });
     }
 
@@ -390,7 +199,13 @@ impl NativeCode for BlockCode {
 
 #[cfg(test)]
 mod tests {
+    use super::super::compiled::{CompiledBlocks, assembly};
+    use super::super::form::COLUMNS;
+    use super::super::panel;
     use super::*;
+    use crate::blocks::BlockType;
+    use crate::compilers::llvm_cpu::cache::ObjectCache;
+    use crate::compilers::llvm_cpu::target::Target;
     use crate::op::ActivationScheme as Scheme;
 
     fn product(scheme: Scheme, ty: BlockType, n: usize) -> BlockProduct {
@@ -423,7 +238,7 @@ mod tests {
             work.unwrap().scratch_bytes
         };
         assert_eq!(bytes(1), bytes(3), "too little work for several");
-        bytes(1) - m * code.record_bytes()
+        bytes(1) - code.room_bytes() - m * code.record_bytes()
     }
 
     #[test]
@@ -463,7 +278,7 @@ mod tests {
             };
             let bytes = |n_threads| {
                 let work = code.prepare(&symbols, n_threads, &mut Vec::new());
-                work.unwrap().scratch_bytes
+                work.unwrap().scratch_bytes - n_threads * code.room_bytes()
             };
             assert_eq!(bytes(3), of_each * bytes(1), "{ty}");
         }
@@ -484,6 +299,118 @@ mod tests {
         ] {
             let code = code(scheme, ty, target, 40).expect("it runs here");
             assert_eq!(tables(&code, 1), 0, "{scheme:?} {ty} {target}");
+        }
+    }
+
+    /// Targets with vectors.
+    const VECTORS: [&str; 3] = ["x86-64-v3", "native", "znver4"];
+
+    /// Types of which functions lay panels out.
+    const TURNED: [BlockType; 4] = [
+        BlockType::Q4_0,
+        BlockType::Q4_1,
+        BlockType::Q8_0,
+        BlockType::Q1_0,
+    ];
+
+    /// Any blocks, whose scales are numbers.
+    fn rows(ty: BlockType, n: usize) -> Vec<u8> {
+        let bytes = (0..n * 512 / ty.block_len() * ty.block_bytes()).map(|i| (i * 89 % 251) as u8);
+        let mut bytes: Vec<u8> = bytes.collect();
+        for (i, block) in bytes.chunks_exact_mut(ty.block_bytes()).enumerate() {
+            for &at in ty.scale_offsets() {
+                let scale = half::f16::from_f32(0.5 + (i % 7) as f32);
+                block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
+    /// Both panels and a part of another, in memory that vectors can be stored to.
+    fn packed(code: &BlockCode, rows: &[u8]) -> crate::storage::AlignedBytes {
+        let mut panels = crate::storage::AlignedBytes::try_zeroed(code.packings[0].bytes).unwrap();
+        // SAFETY: rows of all columns, and the packing's bytes.
+        unsafe { code.pack(0, rows.as_ptr(), panels.as_mut_slice().as_mut_ptr(), 1) };
+        panels
+    }
+
+    #[test]
+    fn panels_that_are_turned_are_those_that_are_written_word_by_word() {
+        let n = 2 * COLUMNS + 5;
+        let turned = TURNED.map(|ty| (ty, true));
+        let all = turned.into_iter().chain([(BlockType::Q4_K, false)]);
+        for ((ty, turns), cpu) in all.flat_map(|ty| VECTORS.map(|cpu| (ty, cpu))) {
+            let Some(code) = code(Scheme::for_weights(ty), ty, cpu, n) else {
+                continue;
+            };
+            assert_eq!(code.can_wait(), turns, "{ty}");
+            let rows = rows(ty, n);
+            let found = packed(&code, &rows);
+            let blocks = code.product.n_blocks();
+            let sizes = code.form.panel_bytes(blocks);
+            for (at, rows) in rows.chunks(COLUMNS * code.product.row_bytes()).enumerate() {
+                let mut panel = sizes.map(|bytes| vec![0; bytes]);
+                panel::pack(
+                    ty,
+                    code.signed,
+                    rows,
+                    blocks,
+                    panel.each_mut().map(|r| &mut r[..]),
+                );
+                for ((expected, from), bytes) in panel.iter().zip(code.panel(3, at)).zip(sizes) {
+                    let found = &found.as_slice()[from..][..bytes];
+                    assert!(found == expected, "{ty} {cpu} panel {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_are_the_same_without_panels_that_are_kept() {
+        let n = 6 * COLUMNS + 5;
+        for (ty, cpu) in TURNED.iter().flat_map(|&ty| VECTORS.map(|cpu| (ty, cpu))) {
+            let Some(code) = code(Scheme::for_weights(ty), ty, cpu, n) else {
+                continue;
+            };
+            let rows = rows(ty, n);
+            let panels = packed(&code, &rows);
+            for m in [1, 2, 3, 29] {
+                let x: Vec<f32> = (0..m * 512).map(|i| (i * 37 % 101) as f32 - 50.0).collect();
+                let run = |panels: *const u8, n_threads: usize| {
+                    let mut params = Vec::new();
+                    let symbols = Symbols::from_iter([('s', m as i64)]);
+                    let mut work = code.prepare(&symbols, n_threads, &mut params).unwrap();
+                    // Whatever it costs.
+                    (work.n_threads, work.scratch_bytes) = (n_threads, 4 * work.scratch_bytes);
+                    let mut scratch =
+                        crate::storage::AlignedBytes::try_zeroed(work.scratch_bytes).unwrap();
+                    let mut y = vec![f32::NAN; m * n];
+                    let operands = [x.as_ptr().cast(), rows.as_ptr()].map(<*const u8>::cast_mut);
+                    let call = KernelCall {
+                        buffers: &[
+                            operands[0],
+                            operands[1],
+                            y.as_mut_ptr().cast(),
+                            panels.cast_mut(),
+                        ],
+                        scratch: scratch.as_mut_slice().as_mut_ptr(),
+                        params: &params,
+                        work,
+                    };
+                    // SAFETY: buffers of the product's sizes, and what `pack` wrote or nothing.
+                    unsafe { code.run(&call) }.unwrap();
+                    y
+                };
+                let expected = run(panels.as_slice().as_ptr(), 1);
+                assert!(expected.iter().all(|y| y.is_finite()));
+                for n_threads in [1, 3] {
+                    let found = run(std::ptr::null(), n_threads);
+                    assert!(
+                        found == expected,
+                        "{ty} {cpu} {m} rows, {n_threads} threads"
+                    );
+                }
+            }
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::shape::{View, numel};
 
 pub mod activations;
 pub mod code;
+pub mod compiled;
 pub mod decode;
 pub mod dot;
 pub mod form;
@@ -36,6 +37,7 @@ pub mod lookup;
 pub mod panel;
 mod run;
 pub mod tile;
+pub mod turn;
 
 use decode::BlockRows;
 use ir::BlockProduct;

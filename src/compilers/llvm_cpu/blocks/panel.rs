@@ -22,7 +22,7 @@ pub fn pack(ty: BlockType, signed: bool, rows: &[u8], blocks: usize, panel: [&mu
             region.fill(0);
         }
     }
-    let flip = if signed { 0x80 } else { 0 };
+    let flip = flip(ty, signed);
     let (bytes, scale_bytes) = (ty.block_bytes(), form.n_scales() * 2 * COLUMNS);
     let block_numbers = form.groups * form.number_bytes();
     let block_factors = form.groups * form.n_factors() * COLUMNS;
@@ -42,8 +42,7 @@ pub fn pack(ty: BlockType, signed: bool, rows: &[u8], blocks: usize, panel: [&mu
             match codes_from(ty) {
                 _ if form.is_signs() => put_signs(&block[2..], numbers, column),
                 Some(from) => {
-                    let stored = if ty == BlockType::Q8_0 { 0x80 } else { 0 };
-                    put_words(&block[from..], stored ^ flip, numbers, column);
+                    put_words(&block[from..], flip, numbers, column);
                 }
                 None => {
                     let to = (&mut *numbers, &mut *factors);
@@ -54,9 +53,18 @@ pub fn pack(ty: BlockType, signed: bool, rows: &[u8], blocks: usize, panel: [&mu
     }
 }
 
+/// What bits of every byte of a block are turned over on the way into a panel: numbers of Q8_0 are signed in blocks, where
+/// other types' have an offset.
+pub(super) fn flip(ty: BlockType, signed: bool) -> u8 {
+    match signed == (ty == BlockType::Q8_0) {
+        true => 0,
+        false => 0x80,
+    }
+}
+
 /// Where in a block the codes begin of a type whose bytes lie in panels as they do in blocks: of halves of bytes, the low ones
 /// are the first half of the numbers in both.
-fn codes_from(ty: BlockType) -> Option<usize> {
+pub(super) fn codes_from(ty: BlockType) -> Option<usize> {
     match ty {
         BlockType::Q4_0 | BlockType::Q8_0 => Some(2),
         BlockType::Q4_1 => Some(4),

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::code::{BlockCode, Lookups};
+use super::code::BlockCode;
+use super::compiled::Lookups;
 use super::form::COLUMNS;
 use super::ir::{Part, Place};
 use super::lookup::PANELS;
@@ -17,15 +18,19 @@ pub(super) struct Run<'a> {
     pub(super) code: &'a BlockCode,
     pub(super) m: usize,
     pub(super) activations: *const f32,
-    /// Of each part.
+    /// The buffers of all operands; weights are among them.
+    pub(super) operands: &'a [*mut u8],
+    /// Of each part; null where none are kept.
     pub(super) panels: &'a [*mut u8],
     pub(super) out: *mut f32,
+    /// Each thread's room for panels that are not kept.
+    pub(super) rooms: *mut u8,
     /// All rows' records; of each thread, where products are looked up, all rows' records and tables.
     pub(super) scratch: *mut u8,
 }
 
 // SAFETY: operands are only read; each unit of work writes its own records or columns of the result, each thread its own
-// records and tables.
+// panels, records and tables.
 unsafe impl Sync for Run<'_> {}
 
 /// Weights to be packed, as all threads see them.
@@ -34,36 +39,80 @@ pub(super) struct Pack<'a> {
     pub(super) part: Part,
     pub(super) rows: *const u8,
     pub(super) panels: *mut u8,
+    /// For how many panels there is room.
+    pub(super) n_panels: usize,
 }
 
 // SAFETY: rows are only read; each panel is written by one thread.
 unsafe impl Sync for Pack<'_> {}
 
 impl Pack<'_> {
-    /// Lays a panel out.
-    pub(super) fn panel(&self, at: usize) {
+    /// Lays a panel of the part out as panel `to` of the room.
+    pub(super) fn panel(&self, at: usize, to: usize) {
         let (code, product) = (self.code, &self.code.product);
-        let bytes = product.row_bytes();
+        let (bytes, n_blocks) = (product.row_bytes(), product.n_blocks());
         let first = at * COLUMNS;
-        let columns = COLUMNS.min(self.part.n - first);
-        // SAFETY: rows of the weights; a panel that is this call's alone.
+        let left = self.part.n - first;
+        let rows = |first: usize| self.rows.wrapping_add(first * bytes);
+        let starts = code.panel(self.n_panels, to);
+        let [numbers, _, scales] = starts.map(|start| self.panels.wrapping_add(start));
+        if let Some(turn) = code.functions.turn
+            && left >= COLUMNS
+        {
+            let following = if left < 2 * COLUMNS { 0 } else { COLUMNS };
+            let (from, next) = (rows(first), rows(first + following));
+            // SAFETY: rows of the weights, as many as a panel has; a panel that is this call's alone.
+            unsafe { turn(n_blocks as i64, from, bytes as i64, next, numbers, scales) };
+            return;
+        }
+        let sizes = code.form.panel_bytes(n_blocks);
+        // SAFETY: as above, as many rows as there are.
         let (rows, panel) = unsafe {
-            let region = |(from, n)| std::slice::from_raw_parts_mut(self.panels.add(from), n);
+            let region = |i: usize| {
+                std::slice::from_raw_parts_mut(self.panels.wrapping_add(starts[i]), sizes[i])
+            };
             (
-                std::slice::from_raw_parts(self.rows.add(first * bytes), columns * bytes),
-                code.panel(&self.part, at).map(region),
+                std::slice::from_raw_parts(rows(first), left.min(COLUMNS) * bytes),
+                [0, 1, 2].map(region),
             )
         };
-        panel::pack(product.ty, code.signed, rows, product.n_blocks(), panel);
+        panel::pack(product.ty, code.signed, rows, n_blocks, panel);
     }
 }
 
 impl Run<'_> {
-    /// The regions of a panel.
-    fn regions(&self, place: &Place) -> [*const u8; 3] {
-        let panels = self.panels[place.number].cast_const();
-        let regions = self.code.panel(&place.part, place.at);
-        regions.map(|(from, _)| panels.wrapping_add(from))
+    /// Whether panels of some part are not kept.
+    fn waits(&self) -> bool {
+        self.panels.iter().any(|panels| panels.is_null())
+    }
+
+    /// A thread's room for panels.
+    fn room(&self, thread: usize) -> *mut u8 {
+        self.rooms.wrapping_add(thread * self.code.room_bytes())
+    }
+
+    /// Lays some panels out in a thread's room, unless they are kept.
+    fn provide(&self, thread: usize, place: &Place, n: usize) {
+        if !self.panels[place.number].is_null() {
+            return;
+        }
+        let pack = Pack {
+            code: self.code,
+            part: place.part,
+            rows: self.operands[place.part.weights],
+            panels: self.room(thread),
+            n_panels: self.code.room(),
+        };
+        (0..n).for_each(|i| pack.panel(place.at + i, i));
+    }
+
+    /// The regions of a panel, which is kept or the first in a thread's room.
+    fn regions(&self, thread: usize, place: &Place) -> [*const u8; 3] {
+        let (panels, starts) = match self.panels[place.number] {
+            none if none.is_null() => (self.room(thread), self.code.panel(self.code.room(), 0)),
+            kept => (kept, self.code.panel(place.part.n_panels(), place.at)),
+        };
+        starts.map(|start| panels.wrapping_add(start).cast_const())
     }
 
     fn record(&self, row: usize) -> *mut u8 {
@@ -80,7 +129,7 @@ impl Run<'_> {
         let product = &self.code.product;
         let from = self.activations.wrapping_add(row * product.k);
         // SAFETY: row `row` of the activations, and room for a record.
-        unsafe { (self.code.round)(product.n_groups() as i64, from, record) };
+        unsafe { (self.code.functions.round)(product.n_groups() as i64, from, record) };
     }
 
     /// A thread's record of a row, and the tables behind it.
@@ -108,7 +157,8 @@ impl Run<'_> {
             let mut kernels = PANELS.into_iter().zip(lookups.kernels);
             let fits = kernels.find(|(n, _)| *n <= place.left.min(panels.end - at));
             let (n, function) = fits.expect("there is a kernel for one panel");
-            let [numbers, _, scales] = self.regions(&place);
+            self.provide(thread, &place, n);
+            let [numbers, _, scales] = self.regions(thread, &place);
             for row in 0..self.m {
                 let [record, tables] = self.looked_up(thread, row);
                 let mut results = [0f32; PANELS[0] * COLUMNS];
@@ -132,27 +182,31 @@ impl Run<'_> {
     }
 
     /// Some panels of weights, by all rows of activations: some rows by all panels that fit a cache, then the next rows.
-    pub(super) fn multiply(&self, panels: Range<usize>) {
-        let fitting = (STAYING / self.code.panel_bytes()).max(1);
+    pub(super) fn multiply(&self, thread: usize, panels: Range<usize>) {
+        let fitting = match self.waits() {
+            true => 1,
+            false => (STAYING / self.code.panel_bytes()).max(1),
+        };
         for first in panels.clone().step_by(fitting) {
             let near = first..(first + fitting).min(panels.end);
+            self.provide(thread, &self.code.product.place(first), 1);
             let mut row = 0;
             while row < self.m {
-                let mut kernels = self.code.tiles.iter();
+                let mut kernels = self.code.functions.tiles.iter();
                 let fits = kernels.find(|(rows, _)| *rows <= self.m - row);
                 let (rows, function) = fits.expect("there is a kernel for one row");
                 near.clone()
-                    .for_each(|at| self.tile(at, row..row + rows, *function));
+                    .for_each(|at| self.tile((thread, at), row..row + rows, *function));
                 row += rows;
             }
         }
     }
 
     /// A panel of weights by some rows of activations, as many as a kernel takes.
-    fn tile(&self, at: usize, rows: Range<usize>, function: TileFn) {
+    fn tile(&self, (thread, at): (usize, usize), rows: Range<usize>, function: TileFn) {
         let (code, product) = (self.code, &self.code.product);
         let (place, width) = (product.place(at), product.n());
-        let [numbers, factors, scales] = self.regions(&place);
+        let [numbers, factors, scales] = self.regions(thread, &place);
         let records = self.record(rows.start).cast_const();
         let (n_blocks, each) = (product.n_blocks() as i64, code.record_bytes() as i64);
         // SAFETY: a panel of so many blocks and records of these rows; below is room for what they give.
