@@ -1,6 +1,7 @@
 //! `brain-blitz generate`: continues a text, token by token.
 
 use std::fmt::Write;
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 
@@ -123,7 +124,8 @@ pub fn run(args: &Args) -> Outcome {
     let mut load = |context| args.model.load(Rows::Last, context, &mut bar);
     let early = early_context(args, text.as_deref(), context);
     let early = early.map(&mut load).transpose()?;
-    let tokenizer = opening.finish()?;
+    // The process ends when this is done, and the system takes memory back sooner than it is given back piece by piece.
+    let tokenizer = ManuallyDrop::new(opening.finish()?);
     let eos = config.eos_token_ids().first().copied();
     let (prompt, ends) = prompt_ids(args, text.as_deref(), tokenizer.as_ref(), eos)?;
     tokens::check(&prompt, &config)?;
@@ -134,13 +136,13 @@ pub fn run(args: &Args) -> Outcome {
     };
     interrupt::watch()?;
     let mut writer = Writer::new(tokenizer.as_ref(), stop_strings, !args.json);
-    let mut decoder = Decoder {
+    let mut decoder = ManuallyDrop::new(Decoder {
         session: ReusingSession::new(session),
         sampler,
         max_tokens: args.max_tokens,
         ends,
         n_logprobs: args.logprobs,
-    };
+    });
     for &id in &prompt {
         writer.prompt(id)?;
     }
