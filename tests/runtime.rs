@@ -10,6 +10,24 @@ use brain_blitz::nn::CacheType;
 use brain_blitz::nn::models::{LanguageModel, NEW_TOKENS, PAST_TOKENS, Rows};
 use brain_blitz::prelude::*;
 
+#[test]
+fn values_are_read_into_the_memory_of_those_before() {
+    let mut cx = Graph::new();
+    let (x, y) = perceptron(&mut cx, 's'.into(), &[8, 4]);
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    let mut out = Vec::with_capacity(100);
+    let place = out.as_ptr();
+    for s in [3, 1, 5] {
+        x.set(numbers(3, 8 * s));
+        cx.set_dim('s', s);
+        cx.execute();
+        y.try_data_into(&mut out).expect("it was executed");
+        assert_eq!((&out, out.as_ptr()), (&y.data(), place));
+    }
+    x.try_data_into(&mut out).expect("inputs are there");
+    assert_eq!(out, numbers(3, 8 * 5));
+}
+
 /// Numbers between -0.1 and 0.1.
 fn numbers(seed: u64, n: usize) -> Vec<f32> {
     let uniform = brain_blitz::op::random::uniform(seed, 0, n).into_iter();

@@ -424,7 +424,7 @@ impl Session {
         self.check_tokens(tokens)?;
         self.set_tokens(tokens)?;
         self.graph.try_execute()?;
-        self.out = self.logits.try_array()?.to_f32();
+        self.logits.try_data_into(&mut self.out)?;
         self.position += tokens.len();
         Ok(&self.out)
     }

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::panic::Location;
 
-use super::dag::{NodeIndex, Source, ValueId};
+use super::dag::{Source, ValueId};
 use super::registry::{Inner, with_graph};
 use super::set::{Given, IntoData};
 use super::state::InputData;
@@ -13,7 +13,7 @@ use crate::array::Array;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Op, TensorType};
-use crate::shape::{Dims, Symbols};
+use crate::shape::Dims;
 use crate::storage::{AlignedBytes, SharedBytes, Storage};
 
 /// The shape parameter of tensors whose shape is known when the graph is recorded, not when it is compiled by rustc.
@@ -323,58 +323,6 @@ impl<S: Shape> GraphTensor<S> {
         self
     }
 
-    /// The value after the last execution.
-    ///
-    /// # Errors
-    /// If there was none since the graph changed, or the value was not kept.
-    pub fn try_array(self) -> Result<Array> {
-        with_graph(self.graph, |inner| {
-            let source = inner.dag.source(self.value)?.clone();
-            let resolve = |symbols: &Symbols| {
-                let view = source.view.resolve(symbols);
-                view.map_err(|e| Error::msg(e.to_string()))
-            };
-            let dtype = inner.dag.node(source.node).ty.dtype;
-            if matches!(inner.dag.node(source.node).op, Op::Input { .. }) {
-                let bytes = input_bytes(inner, source.node)?;
-                let view = resolve(&inner.state.symbols)?;
-                return Ok(Array::look_at(bytes, dtype, &view));
-            }
-            let program = inner
-                .program
-                .as_ref()
-                .filter(|program| program.version() == inner.dag.version());
-            let program =
-                program.ok_or_else(|| Error::msg("not computed yet: call `execute` first"))?;
-            let symbols = program
-                .symbols()
-                .ok_or_else(|| Error::msg("the last execution failed: call `execute` again"))?;
-            let bytes = program.read(&inner.dag, &inner.state, source.node)?;
-            Ok(Array::look_at(bytes, dtype, &resolve(symbols)?))
-        })
-    }
-
-    /// The value after the last execution.
-    ///
-    /// # Panics
-    /// If there was no execution since the graph changed, or the value was not kept.
-    #[track_caller]
-    pub fn array(self) -> Array {
-        match self.try_array() {
-            Ok(done) => done,
-            Err(e) => e.raise(),
-        }
-    }
-
-    /// The elements after the last execution as `f32`, row-major.
-    ///
-    /// # Panics
-    /// If there was no execution since the graph changed, or the value was not kept.
-    #[track_caller]
-    pub fn data(self) -> Vec<f32> {
-        self.array().into_f32()
-    }
-
     /// The line that recorded this value.
     ///
     /// # Panics
@@ -383,25 +331,6 @@ impl<S: Shape> GraphTensor<S> {
     pub fn location(self) -> &'static Location<'static> {
         self.with(|inner| Ok(inner.dag.value(self.value).location))
     }
-}
-
-/// All elements of an input.
-fn input_bytes(inner: &Inner, node: NodeIndex) -> Result<&[u8]> {
-    let data = inner.state.input(&inner.dag, node)?;
-    let ty = &inner.dag.node(node).ty;
-    let bytes = data.storage.bytes();
-    let n = bytes.len() / ty.dtype.size();
-    let wanted = ty
-        .numel()
-        .eval(&inner.state.symbols)
-        .map_err(|e| Error::msg(e.to_string()))?;
-    if i64::try_from(n) != Ok(wanted) {
-        return Err(Error::Node {
-            node: inner.dag.describe(node),
-            what: format!("was given {n} numbers, but its size is {wanted}"),
-        });
-    }
-    Ok(bytes)
 }
 
 /// Whether a source is all of its node's buffer, in order.

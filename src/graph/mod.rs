@@ -19,6 +19,7 @@ pub mod state;
 mod stored;
 pub mod text;
 mod typed;
+mod values;
 mod verify;
 
 pub use dag::{Dag, Edge, Node, NodeIndex, Source, Turn, ValueEntry, ValueId};
