@@ -10,6 +10,58 @@ use brain_blitz::nn::CacheType;
 use brain_blitz::nn::models::{LanguageModel, NEW_TOKENS, PAST_TOKENS, Rows};
 use brain_blitz::prelude::*;
 
+/// Sums over the first `n` of eight rows, and twice the rows.
+fn sums_of_some_rows(cx: &mut Graph) -> [GraphTensor; 3] {
+    let x = cx.input((8, 40), DType::F32);
+    let some = x.slice_axis(0, 0, Expr::from('n'));
+    let sums = some.sum(0).retrieve();
+    [x, sums, (x * 2.0).retrieve()]
+}
+
+#[test]
+fn only_what_depends_on_a_changed_symbol_is_evaluated_again() {
+    let mut cx = Graph::new();
+    let [x, sums, twice] = sums_of_some_rows(&mut cx);
+    x.set(vec![1.0; 8 * 40]);
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    let mut evaluated = |n: usize| {
+        cx.set_dim('n', n);
+        cx.execute();
+        assert_eq!(sums.data(), [n as f32; 40]);
+        assert_eq!(twice.data(), [2.0; 8 * 40]);
+        cx.stats().evaluated
+    };
+    assert_eq!([2, 2, 3, 8, 8].map(&mut evaluated), [2, 0, 1, 1, 0]);
+    // What a view assumes is asked again too.
+    cx.set_dim('n', 9);
+    let error = cx.try_execute().expect_err("9 of 8 rows").to_string();
+    assert!(error.contains("must not be negative"), "{error}");
+    let mut evaluated = |n: usize, x0: f32| {
+        x.set(vec![x0; 8 * 40]);
+        cx.set_dim('n', n);
+        cx.execute();
+        assert_eq!(sums.data(), [n as f32 * x0; 40]);
+        cx.stats().evaluated
+    };
+    assert_eq!([evaluated(5, 1.0), evaluated(4, 2.0)], [2, 1]);
+}
+
+#[test]
+fn symbols_of_sizes_lay_everything_out_again() {
+    let mut cx = Graph::new();
+    let (x, y) = perceptron(&mut cx, 's'.into(), &[8, 8, 4]);
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    for (s, calls) in [(1, true), (2, true), (2, false), (1, true)] {
+        x.set(numbers(3, 8 * s));
+        cx.set_dim('s', s);
+        cx.execute();
+        assert_eq!(y.data().len(), 4 * s);
+        let stats = cx.stats();
+        let all = if calls { stats.steps } else { 0 };
+        assert_eq!(stats.evaluated, all, "{s}");
+    }
+}
+
 #[test]
 fn values_are_read_into_the_memory_of_those_before() {
     let mut cx = Graph::new();

@@ -69,6 +69,8 @@ pub(super) struct Calls {
     packed: PackedOperands,
     table: Table,
     params: Vec<i64>,
+    /// Those of a call that is evaluated again.
+    fresh: Vec<i64>,
     units: Vec<i64>,
     errors: Vec<i64>,
     /// Whether some parameters change with every execution.
@@ -137,6 +139,11 @@ impl Calls {
         (calls, of_step)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
     /// Whether [`Calls::evaluate`] is needed for every execution.
     pub(super) fn depends_on_run(&self) -> bool {
         self.depends_on_run
@@ -151,7 +158,6 @@ impl Calls {
     ) -> Result<usize> {
         self.params.clear();
         self.units.clear();
-        let (mut scratch, mut cost) = (0, 0usize);
         for call in &mut self.calls {
             let start = self.params.len();
             call.work = call
@@ -160,11 +166,51 @@ impl Calls {
                 .map_err(|e| failed(dag, call.node, &e))?;
             call.params = start..self.params.len();
             self.units.push(call.work.units as i64);
-            scratch = scratch.max(call.work.scratch_bytes);
-            cost = cost.saturating_add(call.work.cost);
         }
+        let longest = self.calls.iter().map(|call| call.params.len()).max();
+        self.fresh.clear();
+        self.fresh.reserve(longest.unwrap_or(0));
+        Ok(self.choose())
+    }
+
+    /// The calls whose code is one of those asked for, by number.
+    pub(super) fn that_depend_on(&self, depends: impl Fn(&dyn NativeCode) -> bool) -> Vec<usize> {
+        let calls = self.calls.iter().enumerate();
+        calls
+            .filter_map(|(number, call)| depends(&*call.code).then_some(number))
+            .collect()
+    }
+
+    /// As [`Calls::evaluate`], of some calls only, where the others' parameters and work are as they were.
+    pub(super) fn evaluate_again(
+        &mut self,
+        dag: &Dag,
+        symbols: &Symbols,
+        n_threads: usize,
+        which: &[usize],
+    ) -> Result<usize> {
+        for &number in which {
+            let call = &mut self.calls[number];
+            self.fresh.clear();
+            call.work = call
+                .code
+                .prepare(symbols, n_threads, &mut self.fresh)
+                .map_err(|e| failed(dag, call.node, &e))?;
+            // There are always equally many.
+            self.params[call.params.clone()].copy_from_slice(&self.fresh);
+            self.units[number] = call.work.units as i64;
+        }
+        Ok(self.choose())
+    }
+
+    /// Chooses between calls and a sequence; the largest working memory of a call.
+    fn choose(&mut self) -> usize {
+        let works = self.calls.iter().map(|call| call.work);
+        let cost = works.clone().map(|work| work.cost);
+        let cost = cost.fold(0, usize::saturating_add);
+        let scratch = works.map(|work| work.scratch_bytes).max();
         self.runs_as_sequence = self.can_be_sequence && cost <= SEQUENCE_COST && self.link();
-        Ok(scratch)
+        scratch.unwrap_or(0)
     }
 
     /// Links the sequence unless that was tried before; whether there is one.

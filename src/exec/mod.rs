@@ -7,6 +7,7 @@
 //!
 //! [`profile`] tells where the time goes. This layer names no compiler.
 
+mod affected;
 mod calls;
 pub mod cores;
 pub mod finite;
@@ -16,6 +17,7 @@ pub mod memory;
 mod packed;
 mod packed_file;
 pub mod pool;
+mod prepared;
 pub mod profile;
 pub mod reference;
 mod run;

@@ -12,16 +12,17 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::calls::{Calls, Table};
+use super::affected::Uses;
+use super::calls::Calls;
 use super::memory::MemoryPlan;
 use super::packed::{Extent, Source};
 use super::pool;
+use super::prepared::Prepared;
 use super::reference::{check_input, eval_node};
 use super::scatter::{ScatterShape, scatter};
 use super::schedule::{Place, Schedule, Step};
 use super::sizes::{
-    buffer_sizes, check_requirements, check_views, depends_on_run, requirements, same_but_run,
-    scatter_shape,
+    buffer_sizes, check_requirements, check_views, depends_on_run, requirements, scatter_shape,
 };
 use super::updates::{Update, updates};
 use crate::array::Array;
@@ -63,49 +64,13 @@ pub struct Executable {
     arena: AlignedBytes,
     scratch: AlignedBytes,
     prepared: Prepared,
+    /// What each symbol is used for.
+    uses: Uses,
     /// Whether the last execution came to its end.
     executed: bool,
     /// Symbols of the last execution.
     symbols: Symbols,
     stats: Stats,
-}
-
-/// For what everything was prepared.
-#[derive(Default)]
-struct Prepared {
-    is_done: bool,
-    symbols: Symbols,
-    n_threads: usize,
-    /// [`Inputs::moves`](crate::graph::state::Inputs::moves) when it was.
-    moves: u64,
-    /// Where inputs in memory of another owner lie, and how long they are.
-    shared: Vec<(u32, (usize, usize))>,
-    /// Where every input's data starts, by its number.
-    starts: Table,
-}
-
-/// The address and length of memory, to compare.
-fn extent(storage: &Storage) -> (usize, usize) {
-    let (start, len) = storage.raw();
-    (start.addr(), len)
-}
-
-impl Prepared {
-    fn is_for(&self, state: &State, n_threads: usize) -> bool {
-        self.is_done
-            && self.n_threads == n_threads
-            && self.moves == state.inputs.moves()
-            && same_but_run(&self.symbols, &state.symbols)
-            && self.shared_is_where_it_was(state)
-    }
-
-    fn shared_is_where_it_was(&self, state: &State) -> bool {
-        let is_there = |&(id, known): &(u32, (usize, usize))| {
-            let data = state.inputs.get(id);
-            data.is_some_and(|data| extent(&data.storage) == known)
-        };
-        self.shared.iter().all(is_there)
-    }
 }
 
 impl Executable {
@@ -148,19 +113,25 @@ impl Executable {
             arena: AlignedBytes::default(),
             scratch: AlignedBytes::default(),
             prepared: Prepared::default(),
+            uses: Uses::default(),
             executed: false,
             symbols: Symbols::new(),
             stats: Stats::default(),
         })
     }
 
-    /// Makes everything that does not change between executions, unless it is there.
-    fn lay_out(&mut self, dag: &Dag, state: &mut State, n_threads: usize) -> Result<()> {
+    /// Makes everything that does not change between executions, unless it is there; the number of calls evaluated for
+    /// that.
+    fn lay_out(&mut self, dag: &Dag, state: &mut State, n_threads: usize) -> Result<usize> {
         if !self.depends_on_run && self.prepared.is_for(state, n_threads) {
             if self.calls.depends_on_run() {
                 self.calls.evaluate(dag, &state.symbols, n_threads)?;
+                return Ok(self.calls.len());
             }
-            return Ok(());
+            return Ok(0);
+        }
+        if let Some(evaluated) = self.follow(dag, state, n_threads)? {
+            return Ok(evaluated);
         }
         self.prepared.is_done = false;
         // Results of an execution before lie elsewhere from here on.
@@ -185,11 +156,34 @@ impl Executable {
             state.inputs.bytes_mut(id)?;
         }
         self.fill(dag, state)?;
+        let graph = (&self.schedule, &self.requirements[..]);
+        self.uses.find(dag, graph, &self.calls, &state.symbols);
         self.prepared.symbols.clone_from(&state.symbols);
         self.prepared.n_threads = n_threads;
         self.prepared.moves = state.inputs.moves();
         self.prepared.is_done = true;
-        Ok(())
+        Ok(self.calls.len())
+    }
+
+    /// Evaluates what depends on the symbols that changed, if nothing else did and all buffers stay where they are; then
+    /// the number of calls among it.
+    fn follow(&mut self, dag: &Dag, state: &State, n_threads: usize) -> Result<Option<usize>> {
+        if self.depends_on_run || dag.is_foreign() {
+            return Ok(None);
+        }
+        let Some(changed) = self.prepared.changed(state, n_threads) else {
+            return Ok(None);
+        };
+        if !self.uses.keep_buffers(&changed) {
+            return Ok(None);
+        }
+        self.prepared.is_done = false;
+        let symbols = (&changed[..], &state.symbols);
+        let again = (self.uses).evaluate(dag, symbols, n_threads, &mut self.calls)?;
+        self.scratch.try_grow_to(again.scratch)?;
+        self.prepared.symbols.clone_from(&state.symbols);
+        self.prepared.is_done = true;
+        Ok(Some(again.calls))
     }
 
     /// Evaluates every size and lays the buffers out.
@@ -434,8 +428,9 @@ impl Program for Executable {
         state.symbols.set(RUN, state.runs);
         state.runs += 1;
         self.executed = false;
-        self.lay_out(dag, state, n_threads)?;
+        let evaluated = self.lay_out(dag, state, n_threads)?;
         self.stats = Stats {
+            evaluated,
             steps: self.schedule.steps.len(),
             arena_bytes: self.plan.arena_bytes,
             scratch_bytes: self.scratch.len(),

@@ -280,6 +280,9 @@ pub struct Stats {
     pub native_steps: usize,
     /// Calls of native code: fewer than steps where one function does several.
     pub native_calls: usize,
+    /// Native calls whose parameters were evaluated first: all of them where buffers have other sizes or lie elsewhere than
+    /// before, else those that depend on a symbol that changed.
+    pub evaluated: usize,
     /// Bytes of working memory that intermediate results live in.
     pub arena_bytes: usize,
     /// Bytes of memory that kernels work in.
