@@ -14,7 +14,7 @@
 //! it after it has made itself active on an open board, and the owner closes the board and waits for the active ones before the
 //! job ends.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -273,6 +273,15 @@ impl Drop for Close {
     }
 }
 
+thread_local! {
+    static JOBS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How many jobs the calling thread has had for several threads so far, for those who count them.
+pub fn jobs() -> u64 {
+    JOBS.get()
+}
+
 /// Calls `work(0)`, and at the same time `work(1)`, ..., `work(n - 1)` on those of the other threads that come before
 /// `work(0)` returns; `n` is at most `n_threads` and is passed as second argument.
 ///
@@ -283,6 +292,7 @@ pub fn broadcast(n_threads: usize, work: &(dyn Fn(usize, usize) + Sync)) {
     if n_threads <= 1 {
         return work(0, 1);
     }
+    JOBS.set(JOBS.get() + 1);
     let pool = POOL.get_or_init(Pool::default);
     let _owner = match pool.owner.try_lock() {
         Ok(owner) => owner,

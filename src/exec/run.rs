@@ -19,7 +19,7 @@ use super::packed::{Extent, Source};
 use super::pool;
 use super::prepared::Prepared;
 use super::reference::{check_input, eval_node};
-use super::scatter::{ScatterShape, scatter};
+use super::scatter::{ScatterShape, Updates};
 use super::schedule::{Place, Schedule, Step};
 use super::sizes::{
     buffer_sizes, check_requirements, check_views, depends_on_run, requirements, scatter_shape,
@@ -339,7 +339,14 @@ impl Executable {
         if !in_place {
             out.copy_from_slice(self.bytes(state, base));
         }
-        let written = scatter(shape, dtype, *mode, out, index, updates);
+        let updates = Updates {
+            shape,
+            dtype,
+            mode: *mode,
+            index,
+            updates,
+        };
+        let written = updates.apply(out, self.prepared.n_threads);
         let written = written.map_err(|what| Error::Node {
             node: dag.describe(node),
             what,
