@@ -169,6 +169,77 @@ fn query_heads_that_share_keys() {
     assert_eq!(names, ["attention"]);
 }
 
+/// One query each of eight heads, of which two share keys; work enough for two threads.
+const TOKEN: Size = Size {
+    kv: 4,
+    group: 2,
+    s: 1,
+    t: 300,
+    d: 64,
+    dv: 64,
+};
+
+/// How many jobs for two threads an execution of attention has.
+fn jobs(size: Size) -> u64 {
+    let mut cx = Graph::new();
+    attention(&mut cx, size, rule(Mask::Causal, Some(5.0))).retrieve();
+    cx.compile(<(Generic, LlvmCpu)>::default(), ());
+    assert_eq!(kernel_names(&cx), ["attention"]);
+    cx.set_threads(2);
+    let before = brain_blitz::exec::pool::jobs();
+    cx.execute();
+    brain_blitz::exec::pool::jobs() - before
+}
+
+#[test]
+fn threads_are_called_once_for_the_heads_of_a_token() {
+    assert_eq!(jobs(TOKEN), 1);
+    // Three heads do not come out even, and values of such a width are no whole blocks: there each part is a job, or is done
+    // by one thread.
+    assert!(
+        jobs(Size {
+            kv: 3,
+            t: 900,
+            ..TOKEN
+        }) > 1
+    );
+    assert!(
+        jobs(Size {
+            dv: 40,
+            t: 900,
+            ..TOKEN
+        }) > 1
+    );
+    // Less work than another thread is worth.
+    assert_eq!(jobs(Size { t: 30, ..TOKEN }), 0);
+}
+
+#[test]
+fn heads_of_a_token_have_the_bits_of_every_number_of_threads() {
+    // With three threads the parts come one after the other.
+    for size in [
+        TOKEN,
+        Size { t: 5, ..TOKEN },
+        Size { t: 67, ..TOKEN },
+        Size {
+            group: 1,
+            s: 3,
+            t: 1000,
+            ..TOKEN
+        },
+        Size {
+            group: 3,
+            s: 2,
+            dv: 288,
+            ..TOKEN
+        },
+        Size { kv: 1, ..TOKEN },
+    ] {
+        let names = check(|cx| attention(cx, size, rule(Mask::Causal, Some(5.0))));
+        assert_eq!(names, ["attention"]);
+    }
+}
+
 #[test]
 fn masks_from_memory() {
     let mask = |cx: &mut Graph| {
@@ -253,20 +324,26 @@ fn narrow_values_and_few_keys_are_computed_in_blocks_too() {
 
 #[test]
 fn symbolic_sizes_and_one_more_query() {
+    tokens_one_after_another(4, 8);
+    // One row of scores for each head, and values in whole blocks: heads of a token are computed one by one.
+    tokens_one_after_another(2, 32);
+}
+
+fn tokens_one_after_another(heads: usize, width: usize) {
     let mut cx = Graph::new();
     let (s, t) = (Expr::from('s'), Expr::from('s') + Expr::from('p'));
-    let q = cx.input((4, s, 8), DType::F32);
-    let k = cx.input((2, t, 8), DType::F32);
-    let v = cx.input((2, t, 8), DType::F32);
+    let q = cx.input((heads, s, width), DType::F32);
+    let k = cx.input((2, t, width), DType::F32);
+    let v = cx.input((2, t, width), DType::F32);
     let out = rule(Mask::SlidingWindow(50), None)
         .attend(q, k, v, 'p')
         .retrieve();
     let fed = |cx: &mut Graph, s: usize, p: usize| {
         cx.set_dim('s', s);
         cx.set_dim('p', p);
-        q.set(numbers(4 * s * 8, 1));
-        k.set(numbers(2 * (s + p) * 8, 2));
-        v.set(numbers(2 * (s + p) * 8, 3));
+        q.set(numbers(heads * s * width, 1));
+        k.set(numbers(2 * (s + p) * width, 2));
+        v.set(numbers(2 * (s + p) * width, 3));
         cx.execute();
         out.data()
     };

@@ -1,6 +1,7 @@
-//! Weighted sums of rows in blocks: kernels of every size.
+//! Weighted sums of rows, in blocks and of `f32`: kernels of every size.
 
 use brain_blitz::blocks::BlockType;
+use brain_blitz::compilers::llvm_cpu::gemm::stored::Stored;
 use brain_blitz::compilers::llvm_cpu::gemm::sums_code::{emit_sums, shapes, symbol};
 use brain_blitz::compilers::llvm_cpu::target::Target;
 use brain_blitz::prelude::*;
@@ -22,7 +23,7 @@ fn bytes(x: &[f32]) -> Vec<u8> {
 fn add(
     batch: &mut Batch,
     symbol: &str,
-    (rows, blocks): (usize, usize),
+    (stored, (rows, blocks)): (Stored, (usize, usize)),
     k: usize,
 ) -> (Vec<f32>, Place) {
     batch.label(format!("{symbol}, k = {k}"));
@@ -30,15 +31,20 @@ fn add(
     // A block behind each row that is not read, and columns behind each row of sums.
     let (stride, distance) = (width + ty.block_len(), width + 3);
     let mut x = floats(k * stride, k);
-    let mut stored = vec![0; x.len() / ty.block_len() * ty.block_bytes()];
-    ty.quantize(&x, &mut stored).expect("finite numbers");
-    ty.dequantize(&stored, &mut x).expect("it has a decoder");
+    let mut kept = vec![0; x.len() / ty.block_len() * ty.block_bytes()];
+    match stored {
+        Stored::Number(_) => kept = bytes(&x),
+        Stored::Q8_0 => {
+            ty.quantize(&x, &mut kept).expect("finite numbers");
+            ty.dequantize(&kept, &mut x).expect("it has a decoder");
+        }
+    }
     let weights: Vec<Vec<f32>> = (0..rows).map(|row| floats(k, row + 1)).collect();
     let mut sums = floats(rows * distance, 7);
-    let from = batch.input(&stored);
+    let from = batch.input(&kept);
     let tables = weights.iter().map(|row| batch.input(&bytes(row))).collect();
     let out = batch.state(&bytes(&sums));
-    let bytes_apart = stride / ty.block_len() * ty.block_bytes();
+    let bytes_apart = stored.row_bytes(stride);
     let args = [
         Arg::Int(k as i64),
         Arg::Pointer(from),
@@ -46,6 +52,8 @@ fn add(
         Arg::Table(tables),
         Arg::Pointer(out),
         Arg::Int(distance as i64),
+        Arg::Pointer(from),
+        Arg::Int(bytes_apart as i64),
     ];
     batch.call(symbol, &args);
     for (row, weights) in weights.iter().enumerate() {
@@ -69,30 +77,29 @@ fn weighted_sums_of_every_size() {
     for (name, model) in TARGETS {
         let target = Target::for_cpu(name).expect("a known target");
         let (mut batch, mut wanted) = (Batch::default(), Vec::new());
-        for shape in shapes(&target) {
-            let symbol = symbol(shape, &target);
+        let kinds = [Stored::Q8_0, Stored::Number(DType::F32)];
+        for (stored, shape) in kinds
+            .iter()
+            .flat_map(|&kind| shapes(&target).map(move |shape| (kind, shape)))
+        {
+            let symbol = symbol(stored, shape, &target);
             let object = object(&target, |context, module| {
-                emit_sums(context, module, shape, &target);
+                emit_sums(context, module, stored, shape, &target);
             });
             // Scales are widened by FP16 instructions there, which the emulator lacks.
             let Some(object) = object else {
-                assert_eq!(name, "sapphirerapids", "{symbol} was left out");
+                let known = name == "sapphirerapids" && stored == Stored::Q8_0;
+                assert!(known, "{symbol} was left out");
                 continue;
             };
             batch.object(&symbol, &object);
             for k in [0, 1, 5] {
-                let (want, place) = add(&mut batch, &symbol, shape, k);
+                let (want, place) = add(&mut batch, &symbol, (stored, shape), k);
                 wanted.push((format!("{symbol}, k = {k}"), want, place));
             }
         }
-        assert!(
-            name == "sapphirerapids" || wanted.len() == 11 * 3,
-            "{} calls",
-            wanted.len()
-        );
-        if wanted.is_empty() {
-            continue;
-        }
+        let kinds = if name == "sapphirerapids" { 1 } else { 2 };
+        assert_eq!(wanted.len(), kinds * 11 * 3, "calls on {name}");
         let after = batch.run(&emulator, model).expect("the emulator runs");
         for (label, want, place) in wanted {
             assert_eq!(after.floats(place), want, "{label} on {name}");

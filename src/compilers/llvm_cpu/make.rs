@@ -149,7 +149,7 @@ impl Maker<'_> {
                 values: {
                     let product = &parts.values_product;
                     let narrow = self.narrow_loops(&job.name, key, nests[1].as_ref(), product);
-                    self.product(job, key, narrow, product)?
+                    self.summed_product(job, key, narrow, product)?
                 },
                 operands: [&parts.scores, &parts.rows, &parts.values]
                     .map(|part| part.operands.clone()),
@@ -224,9 +224,40 @@ impl Maker<'_> {
         narrow: Option<NestCode>,
         product: &Contraction,
     ) -> Result<GemmCode> {
-        let target = &self.linker.target;
-        let choice = job.choice.unwrap_or_else(|| Choice::of(target));
+        let (target, choice) = (&self.linker.target, self.choice(job));
         let compiled = CompiledGemm::with_tile(product, target, choice.tile, self.cache)?;
+        self.linked(job, key, narrow, product, compiled)
+    }
+
+    /// The same, which can also be computed as weighted sums of rows.
+    fn summed_product(
+        &self,
+        job: &Job,
+        key: u64,
+        narrow: Option<NestCode>,
+        product: &Contraction,
+    ) -> Result<GemmCode> {
+        let (target, choice) = (&self.linker.target, self.choice(job));
+        let compiled = CompiledGemm::with_tile(product, target, choice.tile, self.cache)?;
+        let compiled = compiled.with_sums(product, target, self.cache)?;
+        self.linked(job, key, narrow, product, compiled)
+    }
+
+    /// How a job's product is cut.
+    fn choice(&self, job: &Job) -> Choice {
+        let target = &self.linker.target;
+        job.choice.unwrap_or_else(|| Choice::of(target))
+    }
+
+    fn linked(
+        &self,
+        job: &Job,
+        key: u64,
+        narrow: Option<NestCode>,
+        product: &Contraction,
+        compiled: CompiledGemm,
+    ) -> Result<GemmCode> {
+        let choice = self.choice(job);
         let gemm = compiled.link(&self.linker.jit)?.with_blocks(choice.blocks);
         let packed = (!job.packed.is_empty())
             .then(|| PackedRhs::new(product, &gemm, &job.packed, self.packs));

@@ -1,7 +1,7 @@
 //! The code of an attention kernel: its three parts, and how memory is laid out for them.
 //!
-//! With few rows (a decoding step) packing does not pay: the three parts run one after the other. Otherwise
-//! [`super::run`] goes through blocks of rows.
+//! With few rows (a decoding step) packing does not pay: threads take heads, and each goes through the three parts of its own
+//! ones, or the three parts run one after the other. Otherwise [`super::run`] goes through blocks of rows.
 
 use std::sync::atomic::AtomicI64;
 
@@ -29,6 +29,9 @@ const PACKED_BYTES: usize = 4 << 20;
 
 /// The most tiles of rows in a block.
 const MAX_TILES: usize = 8;
+
+/// Multiply-adds below which a second thread costs more than it brings.
+const WORK: usize = 1 << 18;
 
 /// The alignment of every piece of scratch memory, in floats.
 const LINE: usize = 16;
@@ -126,6 +129,22 @@ impl AttentionCode {
                 .rows_scratch(block, scores.k)
                 .max(queries.rows_scratch(block, KEYS)),
         }
+    }
+
+    /// How many threads take heads of few rows, if that is the way: operands are read where they are, and heads come out
+    /// about even, since none is shared.
+    fn by_heads(&self, layout: &Layout, threads: usize) -> Option<usize> {
+        let Layout { scores, values, .. } = *layout;
+        let is_there = ![scores.batch, scores.m, scores.n, scores.k].contains(&0);
+        let can = self.scores.gemm.has_dots(scores) && self.values.gemm.has_sums(values);
+        let work = |sizes: Sizes| sizes.batch * sizes.m * sizes.n * sizes.k;
+        let threads = match work(scores) + work(values) < WORK {
+            true => 1,
+            false => threads.max(1),
+        };
+        let turns = scores.batch.div_ceil(threads);
+        let is_even = 4 * turns * threads <= 5 * scores.batch;
+        (layout.whole && is_there && can && is_even).then_some(threads)
     }
 
     /// What [`NativeCode::prepare`] appended: the parts, the sizes of the rows' dims, the numbers of `reach`.
@@ -231,7 +250,8 @@ impl NativeCode for AttentionCode {
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()> {
         let (parts, space, numbers) = self.prepared(call.params);
         let layout = self.layout(&parts);
-        if layout.whole {
+        let by_heads = self.by_heads(&layout, call.work.n_threads);
+        if layout.whole && by_heads.is_none() {
             // SAFETY: the same contract.
             return unsafe { self.run_whole(call, &layout, &parts) };
         }
@@ -246,12 +266,9 @@ impl NativeCode for AttentionCode {
             scratch: call.scratch.cast(),
             error: AtomicI64::new(0),
         };
-        let mut first = 0;
-        while first < layout.scores.batch {
-            let batches = first..(first + layout.batches).min(layout.scores.batch);
-            run.pack(batches.clone());
-            run.blocks(batches.clone());
-            first = batches.end;
+        match by_heads {
+            Some(threads) => run.heads(threads),
+            None => run.packed_batches(),
         }
         reported(run.error.into_inner())
     }

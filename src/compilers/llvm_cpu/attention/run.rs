@@ -1,6 +1,7 @@
-//! Running an attention kernel: blocks of rows over threads.
+//! Running an attention kernel: blocks of rows, or heads, over threads.
 //!
-//! For some batches at a time, first keys and values are packed into panels, then threads take blocks of query rows:
+//! With few rows a thread takes a whole head (a batch): its scores, then the weights, then the sums of values, all in one job
+//! of the threads. Otherwise, for some batches at a time, first keys and values are packed into panels, then threads take blocks of query rows:
 //! scores = rows times packed keys, weights from scores, result rows = weights times packed values. Scores and weights
 //! of a block are reused while they are in the cache.
 //!
@@ -13,8 +14,9 @@ use smallvec::SmallVec;
 
 use super::code::{AttentionCode, KEYS, Layout};
 use super::parts::From;
-use crate::compilers::llvm_cpu::code::Prepared;
+use crate::compilers::llvm_cpu::code::{GemmCode, Prepared};
 use crate::compilers::llvm_cpu::gemm::Gemm;
+use crate::compilers::llvm_cpu::gemm::heads::HeadCall;
 use crate::compilers::llvm_cpu::gemm::rows::{Packing, RowsCall};
 use crate::exec::pool;
 use crate::op::KernelCall;
@@ -53,8 +55,62 @@ impl Run<'_> {
         }
     }
 
+    /// Computes heads of few rows, of which nothing is packed.
+    pub(super) fn heads(&self, threads: usize) {
+        pool::for_each_range(threads, self.layout.scores.batch, &|heads| {
+            heads.for_each(|head| self.head(head));
+        });
+    }
+
+    /// One of them: all scores lie at the beginning of the scratch memory, all weights behind them.
+    fn head(&self, head: usize) {
+        let (code, scores) = (self.code, self.scratch);
+        let weights = scores.wrapping_add(self.layout.scores_len);
+        let first = head * self.layout.scores.m;
+        let input = |part: usize, number: usize| self.inputs[part][number].cast_const();
+        let (keys, values) = (&code.scores, &code.values);
+        // Keys, values, the next head's keys: one is asked for while the one before is read.
+        let start = |part: usize, product: &GemmCode, head: usize| {
+            let params = self.parts[part].params;
+            product
+                .gemm
+                .start_of(input(part, product.rhs), head, params)
+        };
+        let next = (head + 1).min(self.layout.scores.batch - 1);
+        let scores_call = HeadCall {
+            operands: [keys.lhs, keys.rhs].map(|number| input(0, number)),
+            out: scores,
+            params: self.parts[0].params,
+            then: start(2, values, head),
+        };
+        let values_call = HeadCall {
+            operands: [weights.cast_const().cast(), input(2, values.rhs)],
+            out: self.call.buffers[self.call.buffers.len() - 1].cast(),
+            params: self.parts[2].params,
+            then: start(0, keys, next),
+        };
+        // SAFETY: operands and result are as large as their types say, and the scratch memory has room for all scores and
+        // weights; each head writes its own.
+        unsafe {
+            keys.gemm.dots_of(&scores_call, head);
+            let rows = first..first + self.layout.scores.m;
+            self.weigh(rows, scores.cast(), weights.cast());
+            values.gemm.sums_of(&values_call, head);
+        }
+    }
+
+    /// Computes all batches, some at a time: keys and values are packed, then blocks of rows take them.
+    pub(super) fn packed_batches(&self) {
+        let Layout { scores, .. } = self.layout;
+        for first in (0..scores.batch).step_by(self.layout.batches.max(1)) {
+            let batches = first..(first + self.layout.batches).min(scores.batch);
+            self.pack(batches.clone());
+            self.blocks(batches);
+        }
+    }
+
     /// Packs keys and values of some batches.
-    pub(super) fn pack(&self, batches: Range<usize>) {
+    fn pack(&self, batches: Range<usize>) {
         let Layout { scores, values, .. } = self.layout;
         let (keys, value) = (&self.code.scores, &self.code.values);
         // A unit packs KEYS keys, or KEYS values, of one batch.
@@ -102,7 +158,7 @@ impl Run<'_> {
     }
 
     /// Computes the rows of some batches, whose keys and values are packed.
-    pub(super) fn blocks(&self, batches: Range<usize>) {
+    fn blocks(&self, batches: Range<usize>) {
         let Layout { scores, block, .. } = self.layout;
         let per_batch = scores.m.div_ceil(block);
         let n_units = batches.len() * per_batch;

@@ -17,6 +17,7 @@
 //! Deliberately absent: views with padding or of several layers, and large operands of which only the other dim is
 //! contiguous.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -53,6 +54,9 @@ const WORK: usize = 1 << 18;
 
 /// Tiles of rows in blocks that memory is asked for ahead: they are short, and so is the time that they take.
 const TILES_OF_BLOCKS: usize = 4;
+
+/// Bytes that it is asked for ahead of numbers, in whole tiles.
+const AHEAD: usize = 8 << 10;
 
 /// Rows of the large operand in a piece that is handed on.
 const WIDE: usize = 64;
@@ -178,31 +182,17 @@ impl Dots {
         let tiles = counts[1].div_ceil(self.shape.1);
         let work = sizes.batch * sizes.m * sizes.n * sizes.k * calls.len();
         let threads = if work < WORK { 1 } else { threads };
-        // Tiles of about equal height, the first of the highest: it reads the large operand from memory.
-        let heights = counts[0].div_ceil(self.shape.0);
-        let cut = |tile: usize| (counts[0] * tile).div_ceil(heights);
         // Whoever is told of pieces wants wide ones.
         let wide = done.map_or(1, |_| WIDE / self.shape.1);
         let each = wide.min(tiles.div_ceil(4 * threads.max(1))).max(1);
         let groups = tiles.div_ceil(each);
-        let run = |call: &DotCall<'_>, batch: usize, tile: usize| {
-            let first = tile * self.shape.1;
-            let end = (first + self.shape.1).min(counts[1]);
-            let whole = end - first == self.shape.1;
-            let step = if whole { self.shape.1 } else { 1 };
-            for many in (first..end).step_by(step) {
-                for few in (0..heights).map(|tile| cut(tile)..cut(tile + 1)) {
-                    self.tile(call, sides, batch, (few.start, few.len()), (many, step));
-                }
-            }
-        };
         pool::for_each_range(threads, sizes.batch * groups, &|units| {
             for batch in units.start / groups..units.end.div_ceil(groups) {
                 let own = |unit: usize| unit.clamp(batch * groups, (batch + 1) * groups);
                 let tile = |unit: usize| ((own(unit) - batch * groups) * each).min(tiles);
                 let tiles = tile(units.start)..tile(units.end);
                 for call in calls {
-                    tiles.clone().for_each(|tile| run(call, batch, tile));
+                    self.tiles(call, batch, tiles.clone(), None);
                 }
                 let many = tiles.start * self.shape.1..(tiles.end * self.shape.1).min(counts[1]);
                 match (done, sides[0]) {
@@ -214,14 +204,68 @@ impl Dots {
         });
     }
 
-    /// The products of some rows of both operands, given as first and number.
+    /// Computes one of the independent products, by the thread that calls, which reads `then` behind it.
+    pub(super) fn run_batch(&self, call: &DotCall<'_>, batch: usize, then: *const u8) {
+        let (_, counts) = self.sides(call.sizes);
+        let tiles = 0..counts[1].div_ceil(self.shape.1);
+        self.tiles(call, batch, tiles, Some(then));
+    }
+
+    /// How many tiles of so many bytes ahead memory is asked for.
+    fn ahead(&self, stored: Stored, bytes: usize) -> usize {
+        match stored {
+            Stored::Number(_) => AHEAD.div_ceil(bytes.max(1)),
+            Stored::Q8_0 => TILES_OF_BLOCKS,
+        }
+    }
+
+    /// Some tiles of the large operand's rows, by all rows of the small one; behind the last one `then` is read.
+    fn tiles(
+        &self,
+        call: &DotCall<'_>,
+        batch: usize,
+        tiles: Range<usize>,
+        then: Option<*const u8>,
+    ) {
+        let (sides, counts) = self.sides(call.sizes);
+        // Tiles of about equal height, the first of the highest: it reads the large operand from memory.
+        let heights = counts[0].div_ceil(self.shape.0);
+        let cut = |tile: usize| (counts[0] * tile).div_ceil(heights);
+        let stored = self.places[sides[1]].stored;
+        let bytes = self.shape.1 * stored.row_bytes(call.sizes.k);
+        let ahead = self.ahead(stored, bytes);
+        for tile in tiles.clone() {
+            // The last tiles ask for what comes then.
+            let beyond = (tile + ahead).checked_sub(tiles.end);
+            let next = beyond.zip(then);
+            let next = next.map(|(tiles, then)| then.wrapping_add(tiles * bytes));
+            let first = tile * self.shape.1;
+            let end = (first + self.shape.1).min(counts[1]);
+            let whole = end - first == self.shape.1;
+            let step = if whole { self.shape.1 } else { 1 };
+            for many in (first..end).step_by(step) {
+                for few in (0..heights).map(|tile| cut(tile)..cut(tile + 1)) {
+                    self.tile(
+                        call,
+                        sides,
+                        batch,
+                        [(few.start, few.len()), (many, step)],
+                        next,
+                    );
+                }
+            }
+        }
+    }
+
+    /// The products of some rows of both operands, given as first and number, while `next` or what lies behind them is asked
+    /// for.
     fn tile(
         &self,
         call: &DotCall<'_>,
         sides: [usize; 2],
         batch: usize,
-        few: (usize, usize),
-        many: (usize, usize),
+        [few, many]: [(usize, usize); 2],
+        next: Option<*const u8>,
     ) {
         let rows = |side: usize, (first, count): (usize, usize)| -> SmallVec<[*const u8; MOST]> {
             let written = call.written.filter(|_| side == sides[0]);
@@ -229,7 +273,15 @@ impl Dots {
                 Some(rows) => rows.row(batch, first + i),
                 None => self.places[side].row(call.operands[side], (batch, first + i), call.params),
             };
-            (0..count).map(row).collect()
+            let distance = self.places[side].distance(call.params);
+            match distance.filter(|_| written.is_none()) {
+                Some(bytes) => {
+                    let start = row(0);
+                    let at = |i| start.wrapping_offset(i as isize * bytes);
+                    (0..count).map(at).collect()
+                }
+                None => (0..count).map(row).collect(),
+            }
         };
         let (a, b) = (rows(sides[0], few), rows(sides[1], many));
         let shape = (few.1, many.1);
@@ -240,21 +292,23 @@ impl Dots {
         // The first rows of the small operand read the large one; the others find it in the caches.
         let k = call.sizes.k;
         let stored = self.places[sides[1]].stored;
-        let tiles = match (few.0, stored) {
-            (0, Stored::Number(_)) => 1,
-            (0, Stored::Q8_0) => TILES_OF_BLOCKS,
-            _ => 0,
+        let bytes = many.1 * stored.row_bytes(k);
+        let next = match few.0 {
+            0 => next.unwrap_or_else(|| b[0].wrapping_add(self.ahead(stored, bytes) * bytes)),
+            _ => b[0],
         };
-        let ahead = tiles * many.1 * stored.row_bytes(k);
-        let next = b[0].wrapping_add(ahead);
         let mut results = [0f32; 2 * MOST * MOST];
         // SAFETY: the rows have `k` steps each, and `results` has room for the largest kernel's.
         unsafe { kernel(k as i64, a.as_ptr(), b.as_ptr(), results.as_mut_ptr(), next) };
         let base = call.walks[0].offset(batch, call.params);
         let offset = |side: usize, row: usize| call.walks[1 + sides[side]].offset(row, call.params);
-        let mut columns = [0; MOST];
+        let (mut columns, start) = ([0; MOST], offset(1, many.0));
+        let distance = call.walks[1 + sides[1]].stride(call.params);
         for (j, column) in columns[..many.1].iter_mut().enumerate() {
-            *column = offset(1, many.0 + j);
+            *column = match distance {
+                Some(distance) => start + j as isize * distance as isize,
+                None => offset(1, many.0 + j),
+            };
         }
         for i in 0..few.1 {
             let row = base + offset(0, few.0 + i);

@@ -64,6 +64,7 @@ pub mod dot;
 mod dot_code;
 pub mod few;
 mod gather;
+pub mod heads;
 pub mod ir;
 mod linear;
 pub mod micro;
@@ -111,7 +112,7 @@ pub use self::run::Done;
 use self::run::Job;
 use self::slim::{CompiledSlim, Slim, SlimFn};
 use self::stored::Stored;
-use self::sums::{CompiledSums, Sums, SumsCall};
+use self::sums::{CompiledSums, Sums};
 use self::walk::{Size, Walk};
 use self::widen::WidenFn;
 use crate::compilers::llvm_cpu::cache::ObjectCache;
@@ -187,7 +188,10 @@ impl CompiledGemm {
             rhs: Stored::of(&c.rhs),
         };
         let dots = CompiledDots::new(c, target, cache, &mut params)?;
-        let sums = CompiledSums::new(c, target, cache, &mut params)?;
+        let sums = match shape.rhs {
+            Stored::Q8_0 => CompiledSums::new(c, target, cache, &mut params)?,
+            Stored::Number(_) => None,
+        };
         let direct = CompiledDirect::new(c, (target, tile), cache, &mut params)?;
         let broad = CompiledBroad::new(c, target, cache, &mut params)?;
         let slim = numel(&c.n).as_usize().and_then(|n| Slim::of(tile, n));
@@ -444,38 +448,6 @@ impl Gemm {
     ) {
         // SAFETY: the caller's promise, for the only product.
         unsafe { self.run_few_telling(&[(operands, out)], params, scratch, threads, None) };
-    }
-
-    /// Whether [`Gemm::run_sums`] is the way for these sizes: few rows, and blocks whose columns are neighbours.
-    pub fn is_summed(&self, sizes: Sizes) -> bool {
-        self.sums.is_some() && sizes.m <= sums::MOST
-    }
-
-    /// Computes the product without packing anything, with the bits of [`Gemm::run`].
-    ///
-    /// # Panics
-    /// Unless [`Gemm::is_summed`].
-    ///
-    /// # Safety
-    /// That of [`Gemm::run`], with a right operand as it is.
-    pub unsafe fn run_sums(
-        &self,
-        operands: [*const u8; 2],
-        out: *mut f32,
-        params: &[i64],
-        threads: usize,
-    ) {
-        let sums = self.sums.as_ref().expect("is_summed was asked");
-        let call = SumsCall {
-            sizes: self.sizes(params),
-            operands,
-            out,
-            walks: &self.shape.out,
-            params,
-        };
-        assert!(self.is_summed(call.sizes), "too many rows");
-        // SAFETY: the caller's promise.
-        unsafe { sums.run(&call, threads) };
     }
 
     /// Whether the right operand is in blocks.

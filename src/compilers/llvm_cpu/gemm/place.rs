@@ -84,6 +84,12 @@ impl Place {
         base.wrapping_offset(self.stored.bytes(offset))
     }
 
+    /// Bytes from one row of a batch to the next, if that is the same for all.
+    pub(super) fn distance(&self, params: &[i64]) -> Option<isize> {
+        let stride = self.rows.stride(params);
+        stride.map(|stride| self.stored.bytes(stride as isize))
+    }
+
     /// Bytes of an element; of blocks, none stands for itself.
     pub(super) fn element(&self) -> usize {
         self.stored.bytes(1) as usize

@@ -1,5 +1,5 @@
-//! Products of few rows with blocks whose rows, not steps, lie next to each other: weighted sums of rows, as the values of
-//! attention are.
+//! Products of few rows with blocks, or with `f32`, whose rows, not steps, lie next to each other: weighted sums of rows, as the
+//! values of attention are.
 //!
 //! `out[m, n] += w[m, k] * x[k, n]`: blocks are read where they are, once for some rows of the output, and nothing is packed.
 //! Steps are cut into pieces whose blocks stay in L1 while other rows or blocks of the output are computed. Threads share
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::ir::Contraction;
+use super::ir::{Contraction, collapse};
 use super::linear::linear;
 use super::place::Place;
 use super::plan::Sizes;
@@ -27,7 +27,7 @@ use crate::compilers::llvm_cpu::target::Target;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::exec::pool;
-use crate::shape::Expr;
+use crate::shape::{Dims, Expr, numel};
 
 /// The most rows: with more, blocks are better packed.
 pub(super) const MOST: usize = 16;
@@ -35,8 +35,11 @@ pub(super) const MOST: usize = 16;
 /// Blocks of a row of the output that are computed at once.
 const WIDE: usize = 8;
 
-/// Steps in a piece.
-const STEPS: usize = 64;
+/// Steps in a piece of blocks, and in one of numbers.
+const STEPS: [usize; 2] = [64, 16];
+
+/// How many rows of blocks ahead memory is asked for.
+const AHEAD: isize = 16;
 
 /// Multiply-adds below which a second thread costs more than it brings.
 const WORK: usize = 1 << 18;
@@ -50,12 +53,12 @@ struct Kernels {
 
 impl Kernels {
     /// Compiled once per process.
-    fn of(target: &Target, cache: &ObjectCache) -> Result<Arc<Kernels>> {
-        static MADE: OncePerProcess<Target, Kernels> = OncePerProcess::new();
-        MADE.get_or_make(target.clone(), |_| {
-            let symbols = shapes(target).map(|shape| (shape, symbol(shape, target)));
+    fn of(stored: Stored, target: &Target, cache: &ObjectCache) -> Result<Arc<Kernels>> {
+        static MADE: OncePerProcess<(Target, Stored), Kernels> = OncePerProcess::new();
+        MADE.get_or_make((target.clone(), stored), |_| {
+            let symbols = shapes(target).map(|shape| (shape, symbol(stored, shape, target)));
             let object = compile_module_cached(target, cache, |context, module| {
-                shapes(target).for_each(|shape| emit_sums(context, module, shape, target));
+                shapes(target).for_each(|shape| emit_sums(context, module, stored, shape, target));
                 Ok(())
             })?;
             Ok(Kernels {
@@ -70,6 +73,7 @@ impl Kernels {
 #[derive(Clone, Debug)]
 pub(super) struct CompiledSums {
     kernels: Arc<Kernels>,
+    stored: Stored,
     weights: Place,
     start: Size,
     batch: Walk,
@@ -84,26 +88,37 @@ impl CompiledSums {
         cache: &ObjectCache,
         params: &mut Params,
     ) -> Result<Option<CompiledSums>> {
-        let is_blocks = Stored::of(&c.rhs) == Stored::Q8_0 && c.lhs.dtype == DType::F32;
-        if !is_blocks || unit(&c.rhs, &c.batch, &c.n, &c.k) != Some(Unit::Rows) {
+        let (stored, floats) = (Stored::of(&c.rhs), DType::F32);
+        let fits = match stored {
+            Stored::Q8_0 => unit(&c.rhs, &c.batch, &c.n, &c.k) == Some(Unit::Rows),
+            Stored::Number(dtype) => dtype == floats && are_blocks(&c.n),
+        };
+        if !fits || c.lhs.dtype != floats {
             return Ok(None);
         }
         let weights = Place::of(&c.lhs, &c.batch, &c.m, &c.k, params);
         let (Some(weights), Some(rhs)) = (weights, linear(&c.rhs.view)) else {
             return Ok(None);
         };
-        let steps = &rhs.index.steps;
-        let strides = super::ir::collapse(&c.k, &steps[steps.len() - c.k.len()..]);
-        let stride = match strides[..] {
+        let (batch, others) = rhs.index.steps.split_at(c.batch.len());
+        let (columns, steps) = others.split_at(c.n.len());
+        let are_neighbours =
+            matches!(collapse(&c.n, columns)[..], [(_, stride)] if stride.is_one());
+        let stride = match collapse(&c.k, steps)[..] {
             [] => Expr::from(0),
             [(_, stride)] => stride,
             _ => return Ok(None),
         };
-        Ok(weights.has_rows().then_some(CompiledSums {
-            kernels: Kernels::of(target, cache)?,
+        let fits = rhs.masks.is_empty() && are_neighbours && weights.has_rows();
+        if !fits {
+            return Ok(None);
+        }
+        Ok(Some(CompiledSums {
+            kernels: Kernels::of(stored, target, cache)?,
+            stored,
             weights,
             start: Size::of(rhs.index.start, params),
-            batch: Walk::of(&c.batch, &steps[..c.batch.len()], params),
+            batch: Walk::of(&c.batch, batch, params),
             stride: Size::of(stride, params),
         }))
     }
@@ -116,6 +131,12 @@ impl CompiledSums {
             place: self.clone(),
         })
     }
+}
+
+/// Whether so many columns are whole blocks.
+fn are_blocks(columns: &Dims) -> bool {
+    let columns = numel(columns).as_usize();
+    columns.is_some_and(|n| n > 0 && n.is_multiple_of(LEN))
 }
 
 /// Weighted sums that can be run.
@@ -155,37 +176,71 @@ impl Sums {
         pool::for_each_range(threads, batch * groups, &|units| {
             for unit in units {
                 let (batch, first) = (unit / groups, unit % groups * each);
-                self.columns(call, batch, first..(first + each).min(blocks));
+                let columns = first..(first + each).min(blocks);
+                let start = self.start(call.operands[1], batch, call.params);
+                self.columns(call, batch, columns, start);
             }
         });
     }
 
-    /// Some blocks of columns of a batch, in all rows.
-    fn columns(&self, call: &SumsCall<'_>, batch: usize, blocks: Range<usize>) {
-        let (place, params, Sizes { m, n, k, .. }) = (&self.place, call.params, call.sizes);
+    /// Computes one of the independent products, by the thread that calls, which reads `then` behind it.
+    ///
+    /// # Safety
+    /// As for [`super::Gemm::run`].
+    pub(super) unsafe fn run_batch(&self, call: &SumsCall<'_>, batch: usize, then: *const u8) {
+        let blocks = call.sizes.n.div_ceil(LEN);
+        for first in (0..blocks).step_by(WIDE) {
+            self.columns(call, batch, first..(first + WIDE).min(blocks), then);
+        }
+    }
+
+    /// Where a batch's first row begins.
+    pub(super) fn start(&self, base: *const u8, batch: usize, params: &[i64]) -> *const u8 {
+        let place = &self.place;
         let start = place.start.value(params) as isize + place.batch.offset(batch, params);
-        let first = start + (blocks.start * LEN) as isize;
-        let from = call.operands[1].wrapping_offset(Stored::Q8_0.bytes(first));
-        let stride = Stored::Q8_0.bytes(place.stride.value(params) as isize);
+        base.wrapping_offset(place.stored.bytes(start))
+    }
+
+    /// Some blocks of columns of a batch, in all rows.
+    fn columns(&self, call: &SumsCall<'_>, batch: usize, blocks: Range<usize>, then: *const u8) {
+        let (place, params, Sizes { m, n, k, .. }) = (&self.place, call.params, call.sizes);
+        let bytes = |numbers: usize| place.stored.bytes(numbers as isize);
+        let start = self.start(call.operands[1], batch, params);
+        let from = start.wrapping_offset(bytes(blocks.start * LEN));
+        let stride = place.stored.bytes(place.stride.value(params) as isize);
         let row = |i| place.weights.row(call.operands[0], (batch, i), params);
         let weights: SmallVec<[*const u8; MOST]> = (0..m).map(row).collect();
         let mut sums = [0f32; MOST * WIDE * LEN];
-        for step in (0..k).step_by(STEPS) {
+        let steps = STEPS[usize::from(place.stored != Stored::Q8_0)];
+        // Rows of which every byte is read are one stream.
+        let is_stream = place.stored != Stored::Q8_0 && stride == bytes(blocks.len() * LEN);
+        for step in (0..k).step_by(steps) {
             let weight = |row: &*const u8| row.cast::<f32>().wrapping_add(step);
             let weights: SmallVec<[*const f32; MOST]> = weights.iter().map(weight).collect();
+            let next = match step + steps < k {
+                true => from.wrapping_offset((step + steps) as isize * stride),
+                false => then,
+            };
             self.piece(&mut Piece {
                 rows: from.wrapping_offset(step as isize * stride),
                 stride,
-                steps: STEPS.min(k - step),
+                steps: steps.min(k - step),
                 blocks: blocks.len(),
                 weights: &weights,
                 sums: &mut sums,
+                next: is_stream.then_some(next),
             });
         }
         let columns = blocks.start * LEN..(blocks.end * LEN).min(n);
         let base = call.walks[0].offset(batch, params);
         for (i, sums) in sums.chunks_exact(WIDE * LEN).take(m).enumerate() {
             let row = base + call.walks[1].offset(i, params);
+            if call.walks[2].stride(params) == Some(1) {
+                let to = call.out.wrapping_offset(row + columns.start as isize);
+                // SAFETY: neighbours in the output, which are this unit's alone.
+                unsafe { std::ptr::copy_nonoverlapping(sums.as_ptr(), to, columns.len()) };
+                continue;
+            }
             for (column, sum) in columns.clone().zip(sums) {
                 let offset = row + call.walks[2].offset(column, params);
                 // SAFETY: an element of the output, which is this unit's alone.
@@ -196,7 +251,7 @@ impl Sums {
 
     /// Adds some steps to all sums.
     fn piece(&self, piece: &mut Piece<'_>) {
-        let mut row = 0;
+        let (mut row, mut next) = (0, piece.next);
         while row < piece.weights.len() {
             let (mut block, mut rows) = (0, 1);
             while block < piece.blocks {
@@ -204,19 +259,27 @@ impl Sums {
                 let mut kernels = self.functions.iter();
                 let fits = kernels.find(|(shape, _)| shape.0 <= left.0 && shape.1 <= left.1);
                 let (shape, function) = fits.expect("there is a kernel for one row and block");
-                let offset = Stored::Q8_0.bytes((block * LEN) as isize);
+                let bytes = |blocks: usize| self.place.stored.bytes((blocks * LEN) as isize);
+                let from = piece.rows.wrapping_offset(bytes(block));
+                let (ahead, step) = match next {
+                    Some(next) => (next, bytes(shape.1)),
+                    None => (from.wrapping_offset(AHEAD * piece.stride), piece.stride),
+                };
                 let sums = &mut piece.sums[row * WIDE * LEN + block * LEN..];
                 // SAFETY: so many steps of blocks, and weights of these rows; the sums of both are in `sums`.
                 unsafe {
                     function(
                         piece.steps as i64,
-                        piece.rows.wrapping_offset(offset),
+                        from,
                         piece.stride as i64,
                         piece.weights[row..].as_ptr(),
                         sums.as_mut_ptr(),
                         (WIDE * LEN) as i64,
+                        ahead,
+                        step as i64,
                     )
                 };
+                next = next.map(|next| next.wrapping_offset(piece.steps as isize * step));
                 (rows, block) = (shape.0, block + shape.1);
             }
             row += rows;
@@ -235,4 +298,6 @@ struct Piece<'a> {
     weights: &'a [*const f32],
     /// `WIDE` blocks for each row.
     sums: &'a mut [f32],
+    /// What to ask for meanwhile as one stream; otherwise rows behind these.
+    next: Option<*const u8>,
 }

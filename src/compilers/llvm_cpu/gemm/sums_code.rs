@@ -1,15 +1,18 @@
-//! Writing the code of weighted sums of rows of blocks, which the module `sums` calls.
+//! Writing the code of weighted sums of rows, of blocks or of `f32`, which the module `sums` calls.
+//!
+//! Of `f32`, as many numbers as a block has are called a block too.
 //!
 //! # ABI
-//! [`SumsFn`]: `fn(k, rows, stride, weights, out, distance)`: to some rows of `out`, `distance` floats apart, `k` rows of blocks
+//! [`SumsFn`]: `fn(k, rows, stride, weights, out, distance, next, step)`: to some rows of `out`, `distance` floats apart, `k` rows of blocks
 //! are added, `stride` bytes apart; `weights` has the addresses of their weights. A kernel is made for a number of rows of
-//! `out` and of blocks side by side: their sums stay in registers.
+//! `out` and of blocks side by side: their sums stay in registers. With each of the `k` rows, as many bytes as it has here are asked for
+//! from `next` on, `step` bytes further each time; they are not read.
 
 use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
 
-use super::stored::{BYTES, LEN};
+use super::stored::{LEN, Stored};
 use crate::compilers::llvm_cpu::emit::Emit;
 use crate::compilers::llvm_cpu::target::Target;
 
@@ -21,10 +24,9 @@ pub type SumsFn = unsafe extern "C" fn(
     weights: *const *const f32,
     out: *mut f32,
     distance: i64,
+    next: *const u8,
+    step: i64,
 );
-
-/// How many rows ahead memory is asked for.
-const AHEAD: i64 = 16;
 
 /// The most rows of the output, and for one row the most blocks, of a kernel of a target: as many sums as half of the registers
 /// hold.
@@ -48,14 +50,16 @@ pub fn shapes(target: &Target) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// The symbol of a kernel.
-pub fn symbol((rows, blocks): (usize, usize), target: &Target) -> String {
-    format!("sums_Q8_0_{rows}x{blocks}_{}", target.symbol_part())
+pub fn symbol(stored: Stored, (rows, blocks): (usize, usize), target: &Target) -> String {
+    let (kind, isa) = (stored.name(), target.symbol_part());
+    format!("sums_{kind}_{rows}x{blocks}_{isa}")
 }
 
 /// Writes a kernel into `module`.
 pub fn emit_sums<'c>(
     context: &'c Context,
     module: &Module<'c>,
+    stored: Stored,
     shape: (usize, usize),
     target: &Target,
 ) {
@@ -63,12 +67,18 @@ pub fn emit_sums<'c>(
         context.i64_type().into(),
         context.ptr_type(Default::default()).into(),
     );
-    let name = symbol(shape, target);
-    let e = Emit::function(context, module, &name, &[int, ptr, int, ptr, ptr, int]);
+    let name = symbol(stored, shape, target);
+    let e = Emit::function(
+        context,
+        module,
+        &name,
+        &[int, ptr, int, ptr, ptr, int, ptr, int],
+    );
     [1, 3, 4].into_iter().for_each(|pointer| e.noalias(pointer));
     let lanes = target.lanes();
     Sums {
         e: &e,
+        stored,
         shape,
         lanes,
     }
@@ -78,6 +88,7 @@ pub fn emit_sums<'c>(
 
 struct Sums<'e, 'm, 'c> {
     e: &'e Emit<'m, 'c>,
+    stored: Stored,
     shape: (usize, usize),
     lanes: u32,
 }
@@ -128,12 +139,17 @@ impl<'c> Sums<'_, '_, 'c> {
         let (e, stride) = (self.e, self.e.int_argument(2));
         let byte = e.context.i8_type();
         let row = e.at(byte, e.pointer_argument(1), e.mul(k, stride));
-        let ahead = e.mul(stride, e.int(AHEAD));
+        let ahead = e.mul(k, e.int_argument(7));
         // SAFETY: not marked `inbounds`, and only asked for: it may lie behind the last row.
-        let ahead = unsafe { e.builder.build_gep(byte, row, &[ahead], "") };
+        let ahead = unsafe {
+            e.builder
+                .build_gep(byte, e.pointer_argument(6), &[ahead], "")
+        };
         let ahead = ahead.expect(crate::compilers::llvm_cpu::emit::BUILT);
-        for line in (0..self.shape.1 * BYTES).step_by(64) {
-            e.prefetch(ahead, line as i64, 3);
+        // Numbers are asked for long before: into the second cache.
+        let level = if self.stored == Stored::Q8_0 { 3 } else { 2 };
+        for line in (0..self.stored.row_bytes(self.shape.1 * LEN)).step_by(64) {
+            e.prefetch(ahead, line as i64, level);
         }
         let weights = weights.iter().map(|&row| {
             let weight = e.load(e.f32(), e.at(e.f32(), row, k), 4);
@@ -141,18 +157,28 @@ impl<'c> Sums<'_, '_, 'c> {
         });
         let weights: Vec<_> = weights.collect();
         let (mut next, vectors) = (sums.to_vec(), self.vectors());
-        for block in 0..self.shape.1 {
-            let numbers = e.block(row, e.int(0), block);
-            for part in 0..LEN / self.lanes as usize {
-                let first = e.int((part * self.lanes as usize) as i64);
-                let value = e.numbers(numbers, first, self.lanes);
-                let vector = block * LEN / self.lanes as usize + part;
-                for (i, &weight) in weights.iter().enumerate() {
-                    let sum = &mut next[i * vectors + vector];
-                    *sum = e.fma(weight, value, *sum);
-                }
+        for vector in 0..vectors {
+            let value = self.numbers(row, vector);
+            for (i, &weight) in weights.iter().enumerate() {
+                let sum = &mut next[i * vectors + vector];
+                *sum = e.fma(weight, value, *sum);
             }
         }
         next
+    }
+
+    /// A vector of a row.
+    fn numbers(&self, row: PointerValue<'c>, vector: usize) -> BasicValueEnum<'c> {
+        let (e, first) = (self.e, vector * self.lanes as usize);
+        match self.stored {
+            Stored::Q8_0 => {
+                let block = e.block(row, e.int(0), first / LEN);
+                e.numbers(block, e.int((first % LEN) as i64), self.lanes)
+            }
+            Stored::Number(_) => {
+                let from = e.at(e.f32(), row, e.int(first as i64));
+                e.load(e.vector(self.lanes), from, 4)
+            }
+        }
     }
 }
