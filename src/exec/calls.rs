@@ -19,7 +19,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::packed::{Extent, PackedOperands, Source};
+use super::packed::{PackedOperands, Source};
+use super::packed_wait::Extent;
 use super::schedule::{Place, Schedule};
 use crate::error::{Error, Result};
 use crate::graph::state::Inputs;

@@ -16,6 +16,7 @@ mod in_place;
 pub mod memory;
 mod packed;
 mod packed_file;
+mod packed_wait;
 pub mod pool;
 mod prepared;
 pub mod profile;

@@ -9,8 +9,7 @@
 //!
 //! All of them lie in one memory, so that small ones are in large pages too, and none begins a page of its own.
 //!
-//! Where there is a lot to pack and code can do without ([`Packing::can_wait`]), it waits: the first execution, on which
-//! somebody waits most, packs none of these, and each of the next ones a part. What code reads until then is the input.
+//! Where there is a lot to pack and code can do without, it waits ([`super::packed_wait`]).
 //!
 //! With a folder, packed operands are written to files and mapped the next time ([`super::packed_file`]).
 //!
@@ -19,15 +18,10 @@
 use std::sync::Arc;
 
 use super::packed_file::{self, Contents};
+use super::packed_wait::Extent;
 use crate::error::Result;
 use crate::op::{NativeCode, Packing};
 use crate::storage::{ALIGNMENT, AlignedBytes, Storage};
-
-/// Bytes of operands that are packed at once, though code could do without.
-const AT_ONCE: usize = 64 << 20;
-
-/// Executions that share what is more, if each operand is a small part of it.
-const SHARED_BY: usize = 8;
 
 /// Where packed bytes are.
 enum Memory {
@@ -38,35 +32,24 @@ enum Memory {
     File(packed_file::Mapped),
 }
 
-/// How much is packed now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Extent {
-    /// Everything.
-    All,
-    /// What the first execution packs.
-    First,
-    /// What the execution that begins packs.
-    Execution,
-}
-
 /// One packed operand.
-struct Entry {
+pub(super) struct Entry {
     code: Arc<dyn NativeCode>,
     /// Which of the code's packings it is.
     number: usize,
     /// The input that it is packed from, if that only changes between executions.
-    input: Option<u32>,
+    pub(super) input: Option<u32>,
     memory: Memory,
     /// The version of the input that the memory holds.
-    version: Option<u64>,
+    pub(super) version: Option<u64>,
     /// The version of the input that an execution has done without.
-    waited: Option<u64>,
+    pub(super) waited: Option<u64>,
 }
 
 /// All packed operands of an executable.
 #[derive(Default)]
 pub(super) struct PackedOperands {
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
     /// The memory of those that have none of their own, once something was packed.
     memory: AlignedBytes,
     /// The bytes that it needs.
@@ -152,19 +135,6 @@ impl PackedOperands {
         self.memory.len() + self.entries.iter().map(bytes).sum::<usize>()
     }
 
-    /// Bytes of operands that can wait which this execution packs, if all are too many for it; `version` is an input's.
-    fn allowance(&self, version: &impl Fn(u32) -> u64) -> Option<usize> {
-        let [mut all, mut stale] = [0, 0];
-        for entry in self.entries.iter().filter(|entry| entry.can_wait()) {
-            let bytes = entry.packing().bytes;
-            all += bytes;
-            if entry.version != entry.input.map(version) {
-                stale += bytes;
-            }
-        }
-        (stale > AT_ONCE).then_some(AT_ONCE.max(all / SHARED_BY))
-    }
-
     /// Packs constant operands whose input changed, or a part of them; whether any may lie elsewhere now. `changes` is the number of all
     /// inputs' changes, `version` and `source` are an input's.
     ///
@@ -192,6 +162,9 @@ impl PackedOperands {
             Extent::All => None,
             Extent::First | Extent::Execution => self.allowance(&version),
         };
+        if let Some(most) = allowance.filter(|_| extent == Extent::Execution) {
+            self.leave_room(most, &version, &source);
+        }
         let (mut late, mut waiting) = (0, 0);
         for &at in &self.order {
             let entry = &mut self.entries[at];
@@ -255,7 +228,7 @@ impl PackedOperands {
 }
 
 impl Entry {
-    fn packing(&self) -> &Packing {
+    pub(super) fn packing(&self) -> &Packing {
         &self.code.packings()[self.number]
     }
 
@@ -270,7 +243,7 @@ impl Entry {
     }
 
     /// Whether code can do without it for a while; it need not where it may be found in a file.
-    fn can_wait(&self) -> bool {
+    pub(super) fn can_wait(&self) -> bool {
         self.packing().can_wait && self.packing().folder.is_none()
     }
 
@@ -330,7 +303,7 @@ impl Entry {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::op::{KernelCall, Work};
     use crate::shape::Symbols;
@@ -340,7 +313,10 @@ mod tests {
     struct Copies([Packing; 1]);
 
     /// Operands of so many bytes, each with all bytes equal to its number and one more, and where they are.
-    fn operands(sizes: &[usize], can_wait: bool) -> (PackedOperands, Vec<Storage>) {
+    pub(in crate::exec) fn operands(
+        sizes: &[usize],
+        can_wait: bool,
+    ) -> (PackedOperands, Vec<Storage>) {
         let data = (1u8..)
             .zip(sizes)
             .map(|(i, &n)| Storage::Owned(AlignedBytes::copy_of(&vec![i; n])))
@@ -359,7 +335,7 @@ mod tests {
         (operands, data)
     }
 
-    fn source(data: &[Storage], input: u32) -> Source<'_> {
+    pub(in crate::exec) fn source(data: &[Storage], input: u32) -> Source<'_> {
         let storage = &data[input as usize];
         let (start, len) = storage.raw();
         Source {
@@ -423,62 +399,5 @@ mod tests {
         let moved = unsafe { operands.refresh(Extent::Execution, 1, 1, |_| 1, source) }.unwrap();
         assert!(!moved);
         assert_eq!(operands.counts.packed, 3);
-    }
-
-    /// Refreshes operands of this version; how many were packed, how many wait, and which are nowhere.
-    fn refreshed(
-        (operands, data): (&mut PackedOperands, &[Storage]),
-        extent: Extent,
-        version: u64,
-    ) -> (usize, usize, Vec<usize>) {
-        operands.counts = Counts::default();
-        // SAFETY: sources are as large as the packings say, and nobody writes to them.
-        unsafe { operands.refresh(extent, version, 1, |_| version, |input| source(data, input)) }
-            .unwrap();
-        let absent = (0..data.len()).filter(|&entry| operands.start(entry).is_null());
-        (
-            operands.counts.packed,
-            operands.counts.waiting,
-            absent.collect(),
-        )
-    }
-
-    #[test]
-    fn what_is_much_waits_for_one_execution_and_is_shared_by_the_next() {
-        const MB: usize = 1 << 20;
-        let (mut operands, data) = operands(&[70 * MB, 30 * MB, 30 * MB, 20 * MB], true);
-        for version in [1, 2] {
-            let mut first = || refreshed((&mut operands, &data), Extent::First, version);
-            assert_eq!(
-                [first(), first()],
-                [(0, 4, vec![0, 1, 2, 3]), (0, 4, vec![0, 1, 2, 3])]
-            );
-            let mut next = || refreshed((&mut operands, &data), Extent::Execution, version);
-            assert_eq!(next(), (0, 4, vec![0, 1, 2, 3]));
-            // One that is larger than an execution's part is all of it.
-            assert_eq!(next(), (1, 3, vec![1, 2, 3]));
-            assert_eq!(next(), (2, 1, vec![3]));
-            assert_eq!(next(), (1, 0, vec![]));
-            assert_eq!(next(), (0, 0, vec![]));
-        }
-        for (entry, data) in data.iter().enumerate() {
-            let n = data.bytes().len();
-            // SAFETY: so many bytes were packed there.
-            let packed = unsafe { std::slice::from_raw_parts(operands.start(entry), n) };
-            assert!(packed == data.bytes());
-        }
-    }
-
-    #[test]
-    fn what_is_little_or_has_to_be_there_does_not_wait() {
-        const MB: usize = 1 << 20;
-        for (sizes, can_wait) in [([40 * MB, 20 * MB], true), ([40 * MB, 40 * MB], false)] {
-            let (mut operands, data) = operands(&sizes, can_wait);
-            let found = refreshed((&mut operands, &data), Extent::First, 1);
-            assert_eq!(found, (2, 0, vec![]));
-        }
-        let (mut operands, data) = operands(&[40 * MB, 40 * MB], true);
-        let found = refreshed((&mut operands, &data), Extent::All, 1);
-        assert_eq!(found, (2, 0, vec![]));
     }
 }
