@@ -61,8 +61,8 @@ pub struct RunArgs {
     /// the last two with errors of about 1e-4
     #[arg(long, value_name = "MODE", default_value_t)]
     math: Math,
-    /// Keep weights in the order that kernels read them in files of DIR, and map them the next time: a model in blocks then
-    /// starts in a fraction of the time, and DIR takes as much room as the model [default: $BB_PACK_DIR, else none]
+    /// Keep weights in the order that kernels read them in files of DIR, and map them the next time: nothing is packed then,
+    /// for which models in K-quants would wait, and DIR takes as much room as the model [default: $BB_PACK_DIR, else none]
     #[arg(long, value_name = "DIR")]
     pack_dir: Option<PathBuf>,
     /// Measure how to compute matrix products that there are no records of, which takes a while

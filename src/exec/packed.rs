@@ -378,6 +378,30 @@ pub(super) mod tests {
         }
     }
 
+    /// Refreshes operands of this version; how many were packed, how many wait, and which are nowhere.
+    pub(in crate::exec) fn refreshed(
+        (operands, data): (&mut PackedOperands, &[Storage]),
+        extent: Extent,
+        version: u64,
+    ) -> (usize, usize, Vec<usize>) {
+        operands.counts = Counts::default();
+        // SAFETY: sources are as large as the packings say, and nobody writes to them.
+        unsafe { operands.refresh(extent, version, 1, |_| version, |input| source(data, input)) }
+            .unwrap();
+        let absent = (0..data.len()).filter(|&entry| operands.start(entry).is_null());
+        (
+            operands.counts.packed,
+            operands.counts.waiting,
+            absent.collect(),
+        )
+    }
+
+    /// What is packed of an operand of so many bytes.
+    pub(in crate::exec) fn held(operands: &PackedOperands, entry: usize, n: usize) -> &[u8] {
+        // SAFETY: so many bytes were packed there.
+        unsafe { std::slice::from_raw_parts(operands.start(entry), n) }
+    }
+
     #[test]
     fn operands_lie_in_one_memory_one_after_the_other() {
         let sizes = [100, 5000, 64];
@@ -391,9 +415,7 @@ pub(super) mod tests {
         assert_eq!(starts[2] - starts[1], 5056);
         assert_eq!(operands.bytes(), 128 + 5056 + 64);
         for (entry, n) in sizes.into_iter().enumerate() {
-            // SAFETY: so many bytes were packed there.
-            let packed = unsafe { std::slice::from_raw_parts(operands.start(entry), n) };
-            assert_eq!(packed, data[entry].bytes());
+            assert_eq!(held(&operands, entry, n), data[entry].bytes());
         }
         // SAFETY: as above; nothing has changed.
         let moved = unsafe { operands.refresh(Extent::Execution, 1, 1, |_| 1, source) }.unwrap();

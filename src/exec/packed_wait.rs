@@ -67,8 +67,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::super::packed::Counts;
-    use super::super::packed::tests::{operands, source};
+    use super::super::packed::tests::{held, operands, refreshed};
     use super::*;
     use crate::storage::{SharedMemory, Storage};
 
@@ -83,24 +82,6 @@ mod tests {
         fn rest(&self) {
             self.1.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// Refreshes operands of this version; how many were packed, how many wait, and which are nowhere.
-    fn refreshed(
-        (operands, data): (&mut PackedOperands, &[Storage]),
-        extent: Extent,
-        version: u64,
-    ) -> (usize, usize, Vec<usize>) {
-        operands.counts = Counts::default();
-        // SAFETY: sources are as large as the packings say, and nobody writes to them.
-        unsafe { operands.refresh(extent, version, 1, |_| version, |input| source(data, input)) }
-            .unwrap();
-        let absent = (0..data.len()).filter(|&entry| operands.start(entry).is_null());
-        (
-            operands.counts.packed,
-            operands.counts.waiting,
-            absent.collect(),
-        )
     }
 
     #[test]
@@ -122,10 +103,7 @@ mod tests {
             assert_eq!(next(), (0, 0, vec![]));
         }
         for (entry, data) in data.iter().enumerate() {
-            let n = data.bytes().len();
-            // SAFETY: so many bytes were packed there.
-            let packed = unsafe { std::slice::from_raw_parts(operands.start(entry), n) };
-            assert!(packed == data.bytes());
+            assert!(held(&operands, entry, data.bytes().len()) == data.bytes());
         }
     }
 

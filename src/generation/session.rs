@@ -52,8 +52,7 @@ pub struct Options {
     /// Which logits [`Session::feed`] gives.
     pub logits: Rows,
     /// A folder for weights in the order that kernels read them, by default that of `BB_PACK_DIR`: files in it are mapped the
-    /// next time, so a model in blocks starts in a fraction of the time. They take as much room as the model, and nobody
-    /// removes them.
+    /// next time, so nothing has to be packed. They take as much room as the model, and nobody removes them.
     pub packed: Option<PathBuf>,
     /// Whether compiling for `native` measures how to compute products that there are no records of, which takes a while.
     pub tune: bool,
