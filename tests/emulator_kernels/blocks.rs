@@ -11,6 +11,7 @@ use brain_blitz::compilers::llvm_cpu::blocks::lookup::{
 };
 use brain_blitz::compilers::llvm_cpu::blocks::panel::pack;
 use brain_blitz::compilers::llvm_cpu::blocks::tile::{emit_tile, heights};
+use brain_blitz::compilers::llvm_cpu::blocks::turn::{self, emit_turn};
 use brain_blitz::compilers::llvm_cpu::target::Target;
 use brain_blitz::op::ActivationScheme;
 use half::f16;
@@ -256,6 +257,60 @@ fn products_with_blocks_of_every_type() {
             .expect("the emulator runs");
         for (label, want, place) in kernels.wanted {
             assert_eq!(after.floats(place), want, "{label}");
+        }
+    }
+}
+
+/// Rows that are turned into panels are those that are written word by word.
+#[test]
+fn rows_of_blocks_are_turned_into_panels() {
+    let Some(emulator) = Emulator::for_test("rows_of_blocks_are_turned_into_panels") else {
+        return;
+    };
+    for (name, model) in TARGETS {
+        let target = Target::for_cpu(name).expect("a known target");
+        let (mut batch, mut wanted) = (Batch::default(), Vec::new());
+        for ty in BlockType::all().filter(|ty| turn::fits(&target, *ty)) {
+            let form = Form::of(ty).expect("a type with kernels");
+            let (dots, symbol) = (Dots::of(&target), format!("turn_{ty}"));
+            let signed = dots.is_signed(&form);
+            let kernel = object(&target, |context, module| {
+                emit_turn(context, module, &symbol, ty, signed);
+            });
+            // Scales are loaded by an instruction for half precision there.
+            let Some(kernel) = kernel else {
+                assert_eq!(name, "sapphirerapids", "{symbol} was left out");
+                continue;
+            };
+            batch.object(&symbol, &kernel);
+            batch.label(format!("{symbol} on {name}"));
+            let (bytes, _) = weights(ty, 1);
+            let rows = batch.input(&bytes);
+            let [numbers, _, scales] = form.panel_bytes(BLOCKS);
+            let places = [numbers, scales].map(|bytes| batch.output(bytes));
+            let args = [
+                Arg::Int(BLOCKS as i64),
+                Arg::Pointer(rows),
+                Arg::Int((BLOCKS * ty.block_bytes()) as i64),
+                Arg::Pointer(rows),
+                Arg::Pointer(places[0]),
+                Arg::Pointer(places[1]),
+            ];
+            batch.call(&symbol, &args);
+            let [numbers, _, scales] = packed(ty, dots, &bytes, 1);
+            wanted.push((ty, [numbers, scales], places));
+        }
+        if wanted.is_empty() {
+            continue;
+        }
+        assert_eq!(wanted.len(), 4, "{name}");
+        let after = batch.run(&emulator, model).expect("the emulator runs");
+        for (ty, want, places) in wanted {
+            assert_eq!(
+                places.map(|place| after.bytes(place)),
+                want,
+                "{ty} on {name}"
+            );
         }
     }
 }

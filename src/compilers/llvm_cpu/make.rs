@@ -149,7 +149,11 @@ impl Maker<'_> {
                 values: {
                     let product = &parts.values_product;
                     let narrow = self.narrow_loops(&job.name, key, nests[1].as_ref(), product);
-                    self.summed_product(job, key, narrow, product)?
+                    // Few rows are computed as weighted sums.
+                    let compiled = self.compiled(job, product)?;
+                    let target = &self.linker.target;
+                    let compiled = compiled.with_sums(product, target, self.cache)?;
+                    self.linked(job, key, narrow, product, compiled)?
                 },
                 operands: [&parts.scores, &parts.rows, &parts.values]
                     .map(|part| part.operands.clone()),
@@ -224,23 +228,12 @@ impl Maker<'_> {
         narrow: Option<NestCode>,
         product: &Contraction,
     ) -> Result<GemmCode> {
-        let (target, choice) = (&self.linker.target, self.choice(job));
-        let compiled = CompiledGemm::with_tile(product, target, choice.tile, self.cache)?;
-        self.linked(job, key, narrow, product, compiled)
+        self.linked(job, key, narrow, product, self.compiled(job, product)?)
     }
 
-    /// The same, which can also be computed as weighted sums of rows.
-    fn summed_product(
-        &self,
-        job: &Job,
-        key: u64,
-        narrow: Option<NestCode>,
-        product: &Contraction,
-    ) -> Result<GemmCode> {
+    fn compiled(&self, job: &Job, product: &Contraction) -> Result<CompiledGemm> {
         let (target, choice) = (&self.linker.target, self.choice(job));
-        let compiled = CompiledGemm::with_tile(product, target, choice.tile, self.cache)?;
-        let compiled = compiled.with_sums(product, target, self.cache)?;
-        self.linked(job, key, narrow, product, compiled)
+        CompiledGemm::with_tile(product, target, choice.tile, self.cache)
     }
 
     /// How a job's product is cut.
