@@ -176,16 +176,18 @@ fn measure(
     let mut bar = Bar::new(quiet);
     let context = context_for(lengths.prompt + lengths.generate, config);
     let mut session = load(context, &mut bar)?;
-    let limits = machine::known(args.run.threads());
-    let around = speed::Around { times, limits };
-    let results = speed::measure(
+    let mut results = speed::measure(
         &args.speed,
         &args.run,
         &mut session,
         &lengths,
-        &around,
+        times.as_ref(),
         &mut bar,
     )?;
+    let limits = machine::now(args.run.threads());
+    if let Some(limits) = &limits {
+        results.compare(limits);
+    }
     match args.json {
         true => output::write_json(&results)?,
         false => output::write(&speed::table(&results))?,

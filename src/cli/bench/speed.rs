@@ -4,7 +4,7 @@
 //! then one token at a time; sampling and text are not part of it. Rates are medians over the rounds.
 //!
 //! Where the machine's limits are known, rates are also given as parts of them: decoding reads every weight and the
-//! caches once for a token, so it is compared with the bandwidth of reading; reading a prompt multiplies every weight
+//! caches once for a token, so it is compared with the bandwidth of reading, as it is right then; reading a prompt multiplies every weight
 //! but the embedding's with every token, so it is compared with the peak of multiply-adds.
 
 use std::fmt::Write;
@@ -62,6 +62,8 @@ pub struct Results {
     /// Parts of the machine's limits; `null` where those are not known.
     prefill_peak_fraction: Option<f64>,
     decode_bandwidth_fraction: Option<f64>,
+    /// Bytes a second that could be read right after the rounds.
+    read_bytes_per_s: Option<f64>,
     flop_per_prompt_token: f64,
     bytes_read_per_token: f64,
     /// `null` where the system does not tell.
@@ -81,15 +83,6 @@ pub struct Results {
     repeat: usize,
     threads: usize,
     cpu: String,
-}
-
-/// What is measured beside the speed.
-#[derive(Default)]
-pub struct Around {
-    /// Compiling in fresh processes.
-    pub times: Option<Times>,
-    /// What the machine can do.
-    pub limits: Option<Limits>,
 }
 
 /// How many tokens a round feeds.
@@ -192,7 +185,20 @@ fn rounds(
     })
 }
 
-/// Measures the session.
+impl Results {
+    /// Sets rates beside what the machine can do.
+    pub fn compare(&mut self, limits: &Limits) {
+        let [prefill, decode] = [
+            self.prefill_tok_s * self.flop_per_prompt_token / limits.flops,
+            self.decode_tok_s * self.bytes_read_per_token / limits.read_bytes,
+        ];
+        self.prefill_peak_fraction = Some(prefill);
+        self.decode_bandwidth_fraction = Some(decode);
+        self.read_bytes_per_s = Some(limits.read_bytes);
+    }
+}
+
+/// Measures the session; `times` are of compiling in fresh processes.
 ///
 /// # Errors
 /// If an execution fails.
@@ -201,7 +207,7 @@ pub fn measure(
     run: &RunArgs,
     session: &mut Session,
     lengths: &Lengths,
-    around: &Around,
+    times: Option<&Times>,
     bar: &mut Bar,
 ) -> Outcome<Results> {
     let rates = rounds(args, session, lengths, bar)?;
@@ -210,25 +216,23 @@ pub fn measure(
     let info = session.info();
     let flop_per_prompt_token = flop_per_prompt_token(config, lengths);
     let bytes_read_per_token = bytes_per_token(session, lengths);
-    let limits = around.limits.as_ref();
     let threads = run.threads();
     Ok(Results {
         load_s: info.load_s,
         compile_s: info.compile_s,
         pack_s: info.pack_s,
         ready_s_per_f16_gb: ready_s_per_f16_gb(info),
-        compile_cold_s: around.times.as_ref().map(|times| times.cold_s),
-        compile_warm_s: around.times.as_ref().map(|times| times.warm_s),
+        compile_cold_s: times.map(|times| times.cold_s),
+        compile_warm_s: times.map(|times| times.warm_s),
         prefill_tok_s: prefill.median,
         prefill_tok_s_min: prefill.min,
         prefill_tok_s_max: prefill.max,
         decode_tok_s: decode.median,
         decode_tok_s_min: decode.min,
         decode_tok_s_max: decode.max,
-        prefill_peak_fraction: limits
-            .map(|limits| prefill.median * flop_per_prompt_token / limits.flops),
-        decode_bandwidth_fraction: limits
-            .map(|limits| decode.median * bytes_read_per_token / limits.read_bytes),
+        prefill_peak_fraction: None,
+        decode_bandwidth_fraction: None,
+        read_bytes_per_s: None,
         flop_per_prompt_token,
         bytes_read_per_token,
         peak_rss_bytes: peak_rss_bytes(),
@@ -364,11 +368,12 @@ pub fn table(r: &Results) -> String {
         r.prefill_peak_fraction,
         "the peak of multiply-adds",
     );
+    let read = r.read_bytes_per_s.unwrap_or_default() / 1e9;
     let decode = speed(
         r.decode_tok_s,
         [r.decode_tok_s_min, r.decode_tok_s_max],
         r.decode_bandwidth_fraction,
-        "the bandwidth of reading",
+        &format!("{read:.1} GB/s, what can be read now"),
     );
     let measured = format!(
         "{} prompt and {} generated tokens, {} rounds",
