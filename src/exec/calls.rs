@@ -108,18 +108,20 @@ impl Calls {
             let packings = code.packings();
             n_buffers += step.operands.len() + 1 + packings.len();
             calls.depends_on_run |= code.depends_on(RUN);
-            let packed = packings.iter().enumerate().map(|(number, packing)| {
+            let packed = packings.iter().enumerate().filter_map(|(number, packing)| {
                 let node = step.operands[packing.operand];
                 let input = match (&dag.node(node).op, schedule.places.get(node)) {
                     (Op::Input { .. }, Some(Place::Input(id))) => Some(id),
                     _ => None,
                 };
                 let constant = input.filter(|id| !states.contains(id));
-                PackedOperand {
+                // What changes with every call is not packed for each, where code can do without: its address stays null.
+                let is_packed = constant.is_some() || !packing.can_wait;
+                is_packed.then(|| PackedOperand {
                     from: start + packing.operand,
                     to: start + step.operands.len() + 1 + number,
                     entry: calls.packed.entry((code, number), constant),
-                }
+                })
             });
             let packed = packed.collect();
             calls.calls.push(Call {

@@ -2,7 +2,7 @@
 //!
 //! Before: an input's data, `[n, k]`. After: the same values as [`NativeCode::pack`] writes them, kept until the input
 //! changes: every change is counted by [`Inputs`]. What is no constant input (a state, another kernel's result) is
-//! packed for every call. Two calls with the same input and layout share one packed copy.
+//! packed for every call, or not at all where code can do without. Two calls with the same input and layout share one packed copy.
 //!
 //! One operand is packed at a time. The input's own data stays: other kernels and whoever reads it may still need it.
 //! Another owner of the data is told that it will hardly be read again: a mapped file's pages then leave memory.
@@ -125,18 +125,19 @@ impl PackedOperands {
         self.entries.is_empty()
     }
 
-    /// Bytes of all of them.
+    /// Bytes of all that are packed or have room for it.
     pub(super) fn bytes(&self) -> usize {
         let bytes = |entry: &Entry| match &entry.memory {
-            Memory::Shared(_) => 0,
+            Memory::Shared(_) if self.memory.is_empty() || entry.is_absent() => 0,
+            Memory::Shared(_) => entry.packing().bytes.next_multiple_of(ALIGNMENT),
             Memory::Own(bytes) => bytes.len(),
             Memory::File(mapped) => mapped.bytes().len(),
         };
-        self.memory.len() + self.entries.iter().map(bytes).sum::<usize>()
+        self.entries.iter().map(bytes).sum()
     }
 
-    /// Packs constant operands whose input changed, or a part of them; whether any may lie elsewhere now. `changes` is the number of all
-    /// inputs' changes, `version` and `source` are an input's.
+    /// Packs constant operands whose input changed, or a part of them; whether any may lie elsewhere now. `changes` is the
+    /// number of all inputs' changes, `version` and `source` are an input's.
     ///
     /// # Errors
     /// If there is no memory.
@@ -169,7 +170,7 @@ impl PackedOperands {
         for &at in &self.order {
             let entry = &mut self.entries[at];
             let Some(input) = entry.input else {
-                moved |= !entry.can_wait() && entry.reserve()?;
+                moved |= entry.reserve()?;
                 continue;
             };
             let current = version(input);
@@ -204,19 +205,19 @@ impl PackedOperands {
     /// Where an operand lies packed; null if it is not.
     pub(super) fn start(&self, entry: usize) -> *mut u8 {
         let entry = &self.entries[entry];
-        match entry.can_wait() && entry.version.is_none() {
+        match entry.is_absent() {
             true => std::ptr::null_mut(),
             false => entry.start(&self.memory),
         }
     }
 
-    /// Packs an operand that is no constant from `from`, unless code can do without.
+    /// Packs an operand that is no constant from `from`.
     ///
     /// # Safety
     /// `from` is as large as the operand's type says, and [`PackedOperands::refresh`] has reserved memory.
     pub(super) unsafe fn pack_now(&mut self, entry: usize, from: *const u8, n_threads: usize) {
         let entry = &self.entries[entry];
-        if entry.input.is_none() && !entry.can_wait() {
+        if entry.input.is_none() {
             // SAFETY: the caller's promise; memory was reserved for the packing.
             unsafe {
                 let to = entry.start(&self.memory);
@@ -245,6 +246,11 @@ impl Entry {
     /// Whether code can do without it for a while; it need not where it may be found in a file.
     pub(super) fn can_wait(&self) -> bool {
         self.packing().can_wait && self.packing().folder.is_none()
+    }
+
+    /// Whether code does without it now.
+    pub(super) fn is_absent(&self) -> bool {
+        self.can_wait() && self.version.is_none()
     }
 
     /// Makes room of its own where there is none; whether it lies elsewhere now.

@@ -47,8 +47,7 @@ impl PackedOperands {
         source: &impl Fn(u32) -> Source<'a>,
     ) {
         let waited = |entry: &&Entry| {
-            let known = entry.waited.filter(|_| entry.version.is_none());
-            known.is_some() && known == entry.input.map(version)
+            entry.is_absent() && entry.waited.is_some() && entry.waited == entry.input.map(version)
         };
         let mut waited_ones = self.entries.iter().filter(waited);
         if waited_ones.any(|entry| entry.packing().bytes > most) {

@@ -43,10 +43,9 @@ impl Prepared {
 
     /// The symbols that have other values, in their order, if everything else is as it was.
     pub(super) fn changed(&self, state: &State, n_threads: usize) -> Option<SmallVec<[char; 4]>> {
-        let names = |symbols: &Symbols| symbols.iter().map(|(name, _)| name).collect();
-        let (before, now): (SmallVec<[char; 8]>, SmallVec<[char; 8]>) =
-            (names(&self.symbols), names(&state.symbols));
-        let is_same = before == now && self.is_but_for_symbols(state, n_threads);
+        let (before, now) = (self.symbols.iter(), state.symbols.iter());
+        let are_named_alike = before.map(|(name, _)| name).eq(now.map(|(name, _)| name));
+        let is_same = are_named_alike && self.is_but_for_symbols(state, n_threads);
         let changed =
             |&(name, value): &(char, i64)| name != RUN && self.symbols.get(name) != Some(value);
         is_same.then(|| {

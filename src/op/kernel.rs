@@ -216,7 +216,8 @@ pub trait NativeCode: std::fmt::Debug + Send + Sync {
     unsafe fn run(&self, call: &KernelCall<'_>) -> Result<()>;
 
     /// The operands that this code also takes packed. A call then has another buffer for each, in order, behind that of
-    /// the result: what [`NativeCode::pack`] has written, which the caller may keep as long as the operand is the same.
+    /// the result: what [`NativeCode::pack`] has written, which the caller may keep as long as the operand is the same, or
+    /// null where [`Packing::can_wait`].
     fn packings(&self) -> &[Packing] {
         &[]
     }
