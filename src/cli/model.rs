@@ -220,6 +220,21 @@ impl ModelArgs {
         Ok(session)
     }
 
+    /// As [`ModelArgs::load`], with all weights packed.
+    ///
+    /// # Errors
+    /// As [`ModelArgs::load`].
+    pub fn load_packed(
+        &self,
+        rows: Rows,
+        context: impl Into<Option<usize>>,
+        bar: &mut Bar,
+    ) -> Outcome<Session> {
+        let mut session = self.load_to_look_at(rows, context, bar)?;
+        pack(&mut session, bar)?;
+        Ok(session)
+    }
+
     /// As [`ModelArgs::load`], for a model that is not fed: nothing is packed.
     ///
     /// # Errors

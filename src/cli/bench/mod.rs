@@ -120,9 +120,7 @@ pub fn run(args: &Args) -> Outcome {
             let model = ModelArgs::new(folder.clone(), args.run.clone());
             let config = model.open_config()?;
             measure(args, &config, None, &mut |context, bar| {
-                let mut session = model.load(Rows::Last, context, bar)?;
-                pack(&mut session, bar)?;
-                Ok(session)
+                model.load_packed(Rows::Last, context, bar)
             })
         }
         (None, Some(shape)) => synthetic_model(args, shape),

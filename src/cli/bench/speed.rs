@@ -4,8 +4,8 @@
 //! then one token at a time; sampling and text are not part of it. Rates are medians over the rounds.
 //!
 //! Where the machine's limits are known, rates are also given as parts of them: decoding reads every weight and the
-//! caches once for a token, so it is compared with the bandwidth of reading, as it is right then; reading a prompt multiplies every weight
-//! but the embedding's with every token, so it is compared with the peak of multiply-adds.
+//! caches once for a token, so it is compared with the bandwidth of reading, as it is right then; reading a prompt
+//! multiplies every weight but the embedding's with every token, so it is compared with the peak of multiply-adds.
 
 use std::fmt::Write;
 use std::num::NonZeroUsize;

@@ -19,7 +19,7 @@ use brain_blitz::train::plot;
 use self::report::Report;
 use super::failure::{Failure, Outcome};
 use super::generate::open_tokenizer;
-use super::model::{ModelArgs, context_for, pack, quant};
+use super::model::{ModelArgs, context_for, quant};
 use super::progress::Bar;
 use super::{at_least_one, output, text};
 
@@ -245,7 +245,5 @@ fn load(trial: &Trial, model: &ModelArgs, bar: &mut Bar) -> Outcome<Session> {
         ));
         return Err(failure.hint("give a smaller --context or --length"));
     }
-    let mut session = model.load(Rows::All, context, bar)?;
-    pack(&mut session, bar)?;
-    Ok(session)
+    model.load_packed(Rows::All, context, bar)
 }
