@@ -21,7 +21,7 @@ use brain_blitz::graph::IntoData;
 use brain_blitz::hl_ops::{Conv, CrossEntropy, Padding, Pool};
 use brain_blitz::nn::{
     Activation, BatchNorm, BinaryConv2d, BinaryLinear, Conv2d, Layer, Linear, LowBit, MaxPool,
-    Module, Sequential, Visitor,
+    Module, Sequential, SignInputs, Visitor,
 };
 use brain_blitz::prelude::*;
 use brain_blitz::train::checkpoint::{parameter_arrays, set_parameters};
@@ -53,6 +53,15 @@ struct Options {
     /// Does not round the first layer of the perceptron
     #[arg(long)]
     float_first: bool,
+    /// Bits of a pixel, as the perceptron sees it: 8, 4, 2 or 1
+    #[arg(
+        long,
+        value_name = "BITS",
+        default_value = "8",
+        conflicts_with = "float_first"
+    )]
+    #[arg(value_parser = pixels)]
+    pixels: LowBit,
     /// Neurons of a hidden layer of the perceptron
     #[arg(long, default_value_t = 1024)]
     width: usize,
@@ -76,14 +85,24 @@ struct Options {
     speed: bool,
 }
 
+/// A first layer of signs by pixels of so many bits.
+fn pixels(bits: &str) -> Result<LowBit, String> {
+    match bits {
+        "8" => Ok(LowBit::w1a8()),
+        "4" => Ok(LowBit::w1a4()),
+        "2" => Ok(LowBit::w1a2()),
+        "1" => Ok(LowBit::w1a1()),
+        _ => Err("pixels have 8, 4, 2 or 1 bits".to_owned()),
+    }
+}
+
 fn main() -> Result<()> {
     let options = Options::parse();
     let shape = Shape {
         is_cnn: options.cnn,
         width: options.width,
         low_bit: (!options.float).then(LowBit::w1a1),
-        // Pixels have 8 bits anyway.
-        first: (!options.float && !options.float_first).then(LowBit::w1a8),
+        first: (!options.float && !options.float_first).then_some(options.pixels),
     };
     if options.speed {
         speed(&shape, options.threads);
@@ -186,6 +205,12 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn perceptron(&mut self, width: usize) {
         self.add(Flatten);
+        if self
+            .first
+            .is_some_and(|first| first.inputs != SignInputs::Bytes)
+        {
+            self.add(Centred);
+        }
         self.linear(28 * 28, width, self.first);
         self.between(width);
         for _ in 0..2 {
@@ -274,6 +299,19 @@ impl Module for Flatten {
 impl Layer for Flatten {
     fn forward(&self, x: GraphTensor) -> GraphTensor {
         x.flatten(1, 3)
+    }
+}
+
+/// Numbers from 0 to 1 as numbers from -1 to 1: a few levels are as many below 0 as above it.
+struct Centred;
+
+impl Module for Centred {
+    fn visit(&self, _: &mut Visitor<'_>) {}
+}
+
+impl Layer for Centred {
+    fn forward(&self, x: GraphTensor) -> GraphTensor {
+        x * 2.0 - 1.0
     }
 }
 

@@ -33,6 +33,7 @@ mod k_weighted;
 mod legacy;
 mod plain;
 mod rounding;
+mod scale;
 mod sign;
 mod sign_calibrated;
 mod sign_encode;

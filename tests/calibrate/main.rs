@@ -356,3 +356,4 @@ fn check_types(measured: &[Measured]) {
 mod known;
 #[cfg(feature = "llvm-backend")]
 mod models;
+mod rescale;

@@ -302,6 +302,12 @@ fn a_text_chooses_scales_and_types() {
     assert!(bytes("a") == bytes("b"), "the same scales from the file");
     assert!(bytes("a") != bytes("plain"));
     assert_eq!(bytes("a").len(), bytes("plain").len());
+    // Rows get factors, which take no room: seven matrices of six layers.
+    let settings = format!("--quant q4_0 --rescale --sample-tokens 512 --json {text}");
+    let found = succeed_json(convert(&model, &at("f"), &settings));
+    assert_eq!(found["rescaled"], 42);
+    assert_eq!(bytes("f").len(), bytes("a").len());
+    assert!(bytes("f") != bytes("a"));
     // A plan, of which the table says what each matrix got and what that costs.
     let settings = format!("--bits 6 --by-kind --plan-tokens 40 --sample-tokens 512 {text}");
     let said = run("c", &settings);
@@ -343,6 +349,7 @@ fn scales_and_plans_need_a_text() {
         "convert MODEL x.gguf --quant q4_0 --importance nowhere",
         "convert MODEL x.gguf --quant q4_0 --by-kind",
         "convert MODEL x.gguf --quant q4_0 --feedback",
+        "convert MODEL x.gguf --quant q4_0 --rescale",
     ] {
         fail(2, &shakespeare(), usage);
     }

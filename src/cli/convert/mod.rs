@@ -60,13 +60,16 @@ Examples:
   brain-blitz convert models/gemma2-shakespeare small.gguf --bits 5 --calibrate plays.txt
   brain-blitz convert IN OUT --quant q4_k --calibrate wiki.txt --save-importance wiki.importance
   brain-blitz convert IN OUT --quant q4_0 --importance wiki.importance
-  brain-blitz convert IN OUT --quant q4_0 --calibrate wiki.txt --feedback
+  brain-blitz convert IN OUT --quant q4_0 --calibrate wiki.txt --feedback --rescale
 
 With --calibrate the model reads a part of the text, and errors in a column of a matrix count by the mean
 square of what that column is multiplied by; with --feedback also by how what one column is off by can be made
-up for in others (of matrices with up to 4096 columns). The formats stay the same. With --bits each matrix is
-rounded to each type, and what that does to predictions of the text is measured as the divergence KL;
-the types that cost least within the bits are taken. The model is in memory as f32 meanwhile.
+up for in others (of matrices with up to 4096 columns). With --rescale the model and the converted one read
+it side by side at the end, and rows of matrices get factors that make them give what they gave before; they
+go into the scales of blocks, so the file is as large and as fast as without. The formats stay the same.
+With --bits each matrix is rounded to each type, and what that does to predictions of the text is measured
+as the divergence KL; the types that cost least within the bits are taken. The model is in memory as f32
+meanwhile.
 
 The output layer, which is the embedding where a model has no other, keeps more bits than --quant says,
 as in llama.cpp's files; --embedding TYPE stores both in TYPE, for example all matrices in one type.
@@ -74,7 +77,8 @@ as in llama.cpp's files; --embedding TYPE stores both in TYPE, for example all m
 Norms and other vectors stay f32. A matrix whose rows are no whole number of blocks gets a type that
 fits: smaller blocks of at least as many bits, or f16; a note says which. Weights are not trained
 further, so fewer than four bits are for models that were trained to have them.
---json prints {\"bytes_before\", \"bytes_after\", \"bits_per_weight\", \"tensors\", \"plan\"}.";
+--json prints {\"bytes_before\", \"bytes_after\", \"bits_per_weight\", \"tensors\", \"rescaled\",
+\"plan\"}.";
 
 fn bits(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -118,8 +122,13 @@ pub fn run(args: &Args) -> Outcome {
             .map(|moments| moments as &mut gguf::Moments<'_>),
         &mut |done, total| bars.borrow_mut().converting(done, total),
     );
+    let converted = converted?;
+    let rescaled = match text.as_ref().filter(|_| sample.rescales()) {
+        Some(text) => sample.rescale_rows(text, (&args.output, &converted), &mut bar)?,
+        None => 0,
+    };
     bar.clear();
-    report(args, &converted?, found.as_ref())
+    report(args, &converted, (found.as_ref(), rescaled))
 }
 
 /// What is planned.
@@ -156,7 +165,9 @@ fn options(args: &Args, calibration: Arc<Calibration>, found: Option<&Found>) ->
     }
 }
 
-fn report(args: &Args, tensors: &[Converted], found: Option<&Found>) -> Outcome {
+/// Tells what became of the tensors; `found` is the plan, if there is one, and how many matrices were multiplied.
+fn report(args: &Args, tensors: &[Converted], found: (Option<&Found>, usize)) -> Outcome {
+    let (found, rescaled) = found;
     let sum = |of: fn(&Converted) -> usize| tensors.iter().map(of).sum::<usize>();
     let (before, after) = (sum(|t| t.bytes.0), sum(|t| t.bytes.1));
     let elements = sum(|t| t.elements);
@@ -176,6 +187,7 @@ fn report(args: &Args, tensors: &[Converted], found: Option<&Found>) -> Outcome 
             "bytes_after": after,
             "bits_per_weight": bits,
             "tensors": tensors.iter().map(row).collect::<Vec<_>>(),
+            "rescaled": rescaled,
             "plan": found.map(sample::json),
         }));
     }

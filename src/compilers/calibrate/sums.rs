@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use super::{Calibrate, weight_name};
 use crate::compilers::Pass;
+use crate::compilers::generic::needed;
 use crate::compilers::quantize::weights::walks_rows;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -37,13 +38,18 @@ pub(super) struct Found {
     mul: NodeIndex,
     /// The other factor, and its rows.
     x: (NodeIndex, View),
+    /// The weight's rows as the product sees them, and how many there are.
+    weight: (View, usize),
+    /// What adds the product up, and along which axis.
+    sum: (NodeIndex, usize),
 }
 
-/// All products, in order.
+/// All products that a kept value needs, in order: earlier passes may have left others behind.
 ///
 /// # Errors
 /// A circle in the graph.
 pub(super) fn find(dag: &Dag, calibrate: &Calibrate) -> Result<Vec<Found>> {
+    let (_, needed) = needed(dag)?;
     let mut found = Vec::new();
     for input in dag.ids() {
         if !matches!(dag.node(input).op, Op::Input { .. }) {
@@ -54,9 +60,9 @@ pub(super) fn find(dag: &Dag, calibrate: &Calibrate) -> Result<Vec<Found>> {
             for (reader, slot, view) in dag.readers(from) {
                 match &dag.node(reader).op {
                     Op::Cast(_) | Op::Dequantize(_) if dag.is_whole(from, view) => at.push(reader),
-                    Op::Binary(BinaryOp::Mul) => {
-                        for axis in summed_axes(dag, reader) {
-                            let product = (reader, slot, axis);
+                    Op::Binary(BinaryOp::Mul) if needed[reader.index()] => {
+                        for sum in sums_of(dag, reader) {
+                            let product = (reader, slot, sum);
                             found.extend(site(dag, (input, from), (product, view), calibrate));
                         }
                     }
@@ -68,35 +74,36 @@ pub(super) fn find(dag: &Dag, calibrate: &Calibrate) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// The axes that sums of a product run along, each by itself.
-fn summed_axes(dag: &Dag, mul: NodeIndex) -> Vec<usize> {
-    let axes = dag
+/// The sums of a product along one axis, one for each axis.
+fn sums_of(dag: &Dag, mul: NodeIndex) -> Vec<(NodeIndex, usize)> {
+    let sums = dag
         .readers(mul)
         .filter_map(|(sum, _, seen)| match &dag.node(sum).op {
             Op::Reduce(ReduceOp::Sum, axes) if axes.len() == 1 && dag.is_whole(mul, seen) => {
-                Some(axes[0])
+                Some((sum, axes[0]))
             }
             _ => None,
         });
-    let mut axes: Vec<usize> = axes.collect();
-    axes.sort_unstable();
-    axes.dedup();
-    axes
+    let mut sums: Vec<(NodeIndex, usize)> = sums.collect();
+    sums.sort_by_key(|&(sum, axis)| (axis, sum));
+    sums.dedup_by_key(|(_, axis)| *axis);
+    sums
 }
 
 /// The product, if `weight`, which the input's numbers are, is a matrix whose rows it walks along the summed axis.
 fn site(
     dag: &Dag,
     (input, weight): (NodeIndex, NodeIndex),
-    ((mul, slot, axis), view): ((NodeIndex, usize, usize), &View),
+    ((mul, slot, sum), view): ((NodeIndex, usize, (NodeIndex, usize)), &View),
     calibrate: &Calibrate,
 ) -> Option<Found> {
     let ty = &dag.node(weight).ty;
-    let [_, columns] = ty.dims[..] else {
+    let [n_rows, columns] = ty.dims[..] else {
         return None;
     };
     let n = columns.as_usize().filter(|_| ty.dtype.is_float())?;
-    ty.numel().as_usize()?;
+    let n_rows = n_rows.as_usize()?;
+    let axis = sum.1;
     let by_rows = walks_rows(view, axis, columns);
     let (x, seen) = dag.operands(mul)[1 - slot];
     if !by_rows || !seen.walks(axis) || !dag.node(x).ty.dtype.is_float() {
@@ -116,6 +123,8 @@ fn site(
         rows: numel(&dims[..dims.len() - 1]),
         mul,
         x: (x, rows),
+        weight: (view.clone(), n_rows),
+        sum,
     })
 }
 
@@ -148,6 +157,33 @@ impl Pass for ColumnSums {
 }
 
 impl Found {
+    /// How many rows the weight has.
+    pub(super) fn n_rows(&self) -> usize {
+        self.weight.1
+    }
+
+    /// What the product gives, seen so that the weight's rows are the last axis; `None` if these are not one axis of it.
+    pub(super) fn output(&self, dag: &Dag) -> Option<(NodeIndex, View)> {
+        let (sum, summed) = self.sum;
+        let whole = View::contiguous(dag.node(sum).ty.dims.clone());
+        let (seen, n_rows) = &self.weight;
+        if *n_rows == 1 {
+            return Some((sum, whole));
+        }
+        let mut walked = (0..seen.rank()).filter(|&axis| axis != summed && seen.walks(axis));
+        let axis = walked.next()?;
+        if walked.next().is_some() || seen.dims()[axis].as_usize() != Some(*n_rows) {
+            return None;
+        }
+        let mut order: Vec<usize> = (0..seen.rank())
+            .filter(|&at| at != axis && at != summed)
+            .collect();
+        order.push(axis);
+        let kept = order.into_iter().map(|at| at - usize::from(at > summed));
+        let kept: Vec<usize> = kept.collect();
+        Some((sum, whole.permute(&kept).ok()?))
+    }
+
     /// Adds the sums, and makes them values.
     fn write(&self, patch: &mut Patch, dag: &Dag) -> Result<()> {
         let (x, rows) = self.x.clone();

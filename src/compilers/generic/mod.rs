@@ -39,6 +39,7 @@ pub use algebra::Algebra;
 pub use constant_folding::ConstantFolding;
 pub use cse::Cse;
 pub use dead_code::DeadCode;
+pub(in crate::compilers) use sweep::needed;
 pub use view_elimination::ViewElimination;
 
 use super::{Compiler, Group, PassList, Report};

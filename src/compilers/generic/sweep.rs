@@ -30,7 +30,7 @@ pub(super) struct Sweep<'a> {
 }
 
 /// The nodes that some kept value needs, operands first; a table of them.
-pub(super) fn needed(dag: &Dag) -> Result<(Vec<NodeIndex>, Vec<bool>)> {
+pub(in crate::compilers) fn needed(dag: &Dag) -> Result<(Vec<NodeIndex>, Vec<bool>)> {
     let mut wanted = vec![false; dag.bound()];
     for id in dag.kept_nodes() {
         wanted[id.index()] = true;

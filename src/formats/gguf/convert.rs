@@ -98,6 +98,10 @@ impl Options {
 pub struct Converted {
     /// Its name in the new file.
     pub name: String,
+    /// The parameter that it is in the crate's models, else its name in the input.
+    pub parameter: String,
+    /// Which of the parameter's rows its rows are, if they are written in another order.
+    pub rows: Option<Vec<usize>>,
     /// How it was stored.
     pub from: BlockType,
     /// How it is stored now.
@@ -110,6 +114,13 @@ pub struct Converted {
     pub elements: usize,
     /// Bytes before and after.
     pub bytes: (usize, usize),
+}
+
+impl Converted {
+    /// Whether it is neither the embedding nor the output layer.
+    pub fn is_inner(&self) -> bool {
+        !matches!(self.name.as_str(), EMBEDDING | OUTPUT)
+    }
 }
 
 /// A tensor that is to be converted.
@@ -413,6 +424,8 @@ fn plan(item: &Item, options: &Options, has_output: bool) -> Converted {
     let size = to.bytes_of(elements).expect("the rows are whole blocks");
     Converted {
         name: item.tensor.name.clone(),
+        parameter: item.parameter.clone(),
+        rows: item.rows.clone(),
         from: item.tensor.ty,
         to,
         instead_of: (to != wanted).then_some(wanted),
