@@ -98,9 +98,9 @@ impl PackedOperands {
         let memory = match packing.folder {
             Some(_) => Memory::Own(AlignedBytes::default()),
             None => {
-                let from = self.needed;
                 self.needed += packing.bytes.next_multiple_of(ALIGNMENT);
-                Memory::Shared(from)
+                // Somewhere, once there is memory.
+                Memory::Shared(0)
             }
         };
         self.entries.push(Entry {
@@ -158,6 +158,7 @@ impl PackedOperands {
         let mut moved = self.memory.len() < self.needed;
         if moved {
             self.memory = AlignedBytes::try_zeroed(self.needed)?;
+            self.place();
         }
         let allowance = match extent {
             Extent::All => None,
@@ -200,6 +201,20 @@ impl PackedOperands {
         self.counts.waiting = waiting;
         self.fresh_at = (waiting == 0).then_some(changes);
         Ok(moved)
+    }
+
+    /// Gives those without memory of their own places in the new one, in the order in which they are packed: what is not
+    /// packed yet does not share large pages with what is, and takes no memory.
+    fn place(&mut self) {
+        let mut from = 0;
+        for &at in &self.order {
+            let entry = &mut self.entries[at];
+            if let Memory::Shared(place) = &mut entry.memory {
+                *place = from;
+                entry.version = None;
+                from += entry.packing().bytes.next_multiple_of(ALIGNMENT);
+            }
+        }
     }
 
     /// Where an operand lies packed; null if it is not.
@@ -409,16 +424,15 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn operands_lie_in_one_memory_one_after_the_other() {
+    fn operands_lie_in_one_memory_in_the_order_in_which_they_are_packed() {
         let sizes = [100, 5000, 64];
         let (mut operands, data) = operands(&sizes, false);
         let source = |input| source(&data, input);
         // SAFETY: sources are as large as the packings say, and nobody writes to them.
         let moved = unsafe { operands.refresh(Extent::First, 1, 1, |_| 1, source) }.unwrap();
         assert!(moved);
-        let starts = [0, 1, 2].map(|entry| operands.start(entry).addr());
-        assert_eq!(starts[1] - starts[0], 128);
-        assert_eq!(starts[2] - starts[1], 5056);
+        let starts = [1, 0, 2].map(|entry| operands.start(entry).addr());
+        assert_eq!(starts.map(|at| at - starts[0]), [0, 5056, 5056 + 128]);
         assert_eq!(operands.bytes(), 128 + 5056 + 64);
         for (entry, n) in sizes.into_iter().enumerate() {
             assert_eq!(held(&operands, entry, n), data[entry].bytes());
