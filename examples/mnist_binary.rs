@@ -87,13 +87,13 @@ struct Options {
 
 /// A first layer of signs by pixels of so many bits.
 fn pixels(bits: &str) -> Result<LowBit, String> {
-    match bits {
-        "8" => Ok(LowBit::w1a8()),
-        "4" => Ok(LowBit::w1a4()),
-        "2" => Ok(LowBit::w1a2()),
-        "1" => Ok(LowBit::w1a1()),
-        _ => Err("pixels have 8, 4, 2 or 1 bits".to_owned()),
-    }
+    Ok(match bits {
+        "8" => LowBit::w1a8(),
+        "4" => LowBit::w1a4(),
+        "2" => LowBit::w1a2(),
+        "1" => LowBit::w1a1(),
+        _ => return Err("pixels have 8, 4, 2 or 1 bits".to_owned()),
+    })
 }
 
 fn main() -> Result<()> {
@@ -204,13 +204,10 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn perceptron(&mut self, width: usize) {
-        self.add(Flatten);
-        if self
-            .first
-            .is_some_and(|first| first.inputs != SignInputs::Bytes)
-        {
-            self.add(Centred);
-        }
+        // A few levels are as many below 0 as above it.
+        let few = |first: LowBit| first.inputs != SignInputs::Bytes;
+        let centred = self.first.is_some_and(few);
+        self.add(Flatten { centred });
         self.linear(28 * 28, width, self.first);
         self.between(width);
         for _ in 0..2 {
@@ -235,7 +232,7 @@ impl Builder<'_> {
         self.between(64); // [n, 64, 7, 7]
         self.conv(64, 64);
         self.between(64);
-        self.add(Flatten);
+        self.add(Flatten { centred: false });
         self.linear(64 * 7 * 7, 256, self.low_bit);
         self.between(256);
         let last = Linear::new(self.cx, 256, N_CLASSES, true);
@@ -289,8 +286,10 @@ fn same() -> Conv {
     }
 }
 
-/// All axes but the first as one.
-struct Flatten;
+/// All axes but the first as one; `centred` takes numbers from 0 to 1 to such from -1 to 1.
+struct Flatten {
+    centred: bool,
+}
 
 impl Module for Flatten {
     fn visit(&self, _: &mut Visitor<'_>) {}
@@ -298,20 +297,8 @@ impl Module for Flatten {
 
 impl Layer for Flatten {
     fn forward(&self, x: GraphTensor) -> GraphTensor {
-        x.flatten(1, 3)
-    }
-}
-
-/// Numbers from 0 to 1 as numbers from -1 to 1: a few levels are as many below 0 as above it.
-struct Centred;
-
-impl Module for Centred {
-    fn visit(&self, _: &mut Visitor<'_>) {}
-}
-
-impl Layer for Centred {
-    fn forward(&self, x: GraphTensor) -> GraphTensor {
-        x * 2.0 - 1.0
+        let x = x.flatten(1, 3);
+        if self.centred { x * 2.0 - 1.0 } else { x }
     }
 }
 

@@ -450,12 +450,16 @@ mod trained {
         assert_eq!(train(&shape(false), 40).1, losses);
     }
 
-    /// Of a first layer with inputs of 8 bits, the order of additions is another one.
     #[test]
-    fn a_first_layer_of_bytes_answers_the_same() {
-        let first = Some(LowBit::w1a8());
+    fn a_first_layer_of_few_bits_answers_the_same() {
+        let few = [LowBit::w1a8, LowBit::w1a4, LowBit::w1a2, LowBit::w1a1];
+        few.into_iter().for_each(|first| answers_the_same(first()));
+    }
+
+    /// Of a first layer with inputs of 8 bits, the order of additions is another one.
+    fn answers_the_same(first: LowBit) {
         let shape = Shape {
-            first,
+            first: Some(first),
             ..shape(false)
         };
         let (trainer, losses) = train(&shape, 40);

@@ -67,7 +67,7 @@ pub mod report;
 
 pub use autograd::Autograd;
 pub use binarize::Binarize;
-pub use calibrate::{Calibrate, Calibrator, Outputs};
+pub use calibrate::{Calibrate, Calibrator, RowFactors};
 pub use driver::{Group, PassList};
 pub use generic::Generic;
 pub use keep::Keep;

@@ -13,7 +13,6 @@ pub mod logprobs;
 mod low_bit;
 pub mod plan;
 mod quant;
-pub mod rescale;
 pub mod reuse;
 pub mod sampler;
 pub mod session;

@@ -7,6 +7,7 @@
 //! | [`data`] | data sets and the loader that makes batches of them |
 //! | [`checkpoint`] | everything that a run needs to go on, in a folder that is whole or not there |
 //! | [`distill`] | a network of few bits that learns what another one answers |
+//! | [`rescale`] | factors for rows of rounded weights, learnt from the model as it was |
 //! | [`metrics`] | numbers a step in a file, progress on the terminal, a guard against losses gone wrong |
 //! | [`plot`] | curves of those numbers as SVG |
 //!
@@ -19,4 +20,5 @@ pub mod distill;
 pub mod metrics;
 pub mod optim;
 pub mod plot;
+pub mod rescale;
 pub mod schedule;

@@ -274,18 +274,47 @@ fn what_is_another_thing_is_one_clear_message() {
     }
 }
 
+/// A folder with a text, and the options that have a model read it.
+#[cfg(feature = "llvm-backend")]
+fn sample() -> (tempfile::TempDir, String) {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("text.txt");
+    let words = (0..400).map(|i| ["To be, or not ", "to speak\n", "the king "][i * i % 7 % 3]);
+    fs::write(&path, words.collect::<String>()).unwrap();
+    let options = format!("--calibrate {} --threads 1 --quiet", path.display());
+    (folder, options)
+}
+
+#[cfg(feature = "llvm-backend")]
+#[test]
+fn factors_are_learnt_and_take_no_room() {
+    let (folder, text) = sample();
+    let at = |name: &str| folder.path().join(name);
+    let run = |name: &str, more: &str| {
+        let settings = format!("--quant q4_0 --sample-tokens 512 --json {text} {more}");
+        succeed_json(convert(&shakespeare(), &at(name), &settings))
+    };
+    assert_eq!(run("plain", "")["rescaled"], Value::Null);
+    let found = &run("learnt", "--rescale")["rescaled"];
+    // Seven matrices and four norms of six layers, and the last norm.
+    assert_eq!(found["tensors"], 6 * 11 + 1);
+    let divergences = found["divergences"].as_array().unwrap();
+    assert_eq!(divergences.len(), 2, "{found}");
+    assert!(
+        divergences.iter().all(|x| x.as_f64().unwrap() > 0.0),
+        "{found}"
+    );
+    let bytes = |name: &str| fs::read(at(name)).unwrap();
+    assert_eq!(bytes("learnt").len(), bytes("plain").len());
+    assert!(bytes("learnt") != bytes("plain"));
+}
+
 // The definitions of operations would read the text for minutes.
 #[cfg(feature = "llvm-backend")]
 #[test]
 fn a_text_chooses_scales_and_types() {
-    let folder = tempdir().unwrap();
+    let (folder, text) = sample();
     let at = |name: &str| folder.path().join(name);
-    let words = (0..400).map(|i| ["To be, or not ", "to speak\n", "the king "][i * i % 7 % 3]);
-    fs::write(at("text.txt"), words.collect::<String>()).unwrap();
-    let text = format!(
-        "--calibrate {} --threads 1 --quiet",
-        at("text.txt").display()
-    );
     let model = shakespeare();
     let save = format!("--save-importance {}", at("found").display());
     let run = |name: &str, settings: &str| succeed(convert(&model, &at(name), settings));
@@ -302,12 +331,6 @@ fn a_text_chooses_scales_and_types() {
     assert!(bytes("a") == bytes("b"), "the same scales from the file");
     assert!(bytes("a") != bytes("plain"));
     assert_eq!(bytes("a").len(), bytes("plain").len());
-    // Rows get factors, which take no room: seven matrices of six layers.
-    let settings = format!("--quant q4_0 --rescale --sample-tokens 512 --json {text}");
-    let found = succeed_json(convert(&model, &at("f"), &settings));
-    assert_eq!(found["rescaled"], 42);
-    assert_eq!(bytes("f").len(), bytes("a").len());
-    assert!(bytes("f") != bytes("a"));
     // A plan, of which the table says what each matrix got and what that costs.
     let settings = format!("--bits 6 --by-kind --plan-tokens 40 --sample-tokens 512 {text}");
     let said = run("c", &settings);

@@ -8,6 +8,7 @@ use brain_blitz::blocks::BlockType;
 use brain_blitz::formats::Calibration;
 use brain_blitz::formats::gguf::{self, Converted, is_gguf};
 use brain_blitz::generation::plan::{Found, Grouping, Request};
+use brain_blitz::train::rescale::Learnt;
 
 use super::failure::{Failure, Outcome};
 use super::model::block_type;
@@ -65,8 +66,9 @@ Examples:
 With --calibrate the model reads a part of the text, and errors in a column of a matrix count by the mean
 square of what that column is multiplied by; with --feedback also by how what one column is off by can be made
 up for in others (of matrices with up to 4096 columns). With --rescale the model and the converted one read
-it side by side at the end, and rows of matrices get factors that make them give what they gave before; they
-go into the scales of blocks, so the file is as large and as fast as without. The formats stay the same.
+it side by side at the end, and factors for rows of matrices and for norms are learnt that bring the predictions
+of both together; they go into the scales of blocks, so the file is as large and as fast as without (both
+models are in memory as f32 then). The formats stay the same.
 With --bits each matrix is rounded to each type, and what that does to predictions of the text is measured
 as the divergence KL; the types that cost least within the bits are taken. The model is in memory as f32
 meanwhile.
@@ -124,11 +126,11 @@ pub fn run(args: &Args) -> Outcome {
     );
     let converted = converted?;
     let rescaled = match text.as_ref().filter(|_| sample.rescales()) {
-        Some(text) => sample.rescale_rows(text, (&args.output, &converted), &mut bar)?,
-        None => 0,
+        Some(text) => Some(sample.rescale_rows(text, (&args.output, &converted), &mut bar)?),
+        None => None,
     };
     bar.clear();
-    report(args, &converted, (found.as_ref(), rescaled))
+    report(args, &converted, (found.as_ref(), rescaled.as_ref()))
 }
 
 /// What is planned.
@@ -165,9 +167,12 @@ fn options(args: &Args, calibration: Arc<Calibration>, found: Option<&Found>) ->
     }
 }
 
-/// Tells what became of the tensors; `found` is the plan, if there is one, and how many matrices were multiplied.
-fn report(args: &Args, tensors: &[Converted], found: (Option<&Found>, usize)) -> Outcome {
-    let (found, rescaled) = found;
+/// Tells what became of the tensors, with the plan and the factors, if there are any.
+fn report(
+    args: &Args,
+    tensors: &[Converted],
+    (found, rescaled): (Option<&Found>, Option<&Learnt>),
+) -> Outcome {
     let sum = |of: fn(&Converted) -> usize| tensors.iter().map(of).sum::<usize>();
     let (before, after) = (sum(|t| t.bytes.0), sum(|t| t.bytes.1));
     let elements = sum(|t| t.elements);
@@ -187,7 +192,7 @@ fn report(args: &Args, tensors: &[Converted], found: (Option<&Found>, usize)) ->
             "bytes_after": after,
             "bits_per_weight": bits,
             "tensors": tensors.iter().map(row).collect::<Vec<_>>(),
-            "rescaled": rescaled,
+            "rescaled": rescaled.map(sample::learnt_json),
             "plan": found.map(sample::json),
         }));
     }

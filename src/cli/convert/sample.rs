@@ -1,7 +1,6 @@
 //! What `convert` finds out by letting the model read a text: what weights are multiplied by, and what types cost.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +13,8 @@ use brain_blitz::formats::gguf::{self, Converted};
 use brain_blitz::formats::{Calibration, ModelConfig, ModelFiles, Weights};
 use brain_blitz::generation::evaluate::{Windows, prompt_starts};
 use brain_blitz::generation::plan::{Found, Request, plan};
-use brain_blitz::generation::rescale::{self, Matrices, row_factors};
 use brain_blitz::generation::{Options, Progress, calibrate};
+use brain_blitz::train::rescale::{self, Learnt, learn_factors};
 
 use super::model::{calibration, context_for, default_cpu, thread_count};
 use crate::cli::failure::{Failure, Outcome};
@@ -39,8 +38,8 @@ pub struct SampleArgs {
     /// memory for products of columns, 3 GB at most
     #[arg(long, requires = "calibrate")]
     feedback: bool,
-    /// Let the model and the converted one read the text side by side in the end, and multiply rows of matrices so
-    /// that they give what they gave before
+    /// Let the model and the converted one read the text side by side in the end, and learn factors for rows of
+    /// matrices and for norms that bring the predictions of both together
     #[arg(long, requires = "calibrate")]
     rescale: bool,
     /// Write what --calibrate found to FILE (safetensors)
@@ -209,8 +208,8 @@ impl SampleArgs {
         self.rescale
     }
 
-    /// Multiplies rows of the converted model's matrices so that they give what they give in the model that it was made of;
-    /// tells how many matrices.
+    /// Multiplies rows of the converted model's matrices and weights of its norms by what brings its predictions near those of the
+    /// model that it was made of.
     ///
     /// # Errors
     /// If a model cannot be loaded, or the file cannot be written.
@@ -219,34 +218,25 @@ impl SampleArgs {
         text: &Text,
         (output, converted): (&Path, &[Converted]),
         bar: &mut Bar,
-    ) -> Outcome<usize> {
+    ) -> Outcome<Learnt> {
         let part = text.part(self.sample_tokens);
         let windows = text.windows(&part)?;
-        let (matrices, names) = matrices(converted);
-        let files = ModelFiles::open(output)?;
-        let factors = text.with_model(self.threads, ("Rescaling", bar), |model| {
-            let rounded = rescale::Model {
-                config: files.config()?,
-                weights: &*files.weights(DType::F32)?,
-            };
+        let learnt = text.with_model(self.threads, ("Rescaling", bar), |model| {
             let original = rescale::Model {
                 config: model.config,
                 weights: model.weights,
             };
-            row_factors(
-                [original, rounded],
-                &matrices,
+            learn_factors(
+                original,
+                (output, converted),
                 &windows,
                 model.options,
                 model.loading,
                 model.counting,
             )
         })?;
-        let factors = factors.into_iter();
-        let factors = factors.map(|(parameter, factors)| (names[&parameter].clone(), factors));
-        let factors: BTreeMap<String, Vec<f32>> = factors.collect();
-        gguf::scale_rows(output, &factors)?;
-        Ok(factors.len())
+        gguf::scale_rows(output, &learnt.factors)?;
+        Ok(learnt)
     }
 
     /// Types of the least divergence of the text's predictions.
@@ -271,20 +261,12 @@ impl SampleArgs {
     }
 }
 
-/// The matrices whose rows can be multiplied, with the order of their rows, and their names in the file.
-fn matrices(converted: &[Converted]) -> (Matrices, BTreeMap<String, String>) {
-    let rounded = |tensor: &&Converted| {
-        let can_scale = !tensor.to.scale_offsets().is_empty() && tensor.to.block_len() > 1;
-        can_scale && tensor.from != tensor.to && tensor.is_inner()
-    };
-    let rounded = converted.iter().filter(rounded);
-    rounded
-        .map(|tensor| {
-            let parameter = tensor.parameter.clone();
-            let order = (parameter.clone(), tensor.rows.clone());
-            (order, (parameter, tensor.name.clone()))
-        })
-        .unzip()
+/// What was learnt as JSON.
+pub fn learnt_json(learnt: &Learnt) -> serde_json::Value {
+    serde_json::json!({
+        "tensors": learnt.factors.len(),
+        "divergences": learnt.divergences,
+    })
 }
 
 /// The plan as lines.

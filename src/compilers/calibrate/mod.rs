@@ -3,7 +3,7 @@
 //! | pass | before → after |
 //! |---|---|
 //! | [`ColumnSums`] | a product with whole rows of a constant → the same, and sums over the other factor's columns |
-//! | [`ProductOutputs`] | a product with whole rows of a constant → the same, and its result as one of the graph's |
+//! | [`RowFactors`] | a product with whole rows of a constant → the same, times a factor for each row |
 //!
 //! ```text
 //! %2 = mul(%1 {..}, %0 {..})             %2 = mul(%1 {..}, %0 {..}); %3 = sum_reduce<2>(%2) : f32[s, 9]
@@ -19,13 +19,14 @@
 //! What it deliberately does not do: calibrate layers with inputs that earlier layers' rounding has changed already; products
 //! along another axis than a weight's last.
 
-mod outputs;
+mod factors;
 mod sums;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use outputs::{Output, Outputs, ProductOutputs};
+pub(crate) use factors::Instead;
+pub use factors::RowFactors;
 pub use sums::ColumnSums;
 
 use super::{Compiler, PassList, Report};

@@ -35,13 +35,13 @@ pub(super) struct Found {
     pub(super) rows: Expr,
     /// Whether products of pairs of columns are summed too.
     pub(super) with_products: bool,
-    mul: NodeIndex,
+    pub(super) mul: NodeIndex,
     /// The other factor, and its rows.
     x: (NodeIndex, View),
     /// The weight's rows as the product sees them, and how many there are.
     weight: (View, usize),
     /// What adds the product up, and along which axis.
-    sum: (NodeIndex, usize),
+    pub(super) sum: (NodeIndex, usize),
 }
 
 /// All products that a kept value needs, in order: earlier passes may have left others behind.
@@ -162,26 +162,14 @@ impl Found {
         self.weight.1
     }
 
-    /// What the product gives, seen so that the weight's rows are the last axis; `None` if these are not one axis of it.
-    pub(super) fn output(&self, dag: &Dag) -> Option<(NodeIndex, View)> {
-        let (sum, summed) = self.sum;
-        let whole = View::contiguous(dag.node(sum).ty.dims.clone());
+    /// Which axis of the sum the weight's rows are; `None` if they are not one axis of it.
+    pub(super) fn row_axis(&self) -> Option<usize> {
+        let summed = self.sum.1;
         let (seen, n_rows) = &self.weight;
-        if *n_rows == 1 {
-            return Some((sum, whole));
-        }
         let mut walked = (0..seen.rank()).filter(|&axis| axis != summed && seen.walks(axis));
         let axis = walked.next()?;
-        if walked.next().is_some() || seen.dims()[axis].as_usize() != Some(*n_rows) {
-            return None;
-        }
-        let mut order: Vec<usize> = (0..seen.rank())
-            .filter(|&at| at != axis && at != summed)
-            .collect();
-        order.push(axis);
-        let kept = order.into_iter().map(|at| at - usize::from(at > summed));
-        let kept: Vec<usize> = kept.collect();
-        Some((sum, whole.permute(&kept).ok()?))
+        let is_one = walked.next().is_none() && seen.dims()[axis].as_usize() == Some(*n_rows);
+        is_one.then_some(axis - usize::from(axis > summed))
     }
 
     /// Adds the sums, and makes them values.

@@ -100,8 +100,6 @@ pub struct Converted {
     pub name: String,
     /// The parameter that it is in the crate's models, else its name in the input.
     pub parameter: String,
-    /// Which of the parameter's rows its rows are, if they are written in another order.
-    pub rows: Option<Vec<usize>>,
     /// How it was stored.
     pub from: BlockType,
     /// How it is stored now.
@@ -117,9 +115,11 @@ pub struct Converted {
 }
 
 impl Converted {
-    /// Whether it is neither the embedding nor the output layer.
-    pub fn is_inner(&self) -> bool {
-        !matches!(self.name.as_str(), EMBEDDING | OUTPUT)
+    /// Whether it was rounded to blocks with scales of `f16`, and is neither the embedding nor the output layer.
+    pub fn has_new_scales(&self) -> bool {
+        let is_rounded = self.from != self.to && self.to.block_len() > 1;
+        let is_inner = !matches!(self.name.as_str(), EMBEDDING | OUTPUT);
+        is_rounded && is_inner && !self.to.scale_offsets().is_empty()
     }
 }
 
@@ -425,7 +425,6 @@ fn plan(item: &Item, options: &Options, has_output: bool) -> Converted {
     Converted {
         name: item.tensor.name.clone(),
         parameter: item.parameter.clone(),
-        rows: item.rows.clone(),
         from: item.tensor.ty,
         to,
         instead_of: (to != wanted).then_some(wanted),

@@ -1,4 +1,4 @@
-//! Rows of a file's tensors times factors.
+//! Tensors of a file, row by row times factors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,25 +8,23 @@ use super::{Gguf, Writer, tensor_field};
 use crate::error::Result;
 
 /// Multiplies rows of tensors of the file at `path`, which is replaced in one step: tensor by tensor, by name, a factor for each
-/// row, folded into the scales of its blocks ([`BlockType::scale`]). Everything else stays as it is.
+/// row of a matrix, folded into the scales of its blocks ([`BlockType::scale`]), or for each number of a vector. Everything else
+/// stays as it is.
 ///
 /// # Errors
-/// If the file is damaged, a tensor is not in it, is no matrix with as many rows as there are factors, or its blocks have no
-/// `f16` scales, or the file cannot be written.
+/// If the file is damaged, a tensor is not in it, has another number of rows than there are factors, or is of a type that
+/// cannot be scaled, or the file cannot be written.
 ///
 /// [`BlockType::scale`]: crate::blocks::BlockType::scale
 pub fn scale_rows(path: &Path, factors: &BTreeMap<String, Vec<f32>>) -> Result<()> {
     let file = Gguf::open(path)?;
     for (name, factors) in factors {
         let tensor = file.get(name)?;
-        let wrong = match tensor.shape[..] {
-            [n, _] if n == factors.len() => None,
-            _ => Some(format!("has the shape {:?}", tensor.shape)),
+        let wrong = match tensor.shape.first() == Some(&factors.len()) {
+            true if tensor.ty.can_scale() => None,
+            true => Some(format!("is {}, which has no scales of f16", tensor.ty)),
+            false => Some(format!("has the shape {:?}", tensor.shape)),
         };
-        let wrong = wrong.or_else(|| {
-            let has_none = tensor.ty.scale_offsets().is_empty();
-            has_none.then(|| format!("is {}, which has no scales of f16", tensor.ty))
-        });
         if let Some(wrong) = wrong {
             let what = format!("{wrong}: {} rows cannot be multiplied", factors.len());
             return Err(format_error(path, tensor_field(name), None, what));
