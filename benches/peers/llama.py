@@ -9,7 +9,7 @@ q8_0 q4_0 q1_0. What is made stays in the user's cache folder (5.2 GB and the fi
 llama-bench is built from the source package of llama-cpp-python for the machine at hand (needs cmake and a C++
 compiler); LLAMA_BENCH names one that is there already. BRAIN_BLITZ names our program [target/release/brain-blitz].
 
-A rate is the median over a program's rounds, each the median of its own repetitions. Start to first token is a
+A rate is the median over a program's rounds, each the median of its own repetitions; both generate behind the prompt. Start to first token is a
 process's whole time for one token after a prompt of one, memory its largest resident size in that; started before is
 the same with the files that `--pack-dir` left behind, which llama-bench has nothing like.
 """
@@ -95,11 +95,13 @@ def ours_rates(program, file, args):
 
 
 def llama_rates(program, file, args):
-    found = json.loads(output([
-        program, "-m", file, "-t", args.threads, "-p", args.prompt, "-n", args.generate, "-r", 3, "-o", "json",
-    ]))
-    rates = [statistics.median(part["samples_ts"]) for part in found]
-    return tuple(rates)
+    def rate(*work):
+        found = output([program, "-m", file, "-t", args.threads, *work, "-r", 3, "-o", "json"])
+        return statistics.median(json.loads(found)[0]["samples_ts"])
+
+    # Both programs generate behind the prompt.
+    reading = rate("-p", args.prompt, "-n", 0)
+    return reading, rate("-p", 0, "-n", args.generate, "-d", args.prompt)
 
 
 def first_token(command):
