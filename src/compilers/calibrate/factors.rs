@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Calibrate, sums};
 use crate::compilers::{Compiler, Pass, PassList, Report};
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Dag, Graph, GraphTensor, NodeIndex, NodeRef, Patch, ValueId};
 use crate::op::{BinaryOp, Op, ReduceOp};
 use crate::shape::View;
@@ -43,8 +43,9 @@ struct Site {
 }
 
 impl RowFactors {
-    /// Writes them into a recorded graph, for weights of these names that are multiplied once and have more than one row; gives
-    /// the name and the factors of each, an input `[rows]` that is set to ones. To be called before `Autograd`.
+    /// Writes them into a recorded graph, for weights of these names that are multiplied once, in `F32`, and have more than one
+    /// row; gives the name and the factors of each, an input `[rows]` that is set to ones. To be called before `Autograd`, and with
+    /// results retrieved: products that none of them needs are left alone.
     ///
     /// # Errors
     /// A circle in the graph.
@@ -53,7 +54,11 @@ impl RowFactors {
         names: impl IntoIterator<Item = &'a str>,
     ) -> Result<Vec<(String, GraphTensor)>> {
         let names: BTreeSet<&str> = names.into_iter().collect();
-        let all = cx.inspect(|dag| sums::find(dag, &Calibrate::default()))?;
+        let all = cx.inspect(|dag| {
+            let is_f32 = |found: &sums::Found| dag.node(found.sum.0).ty.dtype == DType::F32;
+            let all = sums::find(dag, &Calibrate::default())?;
+            Ok::<Vec<_>, Error>(all.into_iter().filter(is_f32).collect())
+        })?;
         let (mut sites, mut factors) = (Vec::new(), Vec::new());
         for found in &all {
             let same = all.iter().filter(|other| other.name == found.name);

@@ -95,7 +95,8 @@ impl Calibrate {
         columns <= self.widest && is_one
     }
 
-    /// Adds the sums to a graph's results: to be called before it is compiled for a machine.
+    /// Adds the sums to a graph's results: to be called before it is compiled for a machine, and with its results retrieved:
+    /// products that none of them needs are not looked at.
     ///
     /// # Errors
     /// A circle in the graph.
