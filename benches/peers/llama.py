@@ -9,9 +9,9 @@ q8_0 q4_0 q1_0. What is made stays in the user's cache folder (5.2 GB and the fi
 llama-bench is built from the source package of llama-cpp-python for the machine at hand (needs cmake and a C++
 compiler); LLAMA_BENCH names one that is there already. BRAIN_BLITZ names our program [target/release/brain-blitz].
 
-A rate is the median over a program's rounds, each the median of its own repetitions; both generate behind the prompt. Start to first token is a
-process's whole time for one token after a prompt of one, memory its largest resident size in that; started before is
-the same with the files that `--pack-dir` left behind, which llama-bench has nothing like.
+A rate is the median over a program's rounds, each the median of its own repetitions; both generate behind the prompt.
+Start to first token is a process's whole time for one token after a prompt of one, memory its largest resident size in
+that; started before is the same with the files that `--pack-dir` left behind, which llama-bench has nothing like.
 """
 
 import argparse

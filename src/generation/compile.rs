@@ -10,7 +10,7 @@ use crate::graph::Graph;
 use crate::op::Op;
 
 /// Compiles the graph for the machine that the options name, or leaves it to the reference executor.
-pub(super) fn compile(
+pub(crate) fn compile(
     graph: &mut Graph,
     options: &Options,
     info: &mut Info,

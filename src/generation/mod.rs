@@ -6,7 +6,7 @@
 mod blocks;
 pub mod calibrate;
 pub mod chat;
-mod compile;
+pub(crate) mod compile;
 pub mod conversation;
 pub mod evaluate;
 pub mod logprobs;

@@ -473,7 +473,8 @@ impl Session {
     }
 }
 
-fn new_graph(options: &Options) -> Result<Graph> {
+/// A graph that runs on as many threads as the options say.
+pub(crate) fn new_graph(options: &Options) -> Result<Graph> {
     let mut graph = Graph::new();
     match options.threads {
         Some(0) => return Err(Error::msg("at least one thread is needed")),

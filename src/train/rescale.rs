@@ -8,28 +8,30 @@
 //! Rounding does not only add noise: errors of one layer change what the next ones are given, and what a row gives is too large
 //! or too small for what comes after it. All codes stay as they are; what is learnt goes into the scales that blocks have, and into
 //! weights of norms, so the file is as large and as fast as before. One reading of a short text is enough: there is a number
-//! for every row, not for every weight. (Learning scales alone, beside frozen codes: Dettmers and Zettlemoyer 2023 tune zero points so;
-//! Frantar et al. 2022 and Lin et al. 2024 choose scales before rounding.)
+//! for every row, not for every weight. (Kim et al. 2023, "PEQA", fine-tune scales beside frozen codes; Li et al. 2023, "Norm
+//! Tweaking", weights of norms.)
 //!
 //! Activations are as they are in `f32` meanwhile. Rejected: factors of least squares for what each row gives, without
-//! gradients (perplexity 1.071 times that of the model as it was, where this has 1.056), factors for every block of 32
-//! (1.052, divergence 0.100 instead of 0.095).
+//! gradients (perplexity 1.071 times that of the model as it was, where this has 1.057).
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::distill::distillation_loss;
 use super::optim::{AdamW, Optimizer};
 use super::schedule::Schedule;
 use crate::array::{Array, Data};
 use crate::compilers::calibrate::Instead;
-use crate::compilers::{Autograd, Generic, LlvmCpu, RowFactors};
+use crate::compilers::{Autograd, RowFactors};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::formats::gguf::Converted;
 use crate::formats::{Gguf, ModelConfig, ModelFiles, Weights};
+use crate::generation::compile::compile;
 use crate::generation::evaluate::{Window, Windows};
-use crate::generation::{CacheType, Options, Progress, Rows, Session};
+use crate::generation::session::new_graph;
+use crate::generation::{CacheType, Info, Options, Progress, Rows, Session};
 use crate::graph::{Graph, GraphTensor, ValueId};
 use crate::nn::attention::CacheConfig;
 
@@ -86,7 +88,7 @@ pub fn learn_factors(
         ..options.clone()
     };
     let mut teacher = Session::new(original.config, original.weights, &options, loading)?;
-    let mut student = Student::new((file, tensors), (length, n_windows), &options)?;
+    let mut student = Student::new((file, tensors), (length, n_windows), &options, loading)?;
     for (n, window) in windows.clone().filter(is_whole).enumerate() {
         reading(n, n_windows);
         teacher.reset();
@@ -121,11 +123,9 @@ impl Student {
         (file, tensors): (&Path, &[Converted]),
         (length, n_windows): (usize, usize),
         options: &Options,
+        loading: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Student> {
-        let mut cx = Graph::new();
-        if let Some(n) = options.threads {
-            cx.set_threads(n);
-        }
+        let mut cx = new_graph(options)?;
         let files = ModelFiles::open(file)?;
         let cache = CacheConfig {
             capacity: length,
@@ -139,7 +139,8 @@ impl Student {
         let weights = files.weights(DType::F32)?;
         for (name, parameter) in model.parameters().iter() {
             parameter.set_name(name);
-            parameter.try_set(numbers(&*weights, name)?)?;
+            let numbers = weights.get(name)?.convert_to(DType::F32)?;
+            parameter.try_set_shared(Arc::new(numbers))?;
         }
         let parameter = |name: &str| model.parameters().get(name);
         let factors = factors(&mut cx, &Gguf::open(file)?, tensors, &parameter)?;
@@ -156,7 +157,7 @@ impl Student {
             ..AdamW::new(rate)
         };
         adam.step_when(&mut cx, loss.isfinite(), &learnt[..], &grads);
-        cx.try_compile(<(Generic, LlvmCpu)>::default(), ())?;
+        compile(&mut cx, options, &mut Info::default(), loading)?;
         Ok(Student {
             cx,
             tokens,
@@ -197,18 +198,6 @@ impl Student {
         let all = self.factors.iter();
         all.map(|(name, tensor)| (name.clone(), tensor.array().into_f32()))
             .collect()
-    }
-}
-
-/// A parameter's numbers.
-fn numbers(weights: &dyn Weights, name: &str) -> Result<Vec<f32>> {
-    match weights.blocks(name) {
-        Some(blocks) => blocks.dequantize(),
-        None => {
-            let numbers = weights.get(name)?.convert_to(DType::F32);
-            let bytes = numbers.map_err(|error| Error::msg(format!("{name}: {error}")))?;
-            Ok(bytemuck::pod_collect_to_vec(&bytes))
-        }
     }
 }
 

@@ -68,7 +68,7 @@ square of what that column is multiplied by; with --feedback also by how what on
 up for in others (of matrices with up to 4096 columns). With --rescale the model and the converted one read
 it side by side at the end, and factors for rows of matrices and for norms are learnt that bring the predictions
 of both together; they go into the scales of blocks, so the file is as large and as fast as without (both
-models are in memory as f32 then). The formats stay the same.
+models are in memory then, the converted one as f32). The formats stay the same.
 With --bits each matrix is rounded to each type, and what that does to predictions of the text is measured
 as the divergence KL; the types that cost least within the bits are taken. The model is in memory as f32
 meanwhile.
