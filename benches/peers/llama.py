@@ -48,8 +48,8 @@ def llama_bench():
     if not program.exists():
         say(f"building llama-bench of {SOURCE}")
         CACHE.mkdir(parents=True, exist_ok=True)
-        run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation",
-            "--no-binary", ":all:", "--dest", CACHE, SOURCE)
+        run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
+            "--no-binary", SOURCE.split("==")[0], "--dest", CACHE, SOURCE)
         archive = next(CACHE.glob("llama_cpp_python-*.tar.gz"))
         with tarfile.open(archive) as tar:
             tar.extractall(CACHE, filter="data")
