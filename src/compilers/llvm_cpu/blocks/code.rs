@@ -1,11 +1,12 @@
 //! Products with block weights, linked: what they need, and who calls what. The module `run` has the loops around kernels.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::activations::record_bytes;
 use super::compiled::{Functions, Lookups};
-use super::form::Form;
+use super::form::{Dots, Form};
 use super::ir::{BlockProduct, Part};
 use super::lookup::{PANELS, TABLE_BYTES};
 use super::run::{Pack, Run};
@@ -27,6 +28,7 @@ pub struct BlockCode {
     pub(super) key: u64,
     pub(super) product: BlockProduct,
     pub(super) form: Form,
+    pub(super) dots: Dots,
     /// Whether numbers in panels are signed.
     pub(super) signed: bool,
     /// Of each part.
@@ -35,8 +37,18 @@ pub struct BlockCode {
     pub(super) _jit: Arc<Jit>,
 }
 
-/// The most rows of activations whose products are looked up: more are multiplied faster.
+/// The most rows of activations whose products are looked up where an instruction multiplies fours of bytes: more are
+/// multiplied faster then.
 const LOOKED_UP: usize = 2;
+
+/// Shares of the rows that each thread has, where it has rows of its own: none waits long for the others in the end.
+const SHARES: usize = 8;
+
+/// Rows below which a share of them is not worth going through all panels.
+const FEWEST: usize = 4;
+
+/// Bytes of records and tables that stay in a thread's second cache while panels pass.
+const TABLES: usize = 384 << 10;
 
 impl BlockCode {
     /// The same code, whose panels are kept in files of a folder.
@@ -52,8 +64,18 @@ impl BlockCode {
     }
 
     /// The kernels that look up the products of `m` rows, if they do.
-    pub(super) fn lookups(&self, m: usize) -> Option<&Lookups> {
-        self.functions.lookups.as_ref().filter(|_| m <= LOOKED_UP)
+    fn lookups(&self, m: usize) -> Option<&Lookups> {
+        let most = match self.dots {
+            Dots::Vnni => LOOKED_UP,
+            Dots::Avx2 | Dots::Plain => usize::MAX,
+        };
+        self.functions.lookups.as_ref().filter(|_| m <= most)
+    }
+
+    /// How many of `m` rows are looked up before the next ones.
+    fn looked_up_at_once(&self, m: usize) -> usize {
+        let fitting = TABLES / self.looked_up_row() / 2 * 2;
+        m.min(fitting.max(2))
     }
 
     /// Bytes of a row's record and the tables behind it.
@@ -61,9 +83,9 @@ impl BlockCode {
         self.record_bytes() + self.product.n_groups() * TABLE_BYTES
     }
 
-    /// Bytes of what a thread makes of `m` rows to look their products up.
+    /// Bytes of what a thread makes of rows to look their products up, where there are `m`.
     pub(super) fn looked_up_bytes(&self, m: usize) -> usize {
-        m * self.looked_up_row()
+        self.looked_up_at_once(m) * self.looked_up_row()
     }
 
     fn n_panels(&self) -> usize {
@@ -91,7 +113,7 @@ impl BlockCode {
     /// Panels that a thread has room for when none are kept.
     pub(super) fn room(&self) -> usize {
         match self.functions.lookups {
-            Some(_) => PANELS[0],
+            Some(_) => PANELS,
             None => 1,
         }
     }
@@ -102,6 +124,35 @@ impl BlockCode {
         match self.can_wait() {
             true => bytes.next_multiple_of(ALIGNMENT),
             false => 0,
+        }
+    }
+}
+
+impl BlockCode {
+    /// All rows by all panels, through tables.
+    fn look_up(&self, run: &Run<'_>, lookups: &Lookups, (n_threads, n_panels): (usize, usize)) {
+        let m = run.m;
+        let at_once = self.looked_up_at_once(m).max(1);
+        let rows = |i: usize, each: usize| i * each..((i + 1) * each).min(m);
+        // Where there are rows enough, each thread has some of its own, and nobody makes tables that another one makes.
+        let few = (m / (SHARES * n_threads) / 2 * 2).min(at_once);
+        if few >= FEWEST {
+            let some = |thread, range: Range<usize>| {
+                for i in range {
+                    run.make_tables(lookups, thread, rows(i, few));
+                    run.look_up(lookups, thread, (rows(i, few), 0..n_panels));
+                }
+            };
+            return pool::for_each_range_after(n_threads, m.div_ceil(few), &|_| (), &some);
+        }
+        for i in 0..m.div_ceil(at_once) {
+            let begin = |thread| run.make_tables(lookups, thread, rows(i, at_once));
+            // As many panels at once as the largest kernel takes.
+            let look_up = |thread, fours: Range<usize>| {
+                let panels = fours.start * PANELS..(fours.end * PANELS).min(n_panels);
+                run.look_up(lookups, thread, (rows(i, at_once), panels));
+            };
+            pool::for_each_range_after(n_threads, n_panels.div_ceil(PANELS), &begin, &look_up);
         }
     }
 }
@@ -155,9 +206,7 @@ impl NativeCode for BlockCode {
             scratch: call.scratch.wrapping_add(n_threads * self.room_bytes()),
         };
         if let Some(lookups) = self.lookups(m) {
-            let begin = |thread| (0..m).for_each(|row| run.make_tables(lookups, thread, row));
-            let look_up = |thread, panels| run.look_up(lookups, thread, panels);
-            pool::for_each_range_after(n_threads, n_panels, &begin, &look_up);
+            self.look_up(&run, lookups, (n_threads, n_panels));
             return Ok(());
         }
         // A single row is rounded faster than a thread starts.
@@ -249,7 +298,7 @@ mod tests {
             assembly(&product, &target).unwrap()
         };
         let (signs, nibbles) = (text(BlockType::Q1_0), text(BlockType::Q4_0));
-        assert!(signs.contains("\nblock_lookup_Q1_0_4x16_"), "{signs}");
+        assert!(signs.contains("\nblock_lookup_Q1_0_1x4x16_"), "{signs}");
         let asked = |text: &str, instruction| text.matches(instruction).count() > 0;
         assert!(asked(&nibbles, "prefetcht0") && !asked(&nibbles, "prefetcht1"));
         assert!(asked(&signs, "prefetcht1"), "tables are in the first cache");
@@ -285,12 +334,21 @@ mod tests {
     }
 
     #[test]
-    fn products_of_few_rows_with_signs_are_looked_up() {
+    fn products_with_signs_are_looked_up_where_that_is_faster() {
         let Some(code_of_signs) = code(Scheme::A8G128, BlockType::Q1_0, "x86-64-v3", 40) else {
             return;
         };
-        assert_eq!(tables(&code_of_signs, 1), 512 / 32 * 256);
-        assert_eq!(tables(&code_of_signs, 3), 0);
+        let of_row = 512 / 32 * 256;
+        assert_eq!(tables(&code_of_signs, 1), of_row);
+        assert_eq!(tables(&code_of_signs, 3), 3 * of_row);
+        // Not more than a cache holds.
+        let bytes = code_of_signs.looked_up_bytes(100_000);
+        assert!((TABLES - 2 * code_of_signs.looked_up_row()..=TABLES).contains(&bytes));
+        // Bytes are multiplied faster, where an instruction adds up four products.
+        if let Some(code) = code(Scheme::A8G128, BlockType::Q1_0, "znver4", 40) {
+            assert_eq!([1, 2].map(|m| tables(&code, m)), [of_row, 2 * of_row]);
+            assert_eq!(tables(&code, 3), 0);
+        }
         // Scales for shorter groups; more than a bit; no vectors.
         for (scheme, ty, target) in [
             (Scheme::A8G32, BlockType::Q1_0, "x86-64-v3"),

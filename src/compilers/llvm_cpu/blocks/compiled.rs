@@ -6,7 +6,7 @@ use super::activations::{RoundFn, RowForm, emit_round};
 use super::code::BlockCode;
 use super::form::{COLUMNS, Dots, Form};
 use super::ir::{BlockProduct, Part};
-use super::lookup::{self, LookupFn, PANELS, TablesFn, emit_lookup, emit_tables};
+use super::lookup::{self, KERNELS, LookupFn, TablesFn, emit_lookup, emit_tables};
 use super::tile::{self, TileFn, emit_tile};
 use super::turn::{self, TurnFn, emit_turn};
 use crate::blocks::BlockType;
@@ -33,8 +33,8 @@ pub(super) struct Functions {
 #[derive(Clone, Debug)]
 pub(super) struct Lookups {
     pub(super) tables: TablesFn,
-    /// As many as there are [`PANELS`].
-    pub(super) kernels: [LookupFn; PANELS.len()],
+    /// Of so many rows and panels each.
+    pub(super) kernels: Vec<((usize, usize), LookupFn)>,
 }
 
 /// What kernels depend on.
@@ -95,6 +95,7 @@ impl CompiledBlocks {
         Ok(BlockCode {
             name,
             key,
+            dots: kind.dots(),
             signed: kind.dots().is_signed(&form),
             packings: (product.parts.iter())
                 .map(|part| kind.packing(product, part))
@@ -155,14 +156,14 @@ impl Kind {
             if self.looks_up() {
                 let tables = address(self.tables())?;
                 let tables = std::mem::transmute::<*const (), TablesFn>(tables);
-                let function = |panels| {
-                    let function = address(self.lookup(panels))?;
-                    Ok(std::mem::transmute::<*const (), LookupFn>(function))
+                let function = |size| {
+                    let function = address(self.lookup(size))?;
+                    Ok((size, std::mem::transmute::<*const (), LookupFn>(function)))
                 };
-                let [four, two, one] = PANELS.map(function);
+                let kernels = KERNELS.into_iter().map(function);
                 lookups = Some(Lookups {
                     tables,
-                    kernels: [four?, two?, one?],
+                    kernels: kernels.collect::<Result<_>>()?,
                 });
             }
             let mut turn = None;
@@ -208,9 +209,9 @@ impl Kind {
         format!("block_tables_{}", self.isa())
     }
 
-    fn lookup(&self, panels: usize) -> String {
+    fn lookup(&self, (rows, panels): (usize, usize)) -> String {
         let (ty, isa) = (self.ty.name(), self.isa());
-        format!("block_lookup_{ty}_{panels}x{COLUMNS}_{isa}")
+        format!("block_lookup_{ty}_{rows}x{panels}x{COLUMNS}_{isa}")
     }
 
     /// The schemes that activations of these kernels are rounded by.
@@ -248,8 +249,8 @@ impl Kind {
         if self.looks_up() {
             emit_tables(context, module, &self.tables());
             let lanes = self.target.lanes();
-            for panels in PANELS {
-                emit_lookup(context, module, &self.lookup(panels), lanes, panels);
+            for size in KERNELS {
+                emit_lookup(context, module, &self.lookup(size), lanes, size);
             }
         }
     }

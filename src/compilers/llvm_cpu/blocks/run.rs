@@ -6,7 +6,7 @@ use super::code::BlockCode;
 use super::compiled::Lookups;
 use super::form::COLUMNS;
 use super::ir::{Part, Place};
-use super::lookup::PANELS;
+use super::lookup::{LookupFn, PANELS};
 use super::panel;
 use super::tile::{HIGHEST, TileFn};
 
@@ -139,45 +139,80 @@ impl Run<'_> {
         [from, from + code.record_bytes()].map(|at| self.scratch.wrapping_add(at))
     }
 
-    /// Makes a thread's own tables of a row: they are in its cache then, and nobody waits for another thread's.
-    pub(super) fn make_tables(&self, lookups: &Lookups, thread: usize, row: usize) {
-        let [record, tables] = self.looked_up(thread, row);
-        self.round_to(row, record);
+    /// Makes a thread's own tables of some rows: they are in its cache then, and nobody waits for another thread's.
+    pub(super) fn make_tables(&self, lookups: &Lookups, thread: usize, rows: Range<usize>) {
         let n_groups = self.code.product.n_groups() as i64;
-        // SAFETY: the numbers lie at the record's beginning; room for the tables of a row.
-        unsafe { (lookups.tables)(n_groups, record, tables) };
+        for (i, row) in rows.enumerate() {
+            let [record, tables] = self.looked_up(thread, i);
+            self.round_to(row, record);
+            // SAFETY: the numbers lie at the record's beginning; room for the tables of a row.
+            unsafe { (lookups.tables)(n_groups, record, tables) };
+        }
     }
 
-    /// Some panels of weights, by all rows of activations: the next row finds a panel in a cache.
-    pub(super) fn look_up(&self, lookups: &Lookups, thread: usize, panels: Range<usize>) {
-        let product = &self.code.product;
+    /// Some panels of weights, by some rows of activations: the next rows find a panel in a cache.
+    pub(super) fn look_up(
+        &self,
+        lookups: &Lookups,
+        thread: usize,
+        (rows, panels): (Range<usize>, Range<usize>),
+    ) {
         let mut at = panels.start;
         while at < panels.end {
-            let place = product.place(at);
-            let mut kernels = PANELS.into_iter().zip(lookups.kernels);
-            let fits = kernels.find(|(n, _)| *n <= place.left.min(panels.end - at));
-            let (n, function) = fits.expect("there is a kernel for one panel");
+            let place = self.code.product.place(at);
+            let n = PANELS.min(place.left).min(panels.end - at);
             self.provide(thread, &place, n);
-            let [numbers, _, scales] = self.regions(thread, &place);
-            for row in 0..self.m {
-                let [record, tables] = self.looked_up(thread, row);
-                let mut results = [0f32; PANELS[0] * COLUMNS];
-                // SAFETY: so many panels of so many blocks, a row's record and its tables, room for the results.
-                unsafe {
-                    function(
-                        product.n_blocks() as i64,
-                        numbers,
-                        scales,
-                        record,
-                        tables,
-                        results.as_mut_ptr(),
-                    )
-                };
-                let to = self.out.wrapping_add(row * product.n() + place.column);
-                // SAFETY: elements of the result that are these panels' alone.
-                unsafe { std::ptr::copy_nonoverlapping(results.as_ptr(), to, place.columns(n)) };
+            let regions = self.regions(thread, &place);
+            let mut i = 0;
+            while i < rows.len() {
+                let height = 2.min(rows.len() - i);
+                let row = (rows.start + i, self.looked_up(thread, i));
+                let mut done = 0;
+                while done < n {
+                    let mut kernels = lookups.kernels.iter();
+                    let fits = |((rows, panels), _): &&((usize, usize), LookupFn)| {
+                        *rows == height && *panels <= n - done
+                    };
+                    let (size, function) = kernels.find(fits).expect("one takes one panel");
+                    self.look_up_some((&place, regions), row, (done, *size), *function);
+                    done += size.1;
+                }
+                i += height;
             }
             at += n;
+        }
+    }
+
+    /// As many rows and panels as a kernel takes, so many panels behind a place.
+    fn look_up_some(
+        &self,
+        (place, regions): (&Place, [*const u8; 3]),
+        (row, [record, tables]): (usize, [*mut u8; 2]),
+        (before, (height, n)): (usize, (usize, usize)),
+        function: LookupFn,
+    ) {
+        let (code, product) = (self.code, &self.code.product);
+        let bytes = code.form.panel_bytes(product.n_blocks());
+        let [numbers, _, scales] =
+            std::array::from_fn(|i| regions[i].wrapping_add(before * bytes[i]));
+        let each = code.looked_up_row() as i64;
+        // SAFETY: so many panels of so many blocks, rows' records and their tables; below is room for the results.
+        let look_up = |out, width: usize| unsafe {
+            let (n_blocks, width) = (product.n_blocks() as i64, width as i64);
+            function(n_blocks, numbers, scales, record, tables, each, out, width);
+        };
+        let column = place.column + before * COLUMNS;
+        let to = self.out.wrapping_add(row * product.n() + column);
+        let columns = (place.columns(before + n)) - before * COLUMNS;
+        if columns == n * COLUMNS {
+            return look_up(to, product.n());
+        }
+        let mut results = [[0f32; PANELS * COLUMNS]; 2];
+        look_up(results.as_mut_ptr().cast(), PANELS * COLUMNS);
+        for (i, results) in results[..height].iter().enumerate() {
+            let to = to.wrapping_add(i * product.n());
+            // SAFETY: elements of the result that are these panels' alone.
+            unsafe { std::ptr::copy_nonoverlapping(results.as_ptr(), to, columns) };
         }
     }
 
