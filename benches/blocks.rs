@@ -3,8 +3,8 @@
 //! `cargo bench --bench blocks` prints a line for each type and number of rows: multiply-adds a second, and how many times the
 //! peak of fused multiply-adds of `f32` that is, which is measured in the same run with the same threads. Activations are
 //! rounded in the same execution; weights are brought into the order of kernels before. Arguments choose types by name
-//! (`q4_0`), rows by number with an `m` (`128m`), sizes of the weights (`9216x2304`), or numbers of threads; `BB_CPU` says what to
-//! compile for.
+//! (`q4_0`), rows by number with an `m` (`128m`), sizes of the weights (`9216x2304`), numbers of threads, or what to compile for
+//! (`cpu=x86-64-v3`).
 
 use std::time::{Duration, Instant};
 
@@ -90,7 +90,8 @@ fn main() {
     }
     let named: Vec<BlockType> = wanted.iter().flat_map(|word| word.parse()).collect();
     let types = if named.is_empty() { &TYPES[..] } else { &named };
-    let cpu = std::env::var("BB_CPU").unwrap_or_else(|_| "native".into());
+    let cpu = wanted.iter().find_map(|word| word.strip_prefix("cpu="));
+    let cpu = cpu.unwrap_or("native");
     let limits = Limits::new(&Target::native()).expect("the kernels compile");
     for threads in threads {
         let peak = limits.fma(threads) / 2.0;
@@ -103,7 +104,7 @@ fn main() {
                 .iter()
                 .flat_map(|m| sizes.iter().map(move |size| (m, size)))
             {
-                let time = measure(ty, [m, n, k], (&cpu, threads));
+                let time = measure(ty, [m, n, k], (cpu, threads));
                 let rate = (m * n * k) as f64 / time;
                 println!(
                     "{:36} {threads}T {:9.1} us {:7.1} G/s {:5.2} of the peak of f32",

@@ -37,6 +37,7 @@ impl Place {
 }
 
 /// An argument of a call.
+#[derive(Clone)]
 pub enum Arg {
     Int(i64),
     Pointer(Place),

@@ -7,7 +7,7 @@ use brain_blitz::blocks::BlockType;
 use brain_blitz::compilers::llvm_cpu::blocks::activations::{RowForm, emit_round, record_bytes};
 use brain_blitz::compilers::llvm_cpu::blocks::form::{COLUMNS, Dots, Form, GROUP};
 use brain_blitz::compilers::llvm_cpu::blocks::lookup::{
-    self, PANELS, TABLE_BYTES, emit_lookup, emit_tables,
+    self, KERNELS, TABLE_BYTES, emit_lookup, emit_tables,
 };
 use brain_blitz::compilers::llvm_cpu::blocks::panel::pack;
 use brain_blitz::compilers::llvm_cpu::blocks::tile::{emit_tile, heights};
@@ -55,13 +55,13 @@ fn activations(k: usize, phase: usize, scheme: ActivationScheme) -> Vec<f32> {
 }
 
 /// Rows of weights in panels: the regions of all.
-fn packed(ty: BlockType, dots: Dots, bytes: &[u8], panels: usize) -> [Vec<u8>; 3] {
+fn packed(ty: BlockType, bytes: &[u8], panels: usize) -> [Vec<u8>; 3] {
     let form = Form::of(ty).expect("a type with kernels");
     let mut regions = [const { Vec::new() }; 3];
     for bytes in bytes.chunks(bytes.len() / panels) {
         let mut panel = form.panel_bytes(BLOCKS).map(|bytes| vec![0; bytes]);
         let to = panel.each_mut().map(|region| &mut region[..]);
-        pack(ty, dots.is_signed(&form), bytes, BLOCKS, to);
+        pack(ty, bytes, BLOCKS, to);
         for (all, region) in regions.iter_mut().zip(panel) {
             all.extend(region);
         }
@@ -97,19 +97,22 @@ fn add(
     let panels = product.panels();
     let (bytes, w) = weights(ty, panels);
     let k = BLOCKS * ty.block_len();
-    let regions = packed(ty, dots, &bytes, panels);
+    let regions = packed(ty, &bytes, panels);
     batch.label(format!("{product:?} of {ty}"));
     let x: Vec<Vec<f32>> = (0..rows).map(|row| activations(k, row, scheme)).collect();
-    let each = record_bytes(k / GROUP);
+    let of_record = record_bytes(k / GROUP, dots);
+    // Tables lie behind their record.
+    let each = match product {
+        Product::Tile(_) => of_record,
+        Product::LookUp(..) => of_record + k / GROUP * TABLE_BYTES,
+    };
+    let behind = |record: Place| record.parts(64).nth(of_record / 64).expect("tables");
+    let groups = || Arg::Int((k / GROUP) as i64);
     let records = batch.output(rows * each);
     for (x, record) in x.iter().zip(records.parts(each)) {
         let from = batch.input(bytemuck::cast_slice(x));
-        let args = [
-            Arg::Int((k / GROUP) as i64),
-            Arg::Pointer(from),
-            Arg::Pointer(record),
-        ];
-        batch.call(round, &args);
+        let places = [from, record].map(Arg::Pointer);
+        batch.call(round, &[vec![groups()], places.into()].concat());
     }
     let [numbers, factors, scales] = regions.map(|region| batch.input(&region));
     let out = batch.output(4 * rows * panels * COLUMNS);
@@ -117,22 +120,21 @@ fn add(
     match product {
         Product::Tile(tile) => {
             let places = [numbers, factors, scales].map(Arg::Pointer);
-            let mut args = vec![blocks];
-            args.extend(places);
-            args.extend([Arg::Pointer(records), Arg::Int(each as i64)]);
-            args.extend([Arg::Pointer(out), Arg::Int(COLUMNS as i64)]);
-            batch.call(tile, &args);
+            let rows = [Arg::Pointer(records), Arg::Int(each as i64)];
+            let to = [Arg::Pointer(out), Arg::Int(COLUMNS as i64)];
+            let args = [vec![blocks], places.into(), rows.into(), to.into()];
+            batch.call(tile, &args.concat());
         }
         Product::LookUp(tables, lookup, _) => {
-            let room = batch.output(k / GROUP * TABLE_BYTES);
-            let places = [records, room].map(Arg::Pointer);
-            let mut args = vec![Arg::Int((k / GROUP) as i64)];
-            args.extend(places);
-            batch.call(tables, &args);
-            let places = [numbers, scales, records, room, out].map(Arg::Pointer);
-            let mut args = vec![blocks];
-            args.extend(places);
-            batch.call(lookup, &args);
+            for record in records.parts(each) {
+                let places = [record, behind(record)].map(Arg::Pointer);
+                batch.call(tables, &[vec![groups()], places.into()].concat());
+            }
+            let places = [numbers, scales, records, behind(records)].map(Arg::Pointer);
+            let to = [Arg::Int(each as i64), Arg::Pointer(out)];
+            let width = Arg::Int((panels * COLUMNS) as i64);
+            let args = [vec![blocks], places.into(), to.into(), vec![width]];
+            batch.call(lookup, &args.concat());
         }
     }
     let dot = |x: &[f32], w: &[f32]| -> f32 {
@@ -168,8 +170,8 @@ struct Kernels<'a> {
 
 impl Kernels<'_> {
     fn add(&mut self, ty: BlockType, scheme: ActivationScheme) {
-        let (target, dots) = (self.target, Dots::of(self.target));
         let form = Form::of(ty).expect("a type with kernels");
+        let (target, dots) = (self.target, Dots::of(self.target, &form));
         let summed = form.summed(scheme);
         let row = RowForm::of(&form, dots, summed);
         let has_outliers = scheme == ActivationScheme::A8G32Outlier;
@@ -181,7 +183,7 @@ impl Kernels<'_> {
             &round,
             &rounding.expect("rounding takes no special instructions"),
         );
-        for &rows in heights(target) {
+        for &rows in heights(target, dots, summed) {
             let tile = format!("tile_{ty}_{}_{rows}", scheme.name());
             let form = (form, dots, target.lanes());
             let kernel = object(target, |context, module| {
@@ -198,17 +200,21 @@ impl Kernels<'_> {
                 .push((format!("{tile} on {}", self.name), want, place));
         }
         if lookup::fits(target, &form, summed) {
-            self.add_lookups((ty, scheme), &round);
+            self.add_lookups((ty, scheme, dots), &round);
         }
     }
 
-    fn add_lookups(&mut self, kind: (BlockType, ActivationScheme), round: &str) {
-        let (target, dots) = (self.target, Dots::of(self.target));
-        for panels in PANELS {
-            let (tables, look_up) = (format!("tables_{panels}"), format!("look_up_{panels}"));
+    fn add_lookups(
+        &mut self,
+        (ty, scheme, dots): (BlockType, ActivationScheme, Dots),
+        round: &str,
+    ) {
+        let target = self.target;
+        for (rows, panels) in KERNELS {
+            let [tables, look_up] = ["tables", "look_up"].map(|of| format!("{of}_{rows}_{panels}"));
             let kernels = object(target, |context, module| {
                 emit_tables(context, module, &tables);
-                emit_lookup(context, module, &look_up, target.lanes(), panels);
+                emit_lookup(context, module, &look_up, target.lanes(), (rows, panels));
             });
             let Some(kernels) = kernels else {
                 self.left_out += 1;
@@ -216,7 +222,7 @@ impl Kernels<'_> {
             };
             self.batch.object(&look_up, &kernels);
             let product = (round, Product::LookUp(&tables, &look_up, panels));
-            let (want, place) = add(&mut self.batch, kind, product, (dots, 1));
+            let (want, place) = add(&mut self.batch, (ty, scheme), product, (dots, rows));
             self.wanted
                 .push((format!("{look_up} on {}", self.name), want, place));
         }
@@ -241,7 +247,8 @@ fn products_with_blocks_of_every_type() {
             kernels.add(ty, scheme);
         }
         // It would convert scales by an instruction for half precision; its other ones are those of `znver4`.
-        let all = cases().len() * heights(&target).len() + PANELS.len();
+        let heights = heights(&target, Dots::Vnni, 1).len();
+        let all = cases().len() * heights + KERNELS.len();
         let counts = if name == "sapphirerapids" {
             (all, 0)
         } else {
@@ -272,10 +279,9 @@ fn rows_of_blocks_are_turned_into_panels() {
         let (mut batch, mut wanted) = (Batch::default(), Vec::new());
         for ty in BlockType::all().filter(|ty| turn::fits(&target, *ty)) {
             let form = Form::of(ty).expect("a type with kernels");
-            let (dots, symbol) = (Dots::of(&target), format!("turn_{ty}"));
-            let signed = dots.is_signed(&form);
+            let symbol = format!("turn_{ty}");
             let kernel = object(&target, |context, module| {
-                emit_turn(context, module, &symbol, ty, signed);
+                emit_turn(context, module, &symbol, ty);
             });
             // Scales are loaded by an instruction for half precision there.
             let Some(kernel) = kernel else {
@@ -297,7 +303,7 @@ fn rows_of_blocks_are_turned_into_panels() {
                 Arg::Pointer(places[1]),
             ];
             batch.call(&symbol, &args);
-            let [numbers, _, scales] = packed(ty, dots, &bytes, 1);
+            let [numbers, _, scales] = packed(ty, &bytes, 1);
             wanted.push((ty, [numbers, scales], places));
         }
         if wanted.is_empty() {

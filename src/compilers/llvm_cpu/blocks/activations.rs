@@ -9,9 +9,10 @@
 //! | 40 b | a group's scale, `f32` |
 //! | 44 b | 2 `f32` a group: the sum of its numbers times its scale, or those of its halves |
 //! | 52 b | 2 `i32` a group, if it has an outlying four: four `i8`, the high digits of its numbers, and the four |
+//! | 52 b | with [`Dots::Words`] 32 `i16` a group, of each four the numbers 0, 2, 1 and 3; nothing from 0 then |
 //!
 //! A number of an outlying four is 128 times its high digit and what lies among the 32 `i8`
-//! ([`ActivationScheme::A8G32Outlier`]).
+//! ([`ActivationScheme::A8G32Outlier`]); words hold it as it is.
 //!
 //! The first sums pay for weights that are stored unsigned, `Σ (u - c) a = Σ u a - c Σ a`, the second ones for minima,
 //! `Σ m x = m Σ x`. Where products of several groups are added up as whole numbers ([`RowForm::summed`]), the first sum of the
@@ -43,15 +44,18 @@ pub struct RowForm {
     pub halves: bool,
     /// How many groups' products are added up as whole numbers, where they share a scale; otherwise 1.
     pub summed: usize,
+    /// Whether numbers are words.
+    pub words: bool,
 }
 
 impl RowForm {
     /// For weights of a form, of which products of so many groups are added up as whole numbers.
     pub fn of(form: &Form, dots: Dots, summed: usize) -> RowForm {
         RowForm {
-            factor: -dots.offset(form),
+            factor: -form.offset,
             halves: form.factors == Factors::Halves,
             summed,
+            words: dots == Dots::Words,
         }
     }
 }
@@ -96,9 +100,16 @@ impl Part {
 /// The outlying four.
 pub const OUTLIERS: Part = part(52, 8);
 
+/// The numbers as words, in pairs: even ones and odd ones of each four.
+pub const WORDS: Part = part(52, 64);
+
 /// Bytes of a record of `groups` groups, a multiple of 64.
-pub const fn record_bytes(groups: usize) -> usize {
-    ((OUTLIERS.from + OUTLIERS.step) * groups).next_multiple_of(64)
+pub fn record_bytes(groups: usize, dots: Dots) -> usize {
+    let last = match dots {
+        Dots::Words => WORDS,
+        _ => OUTLIERS,
+    };
+    ((last.from + last.step) * groups).next_multiple_of(64)
 }
 
 /// What a high digit is worth: two to this.
@@ -298,9 +309,14 @@ impl<'c> Round<'_, '_, 'c> {
         let order = e
             .shuffle(order.into(), order.into(), &lanes)
             .into_vector_value();
-        let digits = self.digits(whole, is_four(self.lanes(), order));
-        self.store_high(block, digits[0], four);
-        self.store_low(block, digits[1].into());
+        match self.form.words {
+            true => self.store_numbers(block, whole.into()),
+            false => {
+                let digits = self.digits(whole, is_four(self.lanes(), order));
+                self.store_high(block, digits[0], four);
+                self.store_numbers(block, digits[1].into());
+            }
+        }
         self.store_sums(block, whole.into(), scale);
     }
 
@@ -391,18 +407,25 @@ impl<'c> Round<'_, '_, 'c> {
     }
 
     fn store(&self, group: IntValue<'c>, whole: BasicValueEnum<'c>, scale: BasicValueEnum<'c>) {
-        self.store_low(group, whole);
+        self.store_numbers(group, whole);
         self.store_sums(group, whole, scale);
     }
 
-    /// Stores whole numbers of a byte.
-    fn store_low(&self, group: IntValue<'c>, whole: BasicValueEnum<'c>) {
-        let e = self.e;
-        let bytes = e.context.i8_type().vec_type(self.lanes());
-        let narrow = e
-            .builder
-            .build_int_truncate(whole.into_vector_value(), bytes, "");
-        e.store(narrow.expect(BUILT), self.place(NUMBERS, group), 1);
+    /// Stores whole numbers that fit bytes, or words.
+    fn store_numbers(&self, group: IntValue<'c>, whole: BasicValueEnum<'c>) {
+        let (e, b, n) = (self.e, &self.e.builder, self.lanes());
+        if !self.form.words {
+            let bytes = e.context.i8_type().vec_type(n);
+            let narrow = b.build_int_truncate(whole.into_vector_value(), bytes, "");
+            return e.store(narrow.expect(BUILT), self.place(NUMBERS, group), 1);
+        }
+        let pairs: Vec<u32> = (0..n)
+            .map(|i| i / 4 * 4 + [0, 2, 1, 3][i as usize % 4])
+            .collect();
+        let whole = e.shuffle(whole, whole, &pairs).into_vector_value();
+        let words = e.context.i16_type().vec_type(n);
+        let narrow = b.build_int_truncate(whole, words, "").expect(BUILT);
+        e.store(narrow, self.place(WORDS, group), 1);
     }
 
     /// Stores a scale, and the sums of whole numbers.

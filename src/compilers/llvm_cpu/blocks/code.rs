@@ -29,8 +29,6 @@ pub struct BlockCode {
     pub(super) product: BlockProduct,
     pub(super) form: Form,
     pub(super) dots: Dots,
-    /// Whether numbers in panels are signed.
-    pub(super) signed: bool,
     /// Of each part.
     pub(super) packings: Vec<Packing>,
     pub(super) functions: Functions,
@@ -60,14 +58,14 @@ impl BlockCode {
     }
 
     pub(super) fn record_bytes(&self) -> usize {
-        record_bytes(self.product.n_groups())
+        record_bytes(self.product.n_groups(), self.dots)
     }
 
     /// The kernels that look up the products of `m` rows, if they do.
     fn lookups(&self, m: usize) -> Option<&Lookups> {
         let most = match self.dots {
             Dots::Vnni => LOOKED_UP,
-            Dots::Avx2 | Dots::Plain => usize::MAX,
+            _ => usize::MAX,
         };
         self.functions.lookups.as_ref().filter(|_| m <= most)
     }
@@ -408,13 +406,7 @@ mod tests {
             let sizes = code.form.panel_bytes(blocks);
             for (at, rows) in rows.chunks(COLUMNS * code.product.row_bytes()).enumerate() {
                 let mut panel = sizes.map(|bytes| vec![0; bytes]);
-                panel::pack(
-                    ty,
-                    code.signed,
-                    rows,
-                    blocks,
-                    panel.each_mut().map(|r| &mut r[..]),
-                );
+                panel::pack(ty, rows, blocks, panel.each_mut().map(|r| &mut r[..]));
                 for ((expected, from), bytes) in panel.iter().zip(code.panel(3, at)).zip(sizes) {
                     let found = &found.as_slice()[from..][..bytes];
                     assert!(found == expected, "{ty} {cpu} panel {at}");

@@ -96,7 +96,6 @@ impl CompiledBlocks {
             name,
             key,
             dots: kind.dots(),
-            signed: kind.dots().is_signed(&form),
             packings: (product.parts.iter())
                 .map(|part| kind.packing(product, part))
                 .collect(),
@@ -123,15 +122,19 @@ impl Kind {
     }
 
     fn dots(&self) -> Dots {
-        Dots::of(&self.target)
+        Dots::of(&self.target, &self.form())
+    }
+
+    /// Rows of the kernels that multiply.
+    fn heights(&self) -> &'static [usize] {
+        tile::heights(&self.target, self.dots(), self.summed)
     }
 
     /// How some of a product's weights are laid out.
     fn packing(&self, product: &BlockProduct, part: &Part) -> Packing {
         let (form, blocks) = (self.form(), product.n_blocks());
-        let signed = self.dots().is_signed(&form);
         let version = env!("CARGO_PKG_VERSION");
-        let what = format!("{version} panels {} {signed} {blocks} {}", self.ty, part.n);
+        let what = format!("{version} panels {} {blocks} {}", self.ty, part.n);
         Packing {
             operand: part.weights,
             bytes: part.n_panels() * form.panel_bytes(blocks).iter().sum::<usize>(),
@@ -148,7 +151,7 @@ impl Kind {
         unsafe {
             let round = std::mem::transmute::<*const (), RoundFn>(address(self.round(scheme))?);
             let mut tiles = Vec::new();
-            for &rows in tile::heights(&self.target) {
+            for &rows in self.heights() {
                 let function = std::mem::transmute::<*const (), TileFn>(address(self.tile(rows))?);
                 tiles.push((rows, function));
             }
@@ -237,14 +240,13 @@ impl Kind {
         for scheme in self.schemes() {
             emit_round(context, module, &self.round(scheme), scheme, row);
         }
-        for &rows in tile::heights(&self.target) {
+        for &rows in self.heights() {
             let form = (form, dots, self.target.lanes());
             let kind = (rows, self.summed, self.has_outliers);
             emit_tile(context, module, &self.tile(rows), form, kind);
         }
         if self.turns() {
-            let signed = dots.is_signed(&form);
-            emit_turn(context, module, &self.turn(), self.ty, signed);
+            emit_turn(context, module, &self.turn(), self.ty);
         }
         if self.looks_up() {
             emit_tables(context, module, &self.tables());

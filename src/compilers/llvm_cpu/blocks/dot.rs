@@ -7,6 +7,8 @@ use super::form::{Dots, Form};
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 
 /// How fours of weights and activations are multiplied and added up, each 32-bit lane by itself.
+///
+/// A unit's sum begins with [`Whole::begin`], takes [`Whole::step`] fours at a time and becomes an `i32` by [`Whole::finish`].
 pub struct Whole<'e, 'm, 'c> {
     /// Where code goes.
     pub e: &'e Emit<'m, 'c>,
@@ -14,22 +16,14 @@ pub struct Whole<'e, 'm, 'c> {
     pub dots: Dots,
     /// Lanes of 32 bits.
     pub lanes: u32,
-    /// Whether weights are signed bytes.
-    signed: bool,
-    /// How many fours an accumulator takes before it is widened.
+    /// How many fours sums of pairs in `i16` hold.
     most: usize,
+    /// Fours of a unit.
+    unit: usize,
 }
 
-/// A sum on its way.
-#[derive(Clone, Copy)]
-pub struct Sum<'c> {
-    /// What is widened already.
-    wide: VectorValue<'c>,
-    /// Sums of pairs in `i16`, with [`Dots::Avx2`].
-    pairs: Option<VectorValue<'c>>,
-    /// How many fours these hold.
-    held: usize,
-}
+/// A four of weights in every lane, as instructions take it: bytes, or the even and the odd ones as words.
+pub type Four<'c> = Vec<VectorValue<'c>>;
 
 impl<'e, 'm, 'c> Whole<'e, 'm, 'c> {
     /// For weights of a form.
@@ -38,9 +32,9 @@ impl<'e, 'm, 'c> Whole<'e, 'm, 'c> {
             e,
             dots,
             lanes,
-            signed: dots.is_signed(form),
-            // A pair is at most 2 u 127, with 2 * 128 * 127 for signed bytes.
-            most: (i32::from(i16::MAX) / (2 * form.largest().min(128) * 127)) as usize,
+            // A pair is at most 2 u 127.
+            most: (i32::from(i16::MAX) / (2 * form.largest() * 127)) as usize,
+            unit: form.unit(),
         }
     }
 
@@ -54,47 +48,94 @@ impl<'e, 'm, 'c> Whole<'e, 'm, 'c> {
         self.e.context.i8_type().vec_type(4 * self.lanes)
     }
 
-    /// A sum that begins with this.
-    pub fn start(&self, wide: VectorValue<'c>) -> Sum<'c> {
-        Sum {
-            wide,
-            pairs: None,
-            held: 0,
+    /// Vectors of words.
+    pub fn words(&self) -> VectorType<'c> {
+        self.e.context.i16_type().vec_type(2 * self.lanes)
+    }
+
+    /// Whether sums of pairs hold a whole unit.
+    fn holds_unit(&self) -> bool {
+        self.dots == Dots::Pairs && self.most >= self.unit
+    }
+
+    /// How many fours [`Whole::add`] takes.
+    pub fn step(&self) -> usize {
+        match self.dots {
+            Dots::Pairs if !self.holds_unit() => self.most,
+            _ => 1,
         }
     }
 
-    /// Adds products of bytes.
-    pub fn add(&self, sum: Sum<'c>, w: VectorValue<'c>, a: VectorValue<'c>) -> Sum<'c> {
+    /// The accumulator of a unit whose sum begins with this.
+    pub fn begin(&self, start: VectorValue<'c>) -> VectorValue<'c> {
+        match self.holds_unit() {
+            true => self.words().const_zero(),
+            false => start,
+        }
+    }
+
+    /// The sum of a unit that began with this.
+    pub fn finish(&self, sum: VectorValue<'c>, start: VectorValue<'c>) -> VectorValue<'c> {
+        match self.holds_unit() {
+            true => self.plus(start, self.fours(sum)),
+            false => sum,
+        }
+    }
+
+    /// Vectors of a four.
+    pub fn parts(&self) -> usize {
         match self.dots {
-            Dots::Vnni => self.start(self.vnni(sum.wide, w, a)),
-            Dots::Plain => self.start(self.plus(sum.wide, self.plain(w, a))),
-            Dots::Avx2 => {
-                let pairs = self.pairs(w, a);
-                let next = Sum {
-                    pairs: Some(sum.pairs.map_or(pairs, |old| self.plus(old, pairs))),
-                    held: sum.held + 1,
-                    ..sum
+            Dots::Words => 2,
+            _ => 1,
+        }
+    }
+
+    /// Weights, unsigned bytes, as they are multiplied.
+    pub fn weights(&self, bytes: VectorValue<'c>) -> Four<'c> {
+        if self.dots != Dots::Words {
+            return vec![bytes];
+        }
+        let b = &self.e.builder;
+        let words = b.build_bit_cast(bytes, self.words(), "").expect(BUILT);
+        let words = words.into_vector_value();
+        let all = |x: i64| self.e.constants(16, x, 2 * self.lanes);
+        let even = b.build_and(words, all(0xff), "").expect(BUILT);
+        let odd = b.build_right_shift(words, all(8), false, "").expect(BUILT);
+        vec![even, odd]
+    }
+
+    /// Adds products of vectors of weights and of activations: those of [`Whole::step`] fours, or a part of one.
+    pub fn add(
+        &self,
+        sum: VectorValue<'c>,
+        products: &[(VectorValue<'c>, VectorValue<'c>)],
+    ) -> VectorValue<'c> {
+        let products = products.iter().copied();
+        match self.dots {
+            Dots::Vnni => products.fold(sum, |sum, (w, a)| self.vnni(sum, w, a)),
+            Dots::Plain => products.fold(sum, |sum, (w, a)| self.plus(sum, self.plain(w, a))),
+            Dots::Words => {
+                let two = |w: VectorValue<'c>, a: VectorValue<'c>| {
+                    self.call("llvm.x86.avx2.pmadd.wd", &[w.into(), a.into()])
                 };
-                match next.held == self.most {
-                    true => self.start(self.finish(next)),
-                    false => next,
+                products.fold(sum, |sum, (w, a)| self.plus(sum, two(w, a)))
+            }
+            Dots::Pairs => {
+                let pairs = products
+                    .map(|(w, a)| self.call("llvm.x86.avx2.pmadd.ub.sw", &[w.into(), a.into()]));
+                let pairs = pairs.reduce(|x, y| self.plus(x, y)).expect("there is one");
+                match self.holds_unit() {
+                    true => self.plus(sum, pairs),
+                    false => self.plus(sum, self.fours(pairs)),
                 }
             }
         }
     }
 
-    /// The sum.
-    pub fn finish(&self, sum: Sum<'c>) -> VectorValue<'c> {
-        let Some(pairs) = sum.pairs else {
-            return sum.wide;
-        };
+    /// Sums of neighbouring words.
+    fn fours(&self, pairs: VectorValue<'c>) -> VectorValue<'c> {
         let ones = self.e.constants(16, 1, 2 * self.lanes);
-        let fours = self.call(
-            "llvm.x86.avx2.pmadd.wd",
-            &[pairs.into(), ones.into()],
-            false,
-        );
-        self.plus(sum.wide, fours)
+        self.call("llvm.x86.avx2.pmadd.wd", &[pairs.into(), ones.into()])
     }
 
     /// As `f32`, exact below 2^24.
@@ -109,15 +150,8 @@ impl<'e, 'm, 'c> Whole<'e, 'm, 'c> {
         self.e.builder.build_int_add(a, b, "").expect(BUILT)
     }
 
-    fn call(
-        &self,
-        name: &str,
-        arguments: &[BasicMetadataValueEnum<'c>],
-        overloaded: bool,
-    ) -> VectorValue<'c> {
-        let first = arguments[0].into_vector_value().get_type().into();
-        let types: &[_] = if overloaded { &[first] } else { &[] };
-        let result = self.e.intrinsic(name, types, arguments);
+    fn call(&self, name: &str, arguments: &[BasicMetadataValueEnum<'c>]) -> VectorValue<'c> {
+        let result = self.e.intrinsic(name, &[], arguments);
         result.expect("it has a result").into_vector_value()
     }
 
@@ -138,29 +172,12 @@ impl<'e, 'm, 'c> Whole<'e, 'm, 'c> {
         result.expect("it has a result").into_vector_value()
     }
 
-    /// Sums of two products of bytes. Signed weights are taken as |w| times the activation with the sign of w.
-    fn pairs(&self, w: VectorValue<'c>, a: VectorValue<'c>) -> VectorValue<'c> {
-        let multiply = |w: VectorValue<'c>, a: VectorValue<'c>| {
-            self.call("llvm.x86.avx2.pmadd.ub.sw", &[w.into(), a.into()], false)
-        };
-        if !self.signed {
-            return multiply(w, a);
-        }
-        let no = self.e.context.bool_type().const_zero();
-        let magnitude = self.call("llvm.abs", &[w.into(), no.into()], true);
-        let signed = self.call("llvm.x86.avx2.psign.b", &[a.into(), w.into()], false);
-        multiply(magnitude, signed)
-    }
-
     /// Sums of four products of bytes.
     fn plain(&self, w: VectorValue<'c>, a: VectorValue<'c>) -> VectorValue<'c> {
         let b = &self.e.builder;
         let wide = self.e.context.i32_type().vec_type(4 * self.lanes);
         let a = b.build_int_s_extend(a, wide, "").expect(BUILT);
-        let w = match self.signed {
-            true => b.build_int_s_extend(w, wide, "").expect(BUILT),
-            false => b.build_int_z_extend(w, wide, "").expect(BUILT),
-        };
+        let w = b.build_int_z_extend(w, wide, "").expect(BUILT);
         self.neighbours(self.neighbours(b.build_int_mul(w, a, "").expect(BUILT)))
     }
 

@@ -106,6 +106,14 @@ impl Form {
         self.planes.iter().map(bits).sum()
     }
 
+    /// Fours whose sums are scaled together.
+    pub fn unit(&self) -> usize {
+        match self.factors {
+            Factors::Halves => 4,
+            _ => 8,
+        }
+    }
+
     /// Whether numbers have one bit and a scale for each block, nothing else.
     pub fn is_signs(&self) -> bool {
         self.planes == ONE && self.is_plain()
@@ -168,33 +176,22 @@ pub enum Dots {
     /// `vpdpbusd`: four products of an unsigned and a signed byte, added to an `i32`.
     Vnni,
     /// `vpmaddubsw`: sums of two such products in `i16`, added up as long as they fit, then `vpmaddwd`.
-    Avx2,
+    Pairs,
+    /// `vpmaddwd`: both as words, for bytes that use all bits, of which `i16` holds no sum of two products.
+    Words,
     /// Whatever LLVM makes of widening, multiplying and adding.
     Plain,
 }
 
 impl Dots {
-    /// What a target multiplies with.
-    pub fn of(target: &Target) -> Dots {
+    /// What a target multiplies numbers of a form with.
+    pub fn of(target: &Target, form: &Form) -> Dots {
         let has_vnni = target.has("avx512vnni") && target.has("avx512vl") || target.has("avxvnni");
         match target.lanes() >= 8 {
             true if has_vnni => Dots::Vnni,
-            true => Dots::Avx2,
+            true if form.largest() == 255 => Dots::Words,
+            true => Dots::Pairs,
             false => Dots::Plain,
-        }
-    }
-
-    /// Whether panels hold numbers of a form signed, their offset subtracted: bytes that use all bits, where an instruction
-    /// cannot take them unsigned.
-    pub fn is_signed(self, form: &Form) -> bool {
-        self != Dots::Vnni && form.largest() == 255
-    }
-
-    /// What is subtracted from the numbers in panels.
-    pub fn offset(self, form: &Form) -> i32 {
-        match self.is_signed(form) {
-            true => 0,
-            false => form.offset,
         }
     }
 }

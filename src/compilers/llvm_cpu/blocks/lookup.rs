@@ -1,4 +1,4 @@
-//! A row of activations by the [`COLUMNS`] rows of signs of a panel: fours of products are looked up in tables.
+//! Rows of activations by the [`COLUMNS`] rows of signs of a panel: fours of products are looked up in tables.
 //!
 //! The sum of four activations with the signs of four bits is one of 16. These are computed first, for all fours of the row:
 //!

@@ -6,11 +6,11 @@ use super::form::{COLUMNS, Factors, Form, GROUP};
 use crate::blocks::{self, BlockType};
 
 /// Lays `rows` (at most [`COLUMNS`], each of `blocks` blocks, one after the other) out as a panel, whose numbers, factors and
-/// scales are given; what is missing is 0 with scale 0. `signed` numbers have their offset subtracted.
+/// scales are given; what is missing is 0 with scale 0.
 ///
 /// # Panics
 /// If a slice is too short, or there are no kernels for the type.
-pub fn pack(ty: BlockType, signed: bool, rows: &[u8], blocks: usize, panel: [&mut [u8]; 3]) {
+pub fn pack(ty: BlockType, rows: &[u8], blocks: usize, panel: [&mut [u8]; 3]) {
     let [numbers, factors, scales] = panel;
     let form = Form::of(ty).expect("a type with kernels");
     let offsets = ty.scale_offsets();
@@ -22,7 +22,7 @@ pub fn pack(ty: BlockType, signed: bool, rows: &[u8], blocks: usize, panel: [&mu
             region.fill(0);
         }
     }
-    let flip = flip(ty, signed);
+    let flip = flip(ty);
     let (bytes, scale_bytes) = (ty.block_bytes(), form.n_scales() * 2 * COLUMNS);
     let block_numbers = form.groups * form.number_bytes();
     let block_factors = form.groups * form.n_factors() * COLUMNS;
@@ -55,10 +55,10 @@ pub fn pack(ty: BlockType, signed: bool, rows: &[u8], blocks: usize, panel: [&mu
 
 /// What bits of every byte of a block are turned over on the way into a panel: numbers of Q8_0 are signed in blocks, where
 /// other types' have an offset.
-pub(super) fn flip(ty: BlockType, signed: bool) -> u8 {
-    match signed == (ty == BlockType::Q8_0) {
-        true => 0,
-        false => 0x80,
+pub(super) fn flip(ty: BlockType) -> u8 {
+    match ty {
+        BlockType::Q8_0 => 0x80,
+        _ => 0,
     }
 }
 
@@ -200,13 +200,7 @@ mod tests {
                 let mut expected = vec![0.0; n_rows * blocks * ty.block_len()];
                 ty.dequantize(&rows, &mut expected).unwrap();
                 let mut panel = form.panel_bytes(blocks).map(|bytes| vec![0xaa; bytes]);
-                pack(
-                    ty,
-                    false,
-                    &rows,
-                    blocks,
-                    panel.each_mut().map(|r| &mut r[..]),
-                );
+                pack(ty, &rows, blocks, panel.each_mut().map(|r| &mut r[..]));
                 let [numbers, factors, scales] = &panel;
                 let factor = |group: usize, i: usize, column: usize| {
                     let at = (group * form.n_factors() + i) * COLUMNS + column;

@@ -76,7 +76,7 @@ impl Pack<'_> {
                 [0, 1, 2].map(region),
             )
         };
-        panel::pack(product.ty, code.signed, rows, n_blocks, panel);
+        panel::pack(product.ty, rows, n_blocks, panel);
     }
 }
 

@@ -18,9 +18,10 @@ use inkwell::module::Module;
 use inkwell::types::VectorType;
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue, VectorValue};
 
-use super::activations::{DIGIT, NUMBERS, OUTLIERS, SCALES, SUMS, TOTALS};
-use super::dot::{Sum, Whole};
+use super::activations::{DIGIT, NUMBERS, OUTLIERS, SCALES, SUMS, TOTALS, WORDS};
+use super::dot::{Four, Whole};
 use super::form::{COLUMNS, Dots, Factors, Form};
+use super::strip;
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::target::Target;
 
@@ -43,12 +44,22 @@ pub const HIGHEST: usize = 12;
 /// How far ahead of a group's numbers memory is asked for, into the first cache, in bytes.
 const AHEAD: i64 = 4096;
 
-/// Rows of activations of the kernels of a target, the largest first.
-pub fn heights(target: &Target) -> &'static [usize] {
+/// Rows of activations of the kernels of a target, the largest first, where products of so many groups are added up as whole
+/// numbers.
+pub fn heights(target: &Target, dots: Dots, summed: usize) -> &'static [usize] {
     match target.lanes() {
+        _ if has_strips(dots, summed) => &[HIGHEST, strip::ROWS, STRIP, 2, 1],
         16 => &[HIGHEST, 8, 4, 2, 1],
         _ => &[4, 2, 1],
     }
+}
+
+/// Rows from which on a kernel is a [`strip`].
+const STRIP: usize = 4;
+
+/// Whether kernels of many rows are [`strip`]s: sums of eight lanes, group by group.
+fn has_strips(dots: Dots, summed: usize) -> bool {
+    matches!(dots, Dots::Pairs | Dots::Words) && summed == 1
 }
 
 /// Writes a kernel into `module`, for so many groups whose products are added up as whole numbers: 1, or those of a block; and
@@ -79,7 +90,7 @@ pub fn emit_tile<'c>(
         _ => 8,
     };
     let blocks = e.int_argument(0);
-    let kernel = Kernel {
+    let mut kernel = Kernel {
         whole: Whole::new(&e, dots, lanes, &form),
         form,
         summed,
@@ -87,6 +98,12 @@ pub fn emit_tile<'c>(
         groups: e.mul(blocks, e.int(form.groups as i64)),
         records: (0..rows).map(record).collect(),
     };
+    // High digits are in words already.
+    kernel.has_outliers &= dots != Dots::Words;
+    if has_strips(dots, summed) && rows >= STRIP {
+        kernel.strip();
+        return e.finish();
+    }
     let n = kernel.n();
     let zeros = vec![e.vector(lanes).const_zero(); rows * n];
     let range = (e.int(0), blocks, 1);
@@ -99,30 +116,22 @@ pub fn emit_tile<'c>(
     e.finish();
 }
 
-struct Kernel<'e, 'm, 'c> {
-    whole: Whole<'e, 'm, 'c>,
-    form: Form,
+pub(super) struct Kernel<'e, 'm, 'c> {
+    pub(super) whole: Whole<'e, 'm, 'c>,
+    pub(super) form: Form,
     /// Groups whose products are added up as whole numbers.
     summed: usize,
     /// Whether a four of each group of activations has high digits.
     has_outliers: bool,
     /// Groups in a row.
-    groups: IntValue<'c>,
-    records: Vec<PointerValue<'c>>,
+    pub(super) groups: IntValue<'c>,
+    pub(super) records: Vec<PointerValue<'c>>,
 }
 
 impl<'c> Kernel<'_, '_, 'c> {
     /// Vectors in a row of a panel.
-    fn n(&self) -> usize {
+    pub(super) fn n(&self) -> usize {
         COLUMNS / self.whole.lanes as usize
-    }
-
-    /// Fours whose sums are scaled together.
-    fn unit(&self) -> usize {
-        match self.form.factors {
-            Factors::Halves => 4,
-            _ => 8,
-        }
     }
 
     /// A place in a region of the panel, given by its argument: `each` bytes for every one before `index`.
@@ -134,14 +143,7 @@ impl<'c> Kernel<'_, '_, 'c> {
 
     fn block(&self, block: IntValue<'c>, sums: &[BasicValueEnum<'c>]) -> Vec<BasicValueEnum<'c>> {
         let (e, form) = (self.whole.e, &self.form);
-        let bytes = form.n_scales() * 2 * COLUMNS;
-        let scales = self.place(3, block, bytes);
-        for line in (0..bytes as i64).step_by(64) {
-            e.prefetch(scales, AHEAD + line, 3);
-        }
-        let scales: Vec<_> = (0..form.n_scales() * self.n())
-            .map(|i| self.scale(scales, i))
-            .collect();
+        let scales = self.block_scales(block);
         let first = e.mul(block, e.int(form.groups as i64));
         if form.groups == 1 {
             return self.group(first, &scales, sums);
@@ -167,6 +169,17 @@ impl<'c> Kernel<'_, '_, 'c> {
         })
     }
 
+    /// All scales of a block; memory is asked for ahead of them.
+    pub(super) fn block_scales(&self, block: IntValue<'c>) -> Vec<VectorValue<'c>> {
+        let bytes = self.form.n_scales() * 2 * COLUMNS;
+        let scales = self.place(3, block, bytes);
+        for line in (0..bytes as i64).step_by(64) {
+            self.whole.e.prefetch(scales, AHEAD + line, 3);
+        }
+        let all = 0..self.form.n_scales() * self.n();
+        all.map(|i| self.scale(scales, i)).collect()
+    }
+
     /// Vector `i` of the scales of a block.
     fn scale(&self, scales: PointerValue<'c>, i: usize) -> VectorValue<'c> {
         let (e, lanes) = (self.whole.e, self.whole.lanes);
@@ -186,7 +199,7 @@ impl<'c> Kernel<'_, '_, 'c> {
     ) -> Vec<BasicValueEnum<'c>> {
         let mut next = sums.to_vec();
         let numbers = self.numbers(group);
-        for unit in 0..8 / self.unit() {
+        for unit in 0..8 / self.form.unit() {
             let whole = self.sums(group, numbers, unit, &self.starts(group, unit));
             self.scale_unit((group, unit), scales, &whole, &mut next);
         }
@@ -201,26 +214,36 @@ impl<'c> Kernel<'_, '_, 'c> {
         whole: &[VectorValue<'c>],
         sums: &mut [BasicValueEnum<'c>],
     ) {
-        let (e, n) = (self.whole.e, self.n());
+        let n = self.n();
         for j in 0..n {
-            let [scale, min] = self.scales(group, scales, (unit, j));
+            let scales = self.scales(group, scales, (unit, j));
             for (i, record) in self.records.iter().enumerate() {
                 let sum = &mut sums[i * n + j];
-                let value = self.whole.to_float(whole[i * n + j]);
-                let value = e.builder.build_float_mul(value, scale.expect("always"), "");
-                let by = SCALES.of(e, *record, self.groups, group);
-                *sum = e.fma(value.expect(BUILT).into(), self.splat(by), *sum);
-                if let Some(min) = min {
-                    let by = TOTALS.of(e, *record, self.groups, group);
-                    let by = e.at(e.f32(), by, e.int(unit as i64));
-                    *sum = e.fma(min.into(), self.splat(by), *sum);
-                }
+                *sum = self.scaled((*record, group, unit), scales, (whole[i * n + j], *sum));
             }
         }
     }
 
+    /// A sum of whole numbers, scaled, and what there is already.
+    pub(super) fn scaled(
+        &self,
+        (record, group, unit): (PointerValue<'c>, IntValue<'c>, usize),
+        [scale, min]: [Option<VectorValue<'c>>; 2],
+        (whole, sum): (VectorValue<'c>, BasicValueEnum<'c>),
+    ) -> BasicValueEnum<'c> {
+        let e = self.whole.e;
+        let value = self.whole.to_float(whole);
+        let value = e.builder.build_float_mul(value, scale.expect("always"), "");
+        let by = SCALES.of(e, record, self.groups, group);
+        let sum = e.fma(value.expect(BUILT).into(), self.splat(by), sum);
+        let Some(min) = min else { return sum };
+        let by = TOTALS.of(e, record, self.groups, group);
+        let by = e.at(e.f32(), by, e.int(unit as i64));
+        e.fma(min.into(), self.splat(by), sum)
+    }
+
     /// Where the numbers of a group lie; memory is asked for ahead of them.
-    fn numbers(&self, group: IntValue<'c>) -> PointerValue<'c> {
+    pub(super) fn numbers(&self, group: IntValue<'c>) -> PointerValue<'c> {
         let bytes = self.form.number_bytes();
         let numbers = self.place(1, group, bytes);
         for line in (0..bytes as i64).step_by(64) {
@@ -236,7 +259,7 @@ impl<'c> Kernel<'_, '_, 'c> {
     }
 
     /// Scale and minimum of vector `j` of a unit, the block's times its own factors.
-    fn scales(
+    pub(super) fn scales(
         &self,
         group: IntValue<'c>,
         scales: &[VectorValue<'c>],
@@ -264,20 +287,28 @@ impl<'c> Kernel<'_, '_, 'c> {
 
     /// What the sums of a unit begin with: what pays for weights that are stored unsigned.
     fn starts(&self, group: IntValue<'c>, unit: usize) -> Vec<VectorValue<'c>> {
-        let (e, n, whole) = (self.whole.e, self.n(), &self.whole);
         let start = |record: &PointerValue<'c>| {
-            let start = match whole.dots.offset(&self.form) {
-                0 => whole.ints().const_zero(),
-                _ => {
-                    let from = SUMS.of(e, *record, self.groups, group);
-                    let from = e.at(e.context.i32_type(), from, e.int(unit as i64));
-                    let sum = e.load(e.context.i32_type(), from, 4);
-                    e.splat(sum, whole.lanes).into_vector_value()
-                }
-            };
-            std::iter::repeat_n(start, n)
+            let start = self.start(*record, group, unit);
+            std::iter::repeat_n(start, self.n())
         };
         self.records.iter().flat_map(start).collect()
+    }
+
+    /// That of a row.
+    pub(super) fn start(
+        &self,
+        record: PointerValue<'c>,
+        group: IntValue<'c>,
+        unit: usize,
+    ) -> VectorValue<'c> {
+        let (e, whole) = (self.whole.e, &self.whole);
+        if self.form.offset == 0 {
+            return whole.ints().const_zero();
+        }
+        let from = SUMS.of(e, record, self.groups, group);
+        let from = e.at(e.context.i32_type(), from, e.int(unit as i64));
+        let sum = e.load(e.context.i32_type(), from, 4);
+        e.splat(sum, whole.lanes).into_vector_value()
     }
 
     /// The exact sums of a unit, with those before it.
@@ -288,19 +319,29 @@ impl<'c> Kernel<'_, '_, 'c> {
         unit: usize,
         before: &[VectorValue<'c>],
     ) -> Vec<VectorValue<'c>> {
-        let (n, whole) = (self.n(), &self.whole);
-        let mut sums: Vec<Sum<'c>> = before.iter().map(|sum| whole.start(*sum)).collect();
-        for four in unit * self.unit()..(unit + 1) * self.unit() {
-            let weights: Vec<_> = (0..n).map(|j| self.weights(numbers, four, j)).collect();
+        let (e, n, whole, fours) = (self.whole.e, self.n(), &self.whole, self.form.unit());
+        let mut sums: Vec<_> = before.iter().map(|sum| whole.begin(*sum)).collect();
+        for four in (unit * fours..(unit + 1) * fours).step_by(whole.step()) {
+            let here = four..four + whole.step();
+            let weights = |j| {
+                here.clone()
+                    .flat_map(move |four| self.weights(numbers, four, j))
+            };
+            let weights: Vec<Four<'c>> = (0..n).map(|j| weights(j).collect()).collect();
+            let parts = here.start * whole.parts()..here.end * whole.parts();
             for (i, record) in self.records.iter().enumerate() {
-                let a = self.activations(*record, group, four);
+                let row = parts.clone();
+                let row = row.map(|at| self.activations(*record, group, e.int(at as i64)));
+                let row: Vec<VectorValue<'c>> = row.collect();
                 for (j, w) in weights.iter().enumerate() {
+                    let products = w.iter().copied().zip(row.iter().copied());
                     let sum = &mut sums[i * n + j];
-                    *sum = whole.add(*sum, *w, a);
+                    *sum = whole.add(*sum, &products.collect::<Vec<_>>());
                 }
             }
         }
-        let mut sums: Vec<_> = sums.into_iter().map(|sum| whole.finish(sum)).collect();
+        let sums = sums.into_iter().zip(before);
+        let mut sums: Vec<_> = sums.map(|(sum, start)| whole.finish(sum, *start)).collect();
         if self.has_outliers {
             self.add_outliers(group, numbers, &mut sums);
         }
@@ -328,16 +369,21 @@ impl<'c> Kernel<'_, '_, 'c> {
                 let from = e.add(vector, e.int(4 * j as i64 * i64::from(whole.lanes)));
                 let from = e.at(e.context.i8_type(), numbers, from);
                 let weights = e.load(whole.bytes(), from, 32).into_vector_value();
-                let start = whole.start(whole.ints().const_zero());
-                let digits = whole.finish(whole.add(start, weights, high.into_vector_value()));
+                let start = whole.ints().const_zero();
+                let digits = whole.add(start, &[(weights, high.into_vector_value())]);
                 let moved = b.build_left_shift(digits, worth, "").expect(BUILT);
                 *sum = whole.plus(*sum, moved);
             }
         }
     }
 
+    /// Vector `j` of a four of weights, as it is multiplied.
+    pub(super) fn weights(&self, numbers: PointerValue<'c>, four: usize, j: usize) -> Four<'c> {
+        self.whole.weights(self.numbers_of(numbers, four, j))
+    }
+
     /// Vector `j` of a four of weights: the bits of all planes, each moved to its place.
-    fn weights(&self, numbers: PointerValue<'c>, four: usize, j: usize) -> VectorValue<'c> {
+    fn numbers_of(&self, numbers: PointerValue<'c>, four: usize, j: usize) -> VectorValue<'c> {
         let (e, b, whole) = (self.whole.e, &self.whole.e.builder, &self.whole);
         if self.form.is_signs() {
             return self.signs(numbers, four, j);
@@ -374,7 +420,7 @@ impl<'c> Kernel<'_, '_, 'c> {
         bytes.into_vector_value()
     }
 
-    /// [`Kernel::weights`] of a form whose numbers have one bit: the bytes of each column brought together first, once for all
+    /// [`Kernel::numbers_of`] a form whose numbers have one bit: the bytes of each column brought together first, once for all
     /// fours and rows.
     fn signs(&self, numbers: PointerValue<'c>, four: usize, j: usize) -> VectorValue<'c> {
         let (e, b, whole) = (self.whole.e, &self.whole.e.builder, &self.whole);
@@ -412,18 +458,22 @@ impl<'c> Kernel<'_, '_, 'c> {
         cast(bits, whole.bytes())
     }
 
-    /// A four of a row of activations, in every lane.
-    fn activations(
+    /// A four of a row of activations in every lane, or one of its two parts.
+    pub(super) fn activations(
         &self,
         record: PointerValue<'c>,
         group: IntValue<'c>,
-        four: usize,
+        at: IntValue<'c>,
     ) -> VectorValue<'c> {
         let (e, whole) = (self.whole.e, &self.whole);
-        let from = NUMBERS.of(e, record, self.groups, group);
-        let from = e.at(e.context.i8_type(), from, e.int(4 * four as i64));
-        let all = e.splat(e.load(e.context.i32_type(), from, 4), whole.lanes);
-        let bytes = e.builder.build_bit_cast(all, whole.bytes(), "");
-        bytes.expect(BUILT).into_vector_value()
+        let (part, kind) = match whole.dots {
+            Dots::Words => (WORDS, whole.words()),
+            _ => (NUMBERS, whole.bytes()),
+        };
+        let word = e.context.i32_type();
+        let from = part.of(e, record, self.groups, group);
+        let all = e.splat(e.load(word, e.at(word, from, at), 4), whole.lanes);
+        let all = e.builder.build_bit_cast(all, kind, "");
+        all.expect(BUILT).into_vector_value()
     }
 }

@@ -47,17 +47,11 @@ fn codes(ty: BlockType) -> Option<usize> {
     }
 }
 
-/// Writes [`TurnFn`] into `module`; `signed` as in [`super::panel::pack`].
+/// Writes [`TurnFn`] into `module`.
 ///
 /// # Panics
 /// If the type has no words to turn ([`fits`]).
-pub fn emit_turn<'c>(
-    context: &'c Context,
-    module: &Module<'c>,
-    name: &str,
-    ty: BlockType,
-    signed: bool,
-) {
+pub fn emit_turn<'c>(context: &'c Context, module: &Module<'c>, name: &str, ty: BlockType) {
     let (int, ptr) = (
         context.i64_type().into(),
         context.ptr_type(Default::default()).into(),
@@ -74,7 +68,7 @@ pub fn emit_turn<'c>(
     let rows: [PointerValue<'c>; COLUMNS] = std::array::from_fn(row);
     let turn = Turn {
         e: &e,
-        flip: flip(ty, signed),
+        flip: flip(ty),
         is_signs: form.is_signs(),
     };
     e.each(e.int(0), e.int_argument(0), 1, |block| {
