@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use brain_blitz::blocks::BlockType;
 use brain_blitz::compilers::llvm_cpu::attention::parts_of;
+use brain_blitz::compilers::llvm_cpu::blocks::form::{Dots, Form};
 use brain_blitz::compilers::llvm_cpu::blocks::ir::{BlockProduct, Part};
 use brain_blitz::compilers::llvm_cpu::contraction::contraction_of;
 use brain_blitz::compilers::llvm_cpu::gemm::CompiledGemm;
@@ -156,8 +157,17 @@ fn first_symbol<'a>(text: &'a str, part: &str) -> Option<&'a str> {
     label.split(':').next()
 }
 
-/// What multiplies bytes.
-const DOTS: [&str; 2] = ["vpdpbusd", "vpmaddubsw"];
+/// What a product with blocks is computed by: a part of its kernel's name, and the instruction.
+fn by(ty: BlockType, target: &Target) -> (String, &'static str) {
+    let form = Form::of(ty).expect("a type with kernels");
+    let tile = format!("blocks_{}_", ty.name());
+    match Dots::of(target, &form) {
+        Dots::Vnni => (tile, "vpdpbusd"),
+        Dots::Pairs if form.is_signs() => (format!("block_lookup_{}_2x2x", ty.name()), "vpshufb"),
+        Dots::Pairs => (tile, "vpmaddubsw"),
+        Dots::Words | Dots::Plain => (tile, "vpmaddwd"),
+    }
+}
 
 /// The loop of a product with blocks over many rows.
 fn of_blocks(ty: BlockType, target: &Target) -> Option<HotLoop> {
@@ -175,8 +185,13 @@ fn of_blocks(ty: BlockType, target: &Target) -> Option<HotLoop> {
         .collect(),
     };
     let text = blocks::compiled::assembly(&product, target).ok()?;
-    let symbol = first_symbol(&text, &format!("blocks_{}_", ty.name()))?;
-    hot_loop_of(&text, symbol, has(&DOTS))
+    let (name, instruction) = by(ty, target);
+    let hot = hot_loop_of(&text, first_symbol(&text, &name)?, has(&[instruction]))?;
+    // Loops over fours or groups are inside that over blocks.
+    let inside: Vec<&str> = hot.text.lines().skip(1).collect();
+    let inside = inside[..inside.len() - 1].join("\n");
+    let inner = hot_loop_of(&format!("f:\n{inside}"), "f", has(&[instruction]));
+    Some(inner.unwrap_or(hot))
 }
 
 /// A loop's row of the table.
@@ -226,7 +241,7 @@ fn main() {
             let family = format!("{ty} times rows");
             let hot = of_blocks(ty, target);
             print(&family, cpu, hot, |hot| {
-                (hot.count(has(&DOTS), register), register)
+                (hot.count(has(&[by(ty, target).1]), register), register)
             });
         });
     }
