@@ -267,17 +267,18 @@ fn bits_depend_on_neither_target_nor_threads() {
     }
 }
 
-/// Work enough that threads share it: each has tables of its own where products are looked up. A single thread has more
-/// panels than stay in a cache.
+/// Work enough that threads share it: each has tables of its own where products are looked up, and rows of its own where there
+/// are many. A single thread has more panels than stay in a cache, and long rows more tables.
 #[test]
 fn bits_of_large_products_do_not_depend_on_threads() {
     for ty in [BlockType::Q1_0, BlockType::Q4_0] {
-        for m in [1, 2, 3, 29] {
-            let case = Case::new(ty, ActivationScheme::for_weights(ty), (m, 2100, 256));
-            let (expected, _) = case.run(Some("native"), 1);
-            for threads in [2, 3, 5] {
+        let sizes = [1, 2, 3, 29, 131].map(|m| (m, 2100, 256));
+        for sizes in sizes.into_iter().chain([(9, 70, 9216)]) {
+            let case = Case::new(ty, ActivationScheme::for_weights(ty), sizes);
+            let (expected, _) = case.run(Some("scalar"), 1);
+            for threads in [1, 2, 3, 5] {
                 let (got, _) = case.run(Some("native"), threads);
-                assert_eq!(got, expected, "{ty} {m} {threads}");
+                assert!(got == expected, "{ty} {sizes:?} {threads}");
             }
         }
     }
