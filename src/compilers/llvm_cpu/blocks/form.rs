@@ -177,7 +177,8 @@ pub enum Dots {
     Vnni,
     /// `vpmaddubsw`: sums of two such products in `i16`, added up as long as they fit, then `vpmaddwd`.
     Pairs,
-    /// `vpmaddwd`: both as words, for bytes that use all bits, of which `i16` holds no sum of two products.
+    /// `vpmaddwd`: both as words, for bytes that use all bits, of which `i16` holds no sum of two products; an `i32` holds those
+    /// of a group even if all its activations were outliers, `32 * 255 * 16319`.
     Words,
     /// Whatever LLVM makes of widening, multiplying and adding.
     Plain,

@@ -11,7 +11,8 @@
 //! Products of the whole numbers of a group are exact (`i32`); each group's sum is scaled by both scales in `f32`, and these are
 //! added in an order that depends neither on the target nor on the number of threads or rows ([`tile`]).
 //!
-//! - [`tile`]: rows of activations by a panel, with [`strip`] for many where registers are few; [`lookup`]: a row by panels of signs, whose sums come from tables;
+//! - [`tile`]: rows of activations by a panel, with `strip` for many where registers are few;
+//! - [`lookup`]: rows by panels of signs, whose sums come from tables;
 //! - [`joint`]: products that share their activations become one.
 //!
 //! Not taken: weights-only rounding (there the factor is a product of `f32`), types without a [`form::Form`], weights
