@@ -124,9 +124,7 @@ impl BlockCode {
             false => 0,
         }
     }
-}
 
-impl BlockCode {
     /// All rows by all panels, through tables.
     fn look_up(&self, run: &Run<'_>, lookups: &Lookups, (n_threads, n_panels): (usize, usize)) {
         let m = run.m;

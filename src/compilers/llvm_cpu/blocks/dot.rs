@@ -49,7 +49,7 @@ impl<'e, 'm, 'c> Whole<'e, 'm, 'c> {
     }
 
     /// Vectors of words.
-    pub fn words(&self) -> VectorType<'c> {
+    fn words(&self) -> VectorType<'c> {
         self.e.context.i16_type().vec_type(2 * self.lanes)
     }
 
@@ -82,7 +82,15 @@ impl<'e, 'm, 'c> Whole<'e, 'm, 'c> {
         }
     }
 
-    /// Vectors of a four.
+    /// Vectors of weights or activations as they are multiplied.
+    pub fn vectors(&self) -> VectorType<'c> {
+        match self.dots {
+            Dots::Words => self.words(),
+            _ => self.bytes(),
+        }
+    }
+
+    /// How many vectors a four has.
     pub fn parts(&self) -> usize {
         match self.dots {
             Dots::Words => 2,

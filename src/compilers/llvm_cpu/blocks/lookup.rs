@@ -23,7 +23,7 @@ use inkwell::values::{BasicValueEnum, IntValue, PointerValue, VectorValue};
 
 use super::activations::SCALES;
 use super::form::{COLUMNS, Form, GROUP};
-use crate::compilers::llvm_cpu::binary::nibbles::look_up;
+use crate::compilers::llvm_cpu::binary::nibbles::{halves, look_up};
 use crate::compilers::llvm_cpu::emit::{BUILT, Emit};
 use crate::compilers::llvm_cpu::target::Target;
 
@@ -78,8 +78,8 @@ pub fn emit_tables<'c>(context: &'c Context, module: &Module<'c>, name: &str) {
     );
     let e = Emit::function(context, module, name, &[int, ptr, ptr]);
     (1..3).for_each(|pointer| e.noalias(pointer));
-    let (byte, word) = (context.i8_type(), context.i16_type());
-    let room = word.array_type(2 * GROUP as u32);
+    let byte = context.i8_type();
+    let room = context.i32_type().array_type(GROUP as u32);
     let room = e.builder.build_alloca(room, "numbers").expect(BUILT);
     let tables = Tables { e: &e, room };
     e.each(e.int(0), e.int_argument(0), 1, |group| {
@@ -116,7 +116,7 @@ impl<'c> Tables<'_, '_, 'c> {
             .build_int_s_extend(numbers.into_vector_value(), kind, "");
         let wide: BasicValueEnum<'c> = wide.expect(BUILT).into();
         let twice: Vec<u32> = (0..2 * n).map(|i| i / 2).collect();
-        e.store(e.shuffle(wide, wide, &twice), self.room, 2);
+        e.store(e.shuffle(wide, wide, &twice), self.room, 4);
     }
 
     /// The sums of a four with the signs of 0 to 15, as words.
@@ -309,7 +309,7 @@ impl<'c> Kernel<'_, '_, 'c> {
                 let tables: Vec<_> = (0..self.rows).map(|row| table(row, half)).collect();
                 for (panel, numbers) in numbers.iter().enumerate() {
                     let bits = e.load(kind, e.at(byte, *numbers, at), self.bytes);
-                    let bits = self.half(bits.into_vector_value(), half);
+                    let bits = halves(e, bits.into_vector_value())[half];
                     for (row, table) in tables.iter().enumerate() {
                         let first = 2 * (row * self.panels + panel);
                         for (sum, table) in sums[first..].iter_mut().zip(table) {
@@ -327,29 +327,6 @@ impl<'c> Kernel<'_, '_, 'c> {
             upper: vector(&sums[1]),
         };
         sums.chunks(2).map(parts).collect()
-    }
-
-    /// The lower or the upper four bits of every byte. Numbers are looked up by units that shift, too; those that multiply are
-    /// free.
-    fn half(&self, bits: VectorValue<'c>, half: usize) -> VectorValue<'c> {
-        let (e, b, n) = (self.e, &self.e.builder, self.bytes);
-        let kind = e.context.i16_type().vec_type(n / 2);
-        let name = match n {
-            64 => "llvm.x86.avx512.pmulhu.w.512",
-            _ => "llvm.x86.avx2.pmulhu.w",
-        };
-        let moved = match half {
-            0 => bits,
-            _ => {
-                let words = b.build_bit_cast(bits, kind, "").expect(BUILT);
-                let by = e.constants(16, 1 << 12, n / 2);
-                let moved = e.intrinsic(name, &[], &[words.into(), by.into()]);
-                let moved = moved.expect("it has a result").into_vector_value();
-                let bytes = b.build_bit_cast(moved, bits.get_type(), "").expect(BUILT);
-                bytes.into_vector_value()
-            }
-        };
-        b.build_and(moved, e.constants(8, 15, n), "").expect(BUILT)
     }
 
     /// Lower parts plus 32 times upper ones as words: of the first and of the last eight lanes of every 16.

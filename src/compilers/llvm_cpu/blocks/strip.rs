@@ -41,7 +41,7 @@ impl<'c> Kernel<'_, '_, 'c> {
             room.expect(BUILT)
         };
         let room = Room {
-            weights: reserve(self.vectors(), 8 * self.n() * self.parts()),
+            weights: reserve(self.whole.vectors(), 8 * self.n() * self.whole.parts()),
             totals: reserve(floats, n_sums),
         };
         for i in 0..n_sums {
@@ -64,19 +64,6 @@ impl<'c> Kernel<'_, '_, 'c> {
         }
     }
 
-    /// Vectors of weights as they are multiplied.
-    fn vectors(&self) -> VectorType<'c> {
-        match self.parts() {
-            1 => self.whole.bytes(),
-            _ => self.whole.words(),
-        }
-    }
-
-    /// Vectors of a four.
-    fn parts(&self) -> usize {
-        self.whole.parts()
-    }
-
     /// Where total `i` lies, those of a row next to each other.
     fn total(&self, room: &Room<'c>, i: usize) -> PointerValue<'c> {
         let e = self.whole.e;
@@ -96,8 +83,8 @@ impl<'c> Kernel<'_, '_, 'c> {
         let numbers = self.numbers(group);
         for (four, j) in (0..8).flat_map(|four| (0..n).map(move |j| (four, j))) {
             for (part, weights) in self.weights(numbers, four, j).into_iter().enumerate() {
-                let at = e.int(((four * self.parts() + part) * n + j) as i64);
-                e.store(weights, e.at(self.vectors(), room.weights, at), 32);
+                let at = e.int(((four * self.whole.parts() + part) * n + j) as i64);
+                e.store(weights, e.at(self.whole.vectors(), room.weights, at), 32);
             }
         }
         for unit in 0..8 / self.form.unit() {
@@ -125,7 +112,7 @@ impl<'c> Kernel<'_, '_, 'c> {
         let begin = |row: &usize| vec![whole.begin(start(row)).into(); n];
         let zeros: Vec<BasicValueEnum<'c>> = rows.iter().flat_map(begin).collect();
         // Part by part, so that not more than `n` vectors of weights are in registers.
-        let (parts, step) = (self.form.unit() * self.parts(), whole.step());
+        let (parts, step) = (self.form.unit() * self.whole.parts(), whole.step());
         let first = e.int((unit * parts) as i64);
         let range = (first, e.add(first, e.int(parts as i64)), step as i64);
         let sums = e.carry(range, zeros, |first, sums| {
@@ -159,8 +146,8 @@ impl<'c> Kernel<'_, '_, 'c> {
     fn unpacked(&self, room: &Room<'c>, at: IntValue<'c>, j: usize) -> VectorValue<'c> {
         let e = self.whole.e;
         let at = e.add(e.mul(at, e.int(self.n() as i64)), e.int(j as i64));
-        let from = e.at(self.vectors(), room.weights, at);
-        e.load(self.vectors(), from, 32).into_vector_value()
+        let from = e.at(self.whole.vectors(), room.weights, at);
+        e.load(self.whole.vectors(), from, 32).into_vector_value()
     }
 }
 

@@ -90,16 +90,15 @@ pub fn emit_tile<'c>(
         _ => 8,
     };
     let blocks = e.int_argument(0);
-    let mut kernel = Kernel {
+    let kernel = Kernel {
         whole: Whole::new(&e, dots, lanes, &form),
         form,
         summed,
-        has_outliers,
+        // High digits are in words already.
+        has_outliers: has_outliers && dots != Dots::Words,
         groups: e.mul(blocks, e.int(form.groups as i64)),
         records: (0..rows).map(record).collect(),
     };
-    // High digits are in words already.
-    kernel.has_outliers &= dots != Dots::Words;
     if has_strips(dots, summed) && rows >= STRIP {
         kernel.strip();
         return e.finish();
@@ -466,14 +465,14 @@ impl<'c> Kernel<'_, '_, 'c> {
         at: IntValue<'c>,
     ) -> VectorValue<'c> {
         let (e, whole) = (self.whole.e, &self.whole);
-        let (part, kind) = match whole.dots {
-            Dots::Words => (WORDS, whole.words()),
-            _ => (NUMBERS, whole.bytes()),
+        let part = match whole.dots {
+            Dots::Words => WORDS,
+            _ => NUMBERS,
         };
         let word = e.context.i32_type();
         let from = part.of(e, record, self.groups, group);
         let all = e.splat(e.load(word, e.at(word, from, at), 4), whole.lanes);
-        let all = e.builder.build_bit_cast(all, kind, "");
+        let all = e.builder.build_bit_cast(all, whole.vectors(), "");
         all.expect(BUILT).into_vector_value()
     }
 }
